@@ -1,0 +1,244 @@
+"""What the builders share: TFDS's hooks, the comparison with prepared data, and the local build around the generator.
+
+TFDS calls `_download_and_prepare` inside the folder of the unfinished version and publishes that folder only if the
+call returns. So whatever fails in here publishes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import importlib.metadata
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from etils import epath
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
+from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, ImageSource, find_source
+from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
+from landmark_triplets_tfds.thumbnails import ThumbnailSpec
+
+_DISTRIBUTION = "landmark_triplets_tfds"
+_CHECKSUMS_NAME = "checksums.tsv"
+
+
+def find_checksums() -> epath.Path:
+    """Returns the path of checksums.tsv: at the top of a checkout, or where an installed wheel put it."""
+    package = pathlib.Path(__file__).resolve().parent
+    in_checkout = package.parent / _CHECKSUMS_NAME
+    if in_checkout.exists() and (package.parent / "setup.cfg").exists():
+        return epath.Path(in_checkout)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files(_DISTRIBUTION) or ():
+            if file.name == _CHECKSUMS_NAME:
+                return epath.Path(pathlib.Path(str(file.locate())).resolve())
+    return epath.Path(package / _CHECKSUMS_NAME)  # TFDS's own place; it copes with a file that is not there
+
+
+class LandmarkBuilderConfig(tfds.core.BuilderConfig):
+    """What `LandmarkBuilder` asks of a config."""
+
+    name: str
+    description: str | None
+
+    def dataset_fields(self) -> dict[str, Any]:
+        """Returns the fields that decide the dataset's bytes, ready for JSON."""
+        raise NotImplementedError
+
+    def thumbnail_spec(self) -> ThumbnailSpec:
+        raise NotImplementedError
+
+
+class DeterministicExampleWriter(tfds.core.ExampleWriter):
+    """Writes each record with its features in the order of their names.
+
+    TFDS serializes a protobuf map, whose order changes from process to process. Serialized deterministically, equal
+    datasets are equal byte for byte, and a checksum of a dataset is worth publishing.
+    """
+
+    def write(self, path: epath.PathLike, examples: Any) -> Any:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        def reserialize() -> Iterator[tuple[Any, bytes]]:
+            example = tf_example_pb2.Example()
+            for key, serialized in examples:
+                example.ParseFromString(serialized)
+                yield key, example.SerializeToString(deterministic=True)
+
+        return super().write(path, reserialize())
+
+
+class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Base of the builders. Subclasses draw examples; this class gives them a table, a source and a bank."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
+
+    # TFDS would look beside the module; the file is at the top of the repository.
+    _checksums_path = find_checksums()
+
+    # --- Before a build: is what is there already what is asked for?
+
+    def download_and_prepare(
+        self,
+        *,
+        download_dir: epath.PathLike | None = None,
+        download_config: tfds.download.DownloadConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Builds the dataset unless it is prepared already; see `tfds.core.DatasetBuilder.download_and_prepare`.
+
+        Raises:
+          PreparedDataMismatchError: if data prepared earlier under the same name is not what this call would build.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        if not config.download_mode.overwrite_dataset and self.data_path.exists():
+            self._compare_with_prepared(download_dir, config)
+        super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+
+    def _compare_with_prepared(
+        self, download_dir: epath.PathLike | None, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        """Raises if the prepared data records other dataset fields than a build would use now.
+
+        The table and the cap are compared only where the competition's files are at hand: a training machine has the
+        prepared data alone.
+        """
+        recorded = tfds.core.MetadataDict()
+        with contextlib.suppress(FileNotFoundError):
+            recorded.load_metadata(self.data_path)
+        differences = []
+        wanted_fields = self.builder_config.dataset_fields()
+        recorded_fields = recorded.get("config", {})
+        if not recorded_fields:
+            differences.append("it holds no record of how it was made")
+        for name, wanted in wanted_fields.items():
+            if recorded_fields and recorded_fields.get(name, wanted) != wanted:
+                differences.append(f"{name} is {recorded_fields[name]!r} there, {wanted!r} asked for")
+        default_manual_dir = epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
+        manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
+        if recorded_fields and manual_dir.exists():
+            with contextlib.suppress(SourceLayoutError):
+                table = read_landmark_table(find_source(manual_dir).table_path)
+                if recorded.get("table_sha256") != table.fingerprint:
+                    differences.append(f"it was made from another table than {manual_dir}'s")
+                cap = download_config.max_examples_per_split
+                if recorded.get("max_examples_per_split") != cap:
+                    differences.append(
+                        f"max_examples_per_split was {recorded.get('max_examples_per_split')}, {cap} asked for"
+                    )
+        if differences:
+            raise PreparedDataMismatchError(
+                f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
+                " Build it anew with --overwrite (in Python: download_config=tfds.download.DownloadConfig("
+                "download_mode='reuse_cache_if_exists')), or give the config another name, or use another --data_dir."
+            )
+
+    # --- The build
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        started = time.perf_counter()
+        self._max_examples = download_config.max_examples_per_split
+        try:
+            # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
+            with contextlib.ExitStack() as self._resources:
+                super()._download_and_prepare(dl_manager, download_config)
+                if self._max_examples == 0:
+                    return  # TFDS: nothing is built
+                self._complete_report()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self._disk_full() from error
+            raise
+        except Exception as error:
+            # TFDS writes through TensorFlow, whose name for ENOSPC this is.
+            if type(error).__name__ == "ResourceExhaustedError":
+                raise self._disk_full() from error
+            raise
+        self._report.seconds = time.perf_counter() - started
+        self.info.metadata.clear()
+        self.info.metadata.update(
+            config=self.builder_config.dataset_fields(),
+            table_sha256=self._table.fingerprint,
+            max_examples_per_split=self._max_examples,
+            counts=self._report.counts(),
+        )
+
+    def _disk_full(self) -> OSError:
+        return OSError(
+            errno.ENOSPC,
+            f"No space left while building {self.info.full_name}. Nothing was published and the unfinished files are"
+            " removed. The dataset and, while it is built, its thumbnails need room there; free some, or use another"
+            " --data_dir",
+            os.fspath(self.data_dir_root),
+        )
+
+    def _post_download_and_prepare_hook(self) -> None:
+        if self._max_examples != 0:
+            print(self._report.summary(self.info.full_name, self.data_dir))
+
+    def _open_source(self, dl_manager: tfds.download.DownloadManager) -> LandmarkTable:
+        """Finds and reads the competition's files, and starts the report."""
+        try:
+            manual_dir = epath.Path(dl_manager.manual_dir)
+        except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
+            raise SourceLayoutError(str(error)) from None
+        self._source: ImageSource = find_source(manual_dir)
+        self._table = read_landmark_table(self._source.table_path)
+        self._report = BuildReport(num_images=self._table.num_images, num_landmarks=self._table.num_landmarks)
+        return self._table
+
+    def _open_bank(self, num_images: int) -> ThumbnailBank:
+        """Opens the bank of thumbnails for the rest of the build, with a progress bar over ``num_images``."""
+        options = BuildOptions.from_environment()
+        bar = self._resources.enter_context(_progress_bar(num_images))
+
+        def advance(num_new: int, num_made: int) -> None:
+            bar.total = max(num_images, num_made)  # redraws read images beyond the plan
+            bar.update(num_new)
+
+        self._bank: ThumbnailBank = self._resources.enter_context(
+            ThumbnailBank(
+                self._source,
+                self._table.image_ids,
+                self.builder_config.thumbnail_spec(),
+                num_workers=options.num_workers(),
+                num_readers=options.num_readers(self._source.is_remote),
+                spill_folder=None if "://" in self.data_dir else self.data_dir,
+                on_made=advance,
+            )
+        )
+        return self._bank
+
+    def _complete_report(self) -> None:
+        self._report.num_images_read = self._bank.num_made
+        ids = self._table.image_ids
+        self._report.unreadable = sorted(
+            UnreadableImage(int(ids[row]), error.reason, error.detail, self._source.locate(int(ids[row])))
+            for row, error in self._bank.unreadable.items()
+        )
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return DeterministicExampleWriter(file_format=self.info.file_format)
+
+
+def _progress_bar(num_images: int) -> Any:
+    """Returns a tqdm bar that follows ``tfds.disable_progress_bar`` and writes seldom where lines cannot be redrawn."""
+    redrawn = sys.stderr.isatty() or tfds.core.utils.is_notebook()
+    return tfds.core.utils.tqdm(
+        total=num_images,
+        desc="Making thumbnails",
+        unit=" images",
+        mininterval=0.5 if redrawn else 30.0,
+        leave=False,
+    )

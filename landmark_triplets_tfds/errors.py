@@ -1,0 +1,53 @@
+"""What can be wrong with the user's files, as exception types.
+
+They live in one leaf module so that the module that finds a problem and the one that decides what it means
+need not import each other.
+"""
+
+
+class LandmarkTableError(ValueError):
+    """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
+
+
+class SourceLayoutError(FileNotFoundError):
+    """The folder given as ``manual_dir`` does not hold the competition's files."""
+
+
+class NoTripletError(ValueError):
+    """The table holds no image from which a triplet could be drawn."""
+
+
+class PreparedDataMismatchError(ValueError):
+    """Data prepared earlier under this name was made from other fields, another table or another cap."""
+
+
+class UnreadableImageError(Exception):
+    """One image has no readable pixels.
+
+    The build goes on without the image; it is counted under ``reason`` and listed with ``detail``.
+
+    Attributes:
+      reason: one of the few fixed texts below, so that counts by reason stay readable.
+      detail: what exactly was found in this file, or ''.
+    """
+
+    MISSING = "missing"
+    EMPTY = "empty file"
+    NOT_AN_IMAGE = "not a JPEG, PNG or GIF file"
+    TOO_LARGE = "too many pixels"
+    DAMAGED = "damaged or truncated"
+    UNSUPPORTED = "unsupported kind of image"
+    NO_ACCESS = "cannot be read from disk"
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+    def without_traceback(self) -> "UnreadableImageError":
+        """Returns an equal error to keep: a traceback keeps the image's bytes and pixels in memory."""
+        return UnreadableImageError(self.reason, self.detail)
+
+    def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
+        """Keeps both parts when the error crosses a process boundary."""
+        return type(self), (self.reason, self.detail)

@@ -1,0 +1,190 @@
+"""Which image shows which landmark: ``train.csv``, read and validated.
+
+Everything after this module works on rows of a `LandmarkTable` (integers), never on id strings or paths: 1.58 million
+ids are 12.6 MB as uint64 and ten times that as Python strings.
+
+Reading is done twice when something is wrong: pandas reads 1.58 million lines in about a second but reports problems
+poorly, so a failed read is followed by a slow pass whose only job is to find the line and say what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import re
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from landmark_triplets_tfds.errors import LandmarkTableError
+
+ID_COLUMN = "id"
+LANDMARK_COLUMN = "landmark_id"
+
+_IMAGE_ID_HEX_DIGITS = 16
+_IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
+_LANDMARK_ID_PATTERN = re.compile(r"\s*\+?[0-9]{1,18}\s*")  # 18 digits always fit int64
+_ALL_HEX_PATTERN = re.compile(r"[0-9a-f]*")
+
+
+def format_image_id(image_id: int) -> str:
+    """Returns the id as train.csv writes it: 16 lower-case hex digits."""
+    return f"{int(image_id):016x}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LandmarkTable:
+    """The images of a competition and the landmark each one shows, in the order of train.csv.
+
+    Attributes:
+      image_ids: uint64[num_images], all different.
+      landmark_ids: int64[num_images], >= 0.
+    """
+
+    image_ids: npt.NDArray[np.uint64]
+    landmark_ids: npt.NDArray[np.int64]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def num_landmarks(self) -> int:
+        return len(self.block_starts) - 1
+
+    @functools.cached_property
+    def rows_by_landmark(self) -> npt.NDArray[np.int64]:
+        """int64[num_images]: all rows, landmark by landmark (ascending id), in train.csv order within each."""
+        return np.argsort(self.landmark_ids, kind="stable")
+
+    @functools.cached_property
+    def block_starts(self) -> npt.NDArray[np.int64]:
+        """int64[num_landmarks + 1]: landmark b is ``rows_by_landmark[block_starts[b]:block_starts[b + 1]]``."""
+        landmarks = self.landmark_ids[self.rows_by_landmark]
+        first_of_block = np.flatnonzero(landmarks[1:] != landmarks[:-1]) + 1
+        return np.concatenate([[0], first_of_block, [len(landmarks)]]).astype(np.int64)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the ids and landmarks in their order: equal exactly when the tables are equal."""
+        digest = hashlib.sha256(b"LandmarkTable 1\n")
+        digest.update(self.image_ids.astype("<u8").tobytes())
+        digest.update(self.landmark_ids.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def read_landmark_table(path: epath.Path) -> LandmarkTable:
+    """Reads and validates a table of images.
+
+    Columns other than ``id`` and ``landmark_id`` are ignored, so that the tables of the sibling competitions and of
+    the public Google Landmarks Dataset v2 (``id,url,landmark_id``) are read too. A byte order mark, CRLF line ends and
+    blank lines are accepted.
+
+    Args:
+      path: a CSV file with a header line.
+
+    Returns:
+      The table, in the order of the file.
+
+    Raises:
+      LandmarkTableError: with file, line number and value, when a column is missing, the file is empty or not CSV, an
+        id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
+    """
+    content = path.read_bytes()
+    problem = "it cannot be read as a table of image ids and landmark ids"
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            usecols=[ID_COLUMN, LANDMARK_COLUMN],
+            dtype={ID_COLUMN: str, LANDMARK_COLUMN: np.int64},
+            encoding="utf-8-sig",
+            na_filter=False,
+            index_col=False,
+        )
+        image_ids = _parse_image_ids(frame[ID_COLUMN].tolist())
+        landmark_ids = frame[LANDMARK_COLUMN].to_numpy(dtype=np.int64)
+    except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        problem = str(error)
+    else:
+        valid = len(image_ids) > 0 and landmark_ids.min() >= 0 and len(np.unique(image_ids)) == len(image_ids)
+        if valid:
+            return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
+    _raise_first_problem(path, content)
+    raise LandmarkTableError(f"{path}: {problem}")
+
+
+def _parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
+    """Returns uint64[n] for n texts of 16 hex digits; raises ValueError for anything else."""
+    joined = "".join(texts)
+    lengths_right = all(len(text) == _IMAGE_ID_HEX_DIGITS for text in texts)
+    if not lengths_right or not _ALL_HEX_PATTERN.fullmatch(joined):
+        raise ValueError("some id is not 16 hex digits")
+    return np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
+
+
+def _raise_first_problem(path: epath.Path, content: bytes) -> None:
+    """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
+    columns_wanted = f"{ID_COLUMN} and {LANDMARK_COLUMN}"
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LandmarkTableError(
+            f"{path}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
+            f" CSV file with the columns {columns_wanted}; was an archive or another file given this name?"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header: list[str] | None = None
+    line_of_id: dict[str, int] = {}
+    line = 0
+
+    def problem(message: str) -> LandmarkTableError:
+        return LandmarkTableError(f"{path}, line {line}: {message}")
+
+    while True:
+        line = reader.line_num + 1  # where the record starts; line_num is where it ends
+        try:
+            fields = next(reader, None)
+        except csv.Error as csv_error:
+            raise problem(f"not CSV ({csv_error}).") from None
+        if fields is None:
+            break
+        if not fields:
+            continue  # a blank line
+        if header is None:
+            header = fields
+            for column in (ID_COLUMN, LANDMARK_COLUMN):
+                if header.count(column) != 1:
+                    raise problem(
+                        f"expected a header with the columns {columns_wanted}, each once,"
+                        f" got {_shorten(','.join(header))}."
+                    )
+            continue
+        if len(fields) != len(header):
+            raise problem(f"expected {len(header)} fields as in the header, got {len(fields)}: {_shorten(fields)}.")
+        image_id, landmark_id = fields[header.index(ID_COLUMN)], fields[header.index(LANDMARK_COLUMN)]
+        if not _IMAGE_ID_PATTERN.fullmatch(image_id):
+            raise problem(f"{ID_COLUMN} must be 16 hex digits (0-9, a-f), got {_shorten(image_id)}.")
+        if not _LANDMARK_ID_PATTERN.fullmatch(landmark_id):
+            raise problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {_shorten(landmark_id)}.")
+        if image_id in line_of_id:
+            raise problem(
+                f"{ID_COLUMN} {image_id} is there already, on line {line_of_id[image_id]}; each image must occur once."
+            )
+        line_of_id[image_id] = line
+    if header is None:
+        raise LandmarkTableError(
+            f"{path} is empty. Expected a CSV file with the columns {columns_wanted}; fetch it again."
+        )
+    if not line_of_id:
+        raise LandmarkTableError(f"{path} has a header but no images. Fetch it again.")
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,194 @@
+"""What a valid triplet is, and which ones are drawn.
+
+Sampling is stateless: every draw is a hash of (seed, role, anchor's image_id, k, attempt), not the next number of a
+generator. So any worker can compute any triplets on its own, the whole plan is a few array operations, and drawing one
+image again changes that triplet and no other.
+
+Definitions:
+
+* The *sample* is the first ``images_per_landmark`` images of every landmark in train.csv order (None: all of them).
+* Every sampled image whose landmark has another image is an *anchor* (with ``positive_may_be_anchor``: every one).
+* A *positive* is uniform among the other images of the anchor's landmark in the whole table, not only in the sample
+  (with ``positive_may_be_anchor``: among all of them, the anchor included).
+* A *negative* is uniform among the sampled images of all other landmarks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.landmarks import LandmarkTable
+
+Rows = npt.NDArray[np.int64]
+
+# Attempts 0 to 8 are independent draws; from then on the candidates are taken in cyclic order, which ends for sure.
+LAST_DRAWN_ATTEMPT = 8
+
+
+class Role(enum.IntEnum):
+    """The image of a triplet that is drawn. The numbers are inputs of the hash: changing them changes datasets."""
+
+    POSITIVE = 1
+    NEGATIVE = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSpec:
+    """Everything, beside the table, that decides which triplets are drawn.
+
+    Attributes:
+      images_per_landmark: anchors per landmark, its first n images in train.csv order; None: all.
+      triplets_per_anchor: triplets drawn for each anchor, each with its own positive and negative.
+      positive_may_be_anchor: True lets a positive be the anchor itself.
+      seed: of all draws, 0 <= seed < 2**64.
+    """
+
+    images_per_landmark: int | None = 2
+    triplets_per_anchor: int = 1
+    positive_may_be_anchor: bool = False
+    seed: int = 0
+
+
+class TripletSampler:
+    """Draws the triplets of a table.
+
+    Triplets are numbered 0 to ``num_triplets - 1``, landmark by landmark (ascending landmark_id), the
+    ``triplets_per_anchor`` triplets of one anchor beside each other. Arguments named ``triplets`` are int64 arrays of
+    such numbers.
+    """
+
+    def __init__(self, table: LandmarkTable, spec: SamplingSpec):
+        """Prepares the sample.
+
+        Raises:
+          NoTripletError: when no triplet can exist.
+        """
+        self._table = table
+        self._spec = spec
+        if table.num_landmarks < 2:
+            raise NoTripletError(
+                f"No triplet can be drawn: all {table.num_images} images show the same landmark, so there is no"
+                " negative. The table needs at least two landmarks."
+            )
+        sizes = np.diff(table.block_starts)
+        block = np.repeat(np.arange(table.num_landmarks), sizes)  # of each place in rows_by_landmark
+        rank = np.arange(table.num_images) - table.block_starts[block]
+        limit = spec.images_per_landmark
+        places = np.arange(table.num_images) if limit is None else np.flatnonzero(rank < limit)
+        # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
+        self._sample: Rows = table.rows_by_landmark[places]
+        sample_sizes = sizes if limit is None else np.minimum(sizes, limit)
+        self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample_sizes)])
+        anchor_places = places if spec.positive_may_be_anchor else places[sizes[block[places]] >= 2]
+        if not len(anchor_places):
+            raise NoTripletError(
+                f"No triplet can be drawn: each of the {table.num_landmarks} landmarks has a single image, so no"
+                " anchor has a positive. The table needs a landmark with two images (or set"
+                " positive_may_be_anchor=True, which pairs an image with itself)."
+            )
+        self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]
+        self._anchor_blocks: Rows = block[anchor_places]
+        self._anchor_ranks: Rows = rank[anchor_places]
+
+    @property
+    def num_triplets(self) -> int:
+        return len(self._anchor_rows) * self._spec.triplets_per_anchor
+
+    def anchors(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: the anchor's row of each triplet."""
+        return self._anchor_rows[triplets // self._spec.triplets_per_anchor]
+
+    def draw_numbers(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
+        return triplets % self._spec.triplets_per_anchor
+
+    def plan(self, start: int = 0, stop: int | None = None) -> Rows:
+        """Draws the triplets ``start`` to ``stop`` (exclusive; None: all) at attempt 0.
+
+        Returns:
+          int64[stop - start, 3]: rows of anchor, positive and negative.
+        """
+        triplets = np.arange(start, self.num_triplets if stop is None else stop)
+        return np.stack(
+            [
+                self.anchors(triplets),
+                self.candidates(triplets, Role.POSITIVE, 0),
+                self.candidates(triplets, Role.NEGATIVE, 0),
+            ],
+            axis=1,
+        )
+
+    def num_candidates(self, triplets: Rows, role: Role) -> Rows:
+        """Returns int64[n]: among how many images each triplet's positive or negative is drawn."""
+        blocks = self._anchor_blocks[triplets // self._spec.triplets_per_anchor]
+        if role is Role.POSITIVE:
+            sizes = self._table.block_starts[blocks + 1] - self._table.block_starts[blocks]
+            return sizes if self._spec.positive_may_be_anchor else sizes - 1
+        return len(self._sample) - (self._sample_starts[blocks + 1] - self._sample_starts[blocks])
+
+    def num_attempts(self, triplet: int, role: Role) -> int:
+        """Returns after how many attempts every candidate of the triplet has been tried."""
+        return LAST_DRAWN_ATTEMPT + int(self.num_candidates(np.array([triplet]), role)[0])
+
+    def candidates(self, triplets: Rows, role: Role, attempt: int) -> Rows:
+        """Draws a positive or negative for each triplet.
+
+        Attempts 0 to 8 are independent draws; each later one is the next candidate after the one before, in cyclic
+        order, so that attempts up to `num_attempts` reach every candidate.
+
+        Returns:
+          int64[n] rows. Deterministic in the table, the spec, the triplet's number, role and attempt.
+        """
+        anchors = triplets // self._spec.triplets_per_anchor
+        blocks = self._anchor_blocks[anchors]
+        counts = self.num_candidates(triplets, role)
+        bits = _hash(
+            self._spec.seed,
+            int(role),
+            self._table.image_ids[self._anchor_rows[anchors]],
+            self.draw_numbers(triplets),
+            min(attempt, LAST_DRAWN_ATTEMPT),
+        )
+        index = _below(bits, counts)
+        if attempt > LAST_DRAWN_ATTEMPT:
+            index = (index + (attempt - LAST_DRAWN_ATTEMPT)) % counts
+        if role is Role.POSITIVE:
+            if not self._spec.positive_may_be_anchor:
+                index += index >= self._anchor_ranks[anchors]  # steps over the anchor itself
+            return self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
+        own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
+        index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
+        return self._sample[index]
+
+
+def _hash(*words: int | npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
+    """Hashes a sequence of 64-bit words, elementwise over arrays, to uint64.
+
+    Each word is added to the state, which then takes one step of SplitMix64: constants and shifts are those of
+    Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (as in Java's
+    SplittableRandom and Vigna's splitmix64.c).
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for word in words:
+        state = state + np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def _below(bits: npt.NDArray[np.uint64], counts: Rows) -> Rows:
+    """Maps 64 random bits to 0 <= index < counts, for counts < 2**32: the high half of the product bits * counts.
+
+    The bias is at most counts / 2**64. The 128-bit product is put together from 32-bit halves (schoolbook
+    multiplication), none of whose terms overflows 64 bits.
+    """
+    n = counts.astype(np.uint64)
+    high, low = bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)
+    index: Rows = ((high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)).astype(np.int64)
+    return index
