@@ -31,12 +31,12 @@ def plan_in_chunks(sampler: TripletSampler, num_triplets: int) -> Iterator[tuple
         yield start, sampler.plan(start, min(start + _CHUNK_SIZE, num_triplets))
 
 
-def count_distinct_images(sampler: TripletSampler, num_triplets: int, num_images: int) -> int:
-    """Returns how many different images the first ``num_triplets`` triplets use, before any redraw."""
+def find_distinct_images(sampler: TripletSampler, num_triplets: int, num_images: int) -> Rows:
+    """Returns the rows, ascending, of all images in the first ``num_triplets`` triplets, before any redraw."""
     used = np.zeros(num_images, dtype=bool)
     for _, rows in plan_in_chunks(sampler, num_triplets):
         used[rows] = True
-    return int(used.sum())
+    return np.flatnonzero(used)
 
 
 def assemble(
@@ -78,7 +78,7 @@ def assemble(
                 if negative_img is None:
                     report.left_out[build_report.NO_READABLE_NEGATIVE] += 1
                     continue
-                report.num_redrawn += 1
+                report.num_triplets_redrawn += 1
             report.num_triplets += 1
             anchor_id = format_image_id(table.image_ids[anchor])
             k = draw_numbers[i]

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import difflib
+import math
 import os
+from typing import Any
 
 import loky
 
@@ -21,12 +23,18 @@ class BuildOptions:
     """Options of a local build, each with its environment variable.
 
     Attributes:
+      max_unreadable: share of the images of the plan that may be unreadable before the build fails (10 images may in
+        any case); ``LANDMARK_TRIPLETS_MAX_UNREADABLE``, as 0.05 or 5%.
+      triplets_csv: True also writes triplets.csv, the ids of every triplet, beside the dataset's files;
+        ``LANDMARK_TRIPLETS_TRIPLETS_CSV``, as on or off.
       workers: threads that decode and encode; ``LANDMARK_TRIPLETS_WORKERS``. None: one per usable core, where
         affinity and cgroup limits are respected.
       readers: threads that read files; ``LANDMARK_TRIPLETS_READERS``. None: four per worker and at least 8, for
         remote file systems 32 and more. They wait rather than work, which is why they may be many.
     """
 
+    max_unreadable: float = 0.01
+    triplets_csv: bool = False
     workers: int | None = None
     readers: int | None = None
 
@@ -35,6 +43,8 @@ class BuildOptions:
             value = getattr(self, field)
             if value is not None and not 1 <= value <= 1024:
                 raise ValueError(f"{PREFIX}{field.upper()} must be between 1 and 1024, got {value}.")
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f"{PREFIX}MAX_UNREADABLE must be a share between 0 and 1, got {self.max_unreadable}.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> BuildOptions:
@@ -43,8 +53,9 @@ class BuildOptions:
         Raises:
           ValueError: for a value that does not fit, and for a variable with our prefix that is no option.
         """
+        parsers = {"max_unreadable": _parse_share, "triplets_csv": _parse_switch}
         fields = {PREFIX + field.name.upper(): field.name for field in dataclasses.fields(cls)}
-        values: dict[str, int] = {}
+        values: dict[str, Any] = {}
         for variable, text in environment.items():
             if not variable.startswith(PREFIX) or not text:
                 continue
@@ -53,9 +64,9 @@ class BuildOptions:
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise ValueError(f"{variable} is not a build option; there are {', '.join(sorted(fields))}.{hint}")
             try:
-                values[fields[variable]] = int(text)
-            except ValueError:
-                raise ValueError(f"{variable} must be a whole number, got {text!r}.") from None
+                values[fields[variable]] = parsers.get(fields[variable], _parse_number)(text)
+            except ValueError as error:
+                raise ValueError(f"{variable} must be {error}, got {text!r}.") from None
         return cls(**values)
 
     def num_workers(self) -> int:
@@ -65,3 +76,28 @@ class BuildOptions:
         if self.readers:
             return self.readers
         return min(64, max(32 if is_remote else 8, 4 * self.num_workers()))
+
+    def max_num_unreadable(self, num_images: int) -> int:
+        """Returns how many of ``num_images`` images may be unreadable: the share, and 10 in any case."""
+        return max(10, math.floor(self.max_unreadable * num_images))
+
+
+def _parse_number(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def _parse_share(text: str) -> float:
+    number, percent = (text.strip()[:-1], 100) if text.strip().endswith("%") else (text, 1)
+    try:
+        return float(number) / percent
+    except ValueError:
+        raise ValueError("a share such as 0.05 or 5%") from None
+
+
+def _parse_switch(text: str) -> bool:
+    switches = {"1": True, "on": True, "true": True, "yes": True, "0": False, "off": False, "false": False, "no": False}
+    if text.strip().lower() not in switches:
+        raise ValueError("on or off")
+    return switches[text.strip().lower()]

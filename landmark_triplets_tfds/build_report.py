@@ -1,18 +1,41 @@
-"""What a build made, what it left out, and why."""
+"""What a build made, what it left out, and why.
+
+``build_report.json`` beside the dataset's files holds all of it (docs/build_report.md documents the fields); the counts
+are in ``DatasetInfo.metadata`` too, and the terminal shows a few lines.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+import contextlib
 import dataclasses
+import importlib.metadata
+import platform
+import time
 from typing import Any
 
-from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.errors import TooManyUnreadableError
+from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
+
+REPORT_NAME = "build_report.json"
+SCHEMA_VERSION = 1
 
 NO_READABLE_ANCHOR = "unreadable anchor"
 NO_READABLE_POSITIVE = "no readable positive"
 NO_READABLE_NEGATIVE = "no readable negative"
 
 _NUM_FILES_SHOWN = 5
+_DISTRIBUTIONS = (
+    "landmark_triplets_tfds",
+    "tensorflow",
+    "tensorflow-datasets",
+    "numpy",
+    "simplejpeg",
+    "imagecodecs",
+    "opencv-python-headless",
+    "opencv-python",
+)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -34,57 +57,128 @@ class BuildReport:
     """Counts of one build, filled in while it runs.
 
     Attributes:
-      num_images: rows of the table.
-      num_landmarks: different landmarks in the table.
+      table: the images that were sampled from.
+      num_images_dropped: rows of train.csv that ``missing_images='drop'`` took out before.
+      num_landmarks_dropped: landmarks that went with them.
       num_images_read: distinct images looked at.
       num_triplets: triplets written.
-      num_redrawn: of these, the ones with a positive or negative drawn again because the first was unreadable.
+      num_triplets_redrawn: of these, the ones with a positive or negative drawn again because the first was unreadable.
       left_out: planned triplets that were not written, by reason.
       unreadable: the images without readable pixels, in order of their ids.
-      seconds: wall time of the build.
+      seconds: wall time of each stage; stages do not overlap.
     """
 
-    num_images: int
-    num_landmarks: int
+    table: LandmarkTable
+    num_images_dropped: int = 0
+    num_landmarks_dropped: int = 0
     num_images_read: int = 0
     num_triplets: int = 0
-    num_redrawn: int = 0
+    num_triplets_redrawn: int = 0
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     unreadable: list[UnreadableImage] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the wall time of the block to ``seconds[name]``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def counts(self) -> dict[str, Any]:
         """Returns what is the same for every build of the same dataset, ready for JSON."""
         return {
-            "num_images": self.num_images,
-            "num_landmarks": self.num_landmarks,
+            "num_images": self.table.num_images,
+            "num_landmarks": self.table.num_landmarks,
+            "num_landmarks_without_pair": self.table.num_landmarks_without_pair,
+            "num_images_dropped": self.num_images_dropped,
+            "num_landmarks_dropped": self.num_landmarks_dropped,
             "num_images_read": self.num_images_read,
             "num_images_unreadable": len(self.unreadable),
             "num_images_unreadable_by_reason": dict(sorted(Counter(i.reason for i in self.unreadable).items())),
             "num_triplets": self.num_triplets,
-            "num_triplets_redrawn": self.num_redrawn,
+            "num_triplets_redrawn": self.num_triplets_redrawn,
             "num_triplets_left_out": self.left_out.total(),
             "num_triplets_left_out_by_reason": dict(sorted(self.left_out.items())),
-            "unreadable_image_ids": [format_image_id(image.image_id) for image in self.unreadable],
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the part of build_report.json that is known here; the builder adds what was asked for."""
+        seconds = sum(self.seconds.values())
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "counts": self.counts(),
+            "unreadable_images": [
+                dataclasses.asdict(image) | {"image_id": format_image_id(image.image_id)} for image in self.unreadable
+            ],
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
+            "triplets_per_second": round(self.num_triplets / seconds, 1) if seconds else None,
+            "versions": _versions(),
         }
 
     def summary(self, name: str, folder: str) -> str:
         """Returns the few lines shown when a build has ended."""
-        rate = self.num_triplets / self.seconds if self.seconds else 0.0
+        seconds = sum(self.seconds.values())
+        rate = f" ({self.num_triplets / seconds:,.0f} triplets/s)" if seconds else ""
         lines = [
             f"Built {name}: {self.num_triplets:,} triplets from {self.num_images_read:,} distinct images in"
-            f" {self.seconds:,.1f} s ({rate:,.0f} triplets/s).",
-            f"It is in {folder}",
+            f" {seconds:,.1f} s{rate}.",
+            f"  in {folder}",
         ]
+        if self.num_images_dropped:
+            lines.append(
+                f"  Dropped as missing before sampling: {self.num_images_dropped:,} images,"
+                f" {self.num_landmarks_dropped:,} landmarks."
+            )
         if self.unreadable:
-            reasons = Counter(image.reason for image in self.unreadable)
-            listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-            lines.append(f"Unreadable images: {len(self.unreadable):,} ({listed}).")
-            lines += [f"  {image}" for image in self.unreadable[:_NUM_FILES_SHOWN]]
-            if len(self.unreadable) > _NUM_FILES_SHOWN:
-                lines.append(f"  ... and {len(self.unreadable) - _NUM_FILES_SHOWN:,} more")
-            lines.append(f"Triplets that drew another image instead: {self.num_redrawn:,}.")
+            lines.append(f"  Unreadable images: {describe_unreadable(self.unreadable)}")
+            lines.append(f"  Triplets that drew another image instead: {self.num_triplets_redrawn:,}.")
         if self.left_out:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
-            lines.append(f"Triplets left out: {self.left_out.total():,} ({listed}).")
+            lines.append(f"  Triplets left out: {self.left_out.total():,} ({listed}).")
+        if self.unreadable:
+            lines.append(f"  All of them, with reasons: {folder}/{REPORT_NAME}")
         return "\n".join(lines)
+
+
+def describe_unreadable(images: list[UnreadableImage]) -> str:
+    """Returns how many images are unreadable, by reason, and the first few of them on lines of their own."""
+    reasons = Counter(image.reason for image in images)
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    lines = [f"{len(images):,} ({listed})."]
+    lines += [f"    {image}" for image in images[:_NUM_FILES_SHOWN]]
+    if len(images) > _NUM_FILES_SHOWN:
+        lines.append(f"    ... and {len(images) - _NUM_FILES_SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def check_num_unreadable(images: list[UnreadableImage], limit: int, num_images: int) -> None:
+    """Ends a build that would be made from too little.
+
+    Args:
+      images: the unreadable ones found so far.
+      limit: how many there may be.
+      num_images: in the plan, for the message.
+
+    Raises:
+      TooManyUnreadableError: if there are more than ``limit``.
+    """
+    if len(images) > limit:
+        raise TooManyUnreadableError(
+            f"Stopped, and nothing was published: of the {num_images:,} images of this dataset more than {limit:,}"
+            f" (the limit) are unreadable. So far: {describe_unreadable(images)}\n"
+            "Fetch these files again. If the copy is known to be partial, use a config with missing_images='drop'; to"
+            " build nevertheless, allow a larger share, such as LANDMARK_TRIPLETS_MAX_UNREADABLE=10%."
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of everything that decides bytes, and the platform."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

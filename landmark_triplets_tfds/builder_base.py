@@ -1,4 +1,4 @@
-"""What the builders share: TFDS's hooks, the comparison with prepared data, and the local build around the generator.
+"""What the builders share: TFDS's hooks and the comparison with prepared data.
 
 TFDS calls `_download_and_prepare` inside the folder of the unfinished version and publishes that folder only if the
 call returns. So whatever fails in here publishes nothing.
@@ -12,19 +12,15 @@ import errno
 import importlib.metadata
 import os
 import pathlib
-import sys
-import time
 from typing import Any
 
 from etils import epath
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build_options import BuildOptions
-from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
 from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
-from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
-from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, ImageSource, find_source
-from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
+from landmark_triplets_tfds.local_build import LocalBuild, read_table
+from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
 _DISTRIBUTION = "landmark_triplets_tfds"
@@ -49,12 +45,14 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
 
     name: str
     description: str | None
+    missing_images: str
 
     def dataset_fields(self) -> dict[str, Any]:
         """Returns the fields that decide the dataset's bytes, ready for JSON."""
         raise NotImplementedError
 
     def thumbnail_spec(self) -> ThumbnailSpec:
+        """Returns what decides the bytes of a stored image."""
         raise NotImplementedError
 
 
@@ -78,7 +76,7 @@ class DeterministicExampleWriter(tfds.core.ExampleWriter):
 
 
 class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Base of the builders. Subclasses draw examples; this class gives them a table, a source and a bank."""
+    """Base of the builders. While TFDS runs, ``self._build`` holds the table, the bank of thumbnails and the report."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
 
@@ -127,7 +125,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
         if recorded_fields and manual_dir.exists():
             with contextlib.suppress(SourceLayoutError):
-                table = read_landmark_table(find_source(manual_dir).table_path)
+                options = BuildOptions.from_environment()
+                table, _ = read_table(find_source(manual_dir), self.builder_config.missing_images, options)
                 if recorded.get("table_sha256") != table.fingerprint:
                     differences.append(f"it was made from another table than {manual_dir}'s")
                 cap = download_config.max_examples_per_split
@@ -147,15 +146,20 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def _download_and_prepare(
         self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
     ) -> None:
-        started = time.perf_counter()
         self._max_examples = download_config.max_examples_per_split
+        if self._max_examples == 0:  # TFDS: nothing is built
+            super()._download_and_prepare(dl_manager, download_config)
+            return
+        try:
+            manual_dir = epath.Path(dl_manager.manual_dir)
+        except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
+            raise SourceLayoutError(str(error)) from None
+        config: LandmarkBuilderConfig = self.builder_config
         try:
             # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
-            with contextlib.ExitStack() as self._resources:
+            with LocalBuild(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
-                if self._max_examples == 0:
-                    return  # TFDS: nothing is built
-                self._complete_report()
+                self._build.finish()
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise self._disk_full() from error
@@ -165,14 +169,14 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             if type(error).__name__ == "ResourceExhaustedError":
                 raise self._disk_full() from error
             raise
-        self._report.seconds = time.perf_counter() - started
+        asked_for = {
+            "config": config.dataset_fields(),
+            "table_sha256": self._build.table.fingerprint,
+            "max_examples_per_split": self._max_examples,
+        }
         self.info.metadata.clear()
-        self.info.metadata.update(
-            config=self.builder_config.dataset_fields(),
-            table_sha256=self._table.fingerprint,
-            max_examples_per_split=self._max_examples,
-            counts=self._report.counts(),
-        )
+        self.info.metadata.update(asked_for | {"counts": self._build.report.counts()})
+        self._build.write_report({"dataset": self.info.full_name} | asked_for)
 
     def _disk_full(self) -> OSError:
         return OSError(
@@ -185,60 +189,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _post_download_and_prepare_hook(self) -> None:
         if self._max_examples != 0:
-            print(self._report.summary(self.info.full_name, self.data_dir))
-
-    def _open_source(self, dl_manager: tfds.download.DownloadManager) -> LandmarkTable:
-        """Finds and reads the competition's files, and starts the report."""
-        try:
-            manual_dir = epath.Path(dl_manager.manual_dir)
-        except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
-            raise SourceLayoutError(str(error)) from None
-        self._source: ImageSource = find_source(manual_dir)
-        self._table = read_landmark_table(self._source.table_path)
-        self._report = BuildReport(num_images=self._table.num_images, num_landmarks=self._table.num_landmarks)
-        return self._table
-
-    def _open_bank(self, num_images: int) -> ThumbnailBank:
-        """Opens the bank of thumbnails for the rest of the build, with a progress bar over ``num_images``."""
-        options = BuildOptions.from_environment()
-        bar = self._resources.enter_context(_progress_bar(num_images))
-
-        def advance(num_new: int, num_made: int) -> None:
-            bar.total = max(num_images, num_made)  # redraws read images beyond the plan
-            bar.update(num_new)
-
-        self._bank: ThumbnailBank = self._resources.enter_context(
-            ThumbnailBank(
-                self._source,
-                self._table.image_ids,
-                self.builder_config.thumbnail_spec(),
-                num_workers=options.num_workers(),
-                num_readers=options.num_readers(self._source.is_remote),
-                spill_folder=None if "://" in self.data_dir else self.data_dir,
-                on_made=advance,
-            )
-        )
-        return self._bank
-
-    def _complete_report(self) -> None:
-        self._report.num_images_read = self._bank.num_made
-        ids = self._table.image_ids
-        self._report.unreadable = sorted(
-            UnreadableImage(int(ids[row]), error.reason, error.detail, self._source.locate(int(ids[row])))
-            for row, error in self._bank.unreadable.items()
-        )
+            print(self._build.report.summary(self.info.full_name, self.data_dir))
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return DeterministicExampleWriter(file_format=self.info.file_format)
-
-
-def _progress_bar(num_images: int) -> Any:
-    """Returns a tqdm bar that follows ``tfds.disable_progress_bar`` and writes seldom where lines cannot be redrawn."""
-    redrawn = sys.stderr.isatty() or tfds.core.utils.is_notebook()
-    return tfds.core.utils.tqdm(
-        total=num_images,
-        desc="Making thumbnails",
-        unit=" images",
-        mininterval=0.5 if redrawn else 30.0,
-        leave=False,
-    )

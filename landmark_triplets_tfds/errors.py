@@ -17,6 +17,14 @@ class NoTripletError(ValueError):
     """The table holds no image from which a triplet could be drawn."""
 
 
+class MissingImagesError(FileNotFoundError):
+    """So many of the images in the table have no file that this is a partial copy of the competition."""
+
+
+class TooManyUnreadableError(RuntimeError):
+    """More images turned out unreadable than the build option ``max_unreadable`` allows."""
+
+
 class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 

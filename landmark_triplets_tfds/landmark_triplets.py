@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import dataclasses
 import re
 from typing import Any
@@ -12,9 +11,10 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.builder_base import LandmarkBuilder, LandmarkBuilderConfig
-from landmark_triplets_tfds.landmarks import LandmarkTable
+from landmark_triplets_tfds.local_build import KeyedExamples, LocalBuild
+from landmark_triplets_tfds.resizing import FITS
 from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec
+from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
 
@@ -28,6 +28,12 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
       images_per_landmark: anchors per landmark, its first n images in train.csv order; None: all.
       triplets_per_anchor: triplets drawn for each anchor, each with its own positive and negative.
       jpeg_quality: 1..100.
+      resize_method: 'nearest' takes one source pixel per stored pixel, as the notebook did, and aliases; 'area'
+        averages all source pixels that a stored pixel covers.
+      fit: how a photograph becomes square: 'squash' ignores the aspect ratio, as the notebook did; 'crop' takes the
+        centred square; 'pad' adds black bars.
+      missing_images: 'error' stops the build when many images of the table have no file; 'drop' leaves them out of the
+        table before sampling.
       positive_may_be_anchor: True gives the distribution of the notebook this package replaces, in which a positive
         may be the anchor itself.
       seed: of all draws, 0..2**63 - 1.
@@ -40,6 +46,9 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
     images_per_landmark: int | None = 2
     triplets_per_anchor: int = 1
     jpeg_quality: int = 94
+    resize_method: str = "nearest"
+    fit: str = "squash"
+    missing_images: str = "error"
     positive_may_be_anchor: bool = False
     seed: int = 0
 
@@ -51,6 +60,9 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
             _check_int("images_per_landmark", self.images_per_landmark, 1, 2**31 - 1, "(or None for all)")
         _check_int("triplets_per_anchor", self.triplets_per_anchor, 1, 10_000)
         _check_int("jpeg_quality", self.jpeg_quality, 1, 100)
+        _check_choice("resize_method", self.resize_method, RESIZE_METHODS)
+        _check_choice("fit", self.fit, FITS)
+        _check_choice("missing_images", self.missing_images, ("error", "drop"))
         if not isinstance(self.positive_may_be_anchor, bool):
             raise ValueError(f"positive_may_be_anchor must be True or False, got {self.positive_may_be_anchor!r}.")
         _check_int("seed", self.seed, 0, 2**63 - 1)
@@ -61,11 +73,12 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
         per_landmark = {None: "all images", 1: "1 image"}.get(
             self.images_per_landmark, f"{self.images_per_landmark} images"
         )
-        text = f"{self.resolution} x {self.resolution} px; anchors: {per_landmark} per landmark"
+        pixels = "antialiased, " if self.resize_method == "area" else ""
+        text = f"{pixels}{self.resolution} x {self.resolution} px; anchors: {per_landmark} per landmark"
         num_triplets = _NUM_TRIPLETS.get(self.images_per_landmark)
         if num_triplets is not None:
             text += f"; {num_triplets * self.triplets_per_anchor:,} triplets from the whole competition"
-        return text + "."
+        return text[0].upper() + text[1:] + "."
 
     def dataset_fields(self) -> dict[str, Any]:
         own = {field.name for field in dataclasses.fields(self)}
@@ -73,7 +86,12 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
         return {name: getattr(self, name) for name in sorted(own - inherited)}
 
     def thumbnail_spec(self) -> ThumbnailSpec:
-        return ThumbnailSpec(resolution=self.resolution, jpeg_quality=self.jpeg_quality)
+        return ThumbnailSpec(
+            resolution=self.resolution,
+            jpeg_quality=self.jpeg_quality,
+            resize_method=self.resize_method,
+            fit=self.fit,
+        )
 
     def sampling_spec(self) -> SamplingSpec:
         return SamplingSpec(
@@ -94,13 +112,29 @@ def _check_int(name: str, value: object, lowest: int, highest: int, unit: str = 
         raise ValueError(f"{name} must be a whole number between {lowest} and {highest}{unit}, got {value!r}.")
 
 
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
 def _named_configs() -> list[LandmarkTripletsConfig]:
     samples = {"": 2, "_1per": 1, "_8per": 8, "_all": None}
-    return [
+    configs = [
         LandmarkTripletsConfig(name=f"{resolution}px{suffix}", resolution=resolution, images_per_landmark=sample)
         for resolution in (64, 128, 256, 512)
         for suffix, sample in samples.items()
     ]
+    configs += [
+        LandmarkTripletsConfig(
+            name=f"{resolution}px_area{suffix}",
+            resolution=resolution,
+            images_per_landmark=samples[suffix],
+            resize_method="area",
+        )
+        for resolution in (128, 256, 512)
+        for suffix in ("", "_all")
+    ]
+    return configs
 
 
 class LandmarkTriplets(LandmarkBuilder):
@@ -133,13 +167,15 @@ class LandmarkTriplets(LandmarkBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {"train": self._generate_examples(self._open_source(dl_manager))}
+        return {"train": self._generate_examples(self._build)}
 
-    def _generate_examples(self, table: LandmarkTable) -> Iterator[tuple[str, assembly.Example]]:
-        sampler = TripletSampler(table, self.builder_config.sampling_spec())
-        num_triplets = sampler.num_triplets
-        if self._max_examples is not None:
-            num_triplets = min(num_triplets, self._max_examples)
-        bank = self._open_bank(assembly.count_distinct_images(sampler, num_triplets, table.num_images))
-        bank.make_ahead(rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
-        return assembly.assemble(table, sampler, bank.get, num_triplets, self._report)
+    def _generate_examples(self, build: LocalBuild) -> KeyedExamples:
+        with build.report.stage("plan"):
+            table, sampler = build.table, TripletSampler(build.table, self.builder_config.sampling_spec())
+            num_triplets = sampler.num_triplets
+            if self._max_examples is not None:
+                num_triplets = min(num_triplets, self._max_examples)
+            rows = assembly.find_distinct_images(sampler, num_triplets, table.num_images)
+        in_order_of_use = (rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
+        bank = build.open_bank(rows, in_order_of_use)
+        return build.follow(assembly.assemble(table, sampler, bank.get, num_triplets, build.report))

@@ -69,6 +69,15 @@ class LandmarkTable:
         first_of_block = np.flatnonzero(landmarks[1:] != landmarks[:-1]) + 1
         return np.concatenate([[0], first_of_block, [len(landmarks)]]).astype(np.int64)
 
+    def restrict(self, keep: npt.NDArray[np.bool_]) -> LandmarkTable:
+        """Returns the table of the rows where ``keep``, bool[num_images], is True; what it never held is not missed."""
+        return LandmarkTable(image_ids=self.image_ids[keep], landmark_ids=self.landmark_ids[keep])
+
+    @functools.cached_property
+    def num_landmarks_without_pair(self) -> int:
+        """How many landmarks have a single image."""
+        return int((np.diff(self.block_starts) == 1).sum())
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the ids and landmarks in their order: equal exactly when the tables are equal."""

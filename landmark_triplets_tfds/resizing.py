@@ -1,19 +1,24 @@
 """Which source pixels become which thumbnail pixels: geometry and resampling on decoded arrays.
 
-Pure NumPy; decoding and encoding are `thumbnails`' part.
+Decoding and encoding are `thumbnails`' part.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 
 FITS = ("squash", "crop", "pad")
+
+# OpenCV's own threads would compete with the build's workers, each of which has a core of its own.
+cv2.setNumThreads(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,7 @@ def fit_boxes(height: int, width: int, resolution: int, fit: str) -> tuple[Box, 
 
     Returns:
       The box taken from the source and the box filled in the thumbnail. With 'pad' the latter is at least 1 px wide
-      and high, where TensorFlow fails on sources more than ``resolution`` times as long as wide.
+      and high, where TensorFlow leaves nothing but black of sources more than ``resolution`` times as long as wide.
     """
     whole_source, whole_square = Box(0, 0, height, width), Box(0, 0, resolution, resolution)
     if fit == "squash":
@@ -102,3 +107,36 @@ def _nearest_indices(start: int, size_in: int, size_out: int) -> npt.NDArray[np.
     indices: npt.NDArray[np.int64] = start + np.minimum(np.floor(centers).astype(np.int64), size_in - 1)
     indices.setflags(write=False)
     return indices
+
+
+def resize_area(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    """Resizes a box of the source by averaging the area that each output pixel covers, which does not alias.
+
+    Gives the pixels of ``tf.image.resize(pixels[box], (height, width), method='area')`` rounded to integers, within
+    1 level. OpenCV computes them ten times as fast.
+
+    Args:
+      pixels: uint8[source_height, source_width, channels].
+      box: the part to take.
+      height: of the result, px.
+      width: of the result, px.
+
+    Returns:
+      uint8[height, width, channels].
+    """
+    part: npt.NDArray[Any] = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    if (box.height < height) != (box.width < width):
+        # Where one axis shrinks and the other grows, OpenCV interpolates along both. One axis at a time is right.
+        part = cv2.resize(part, (box.width, height), interpolation=cv2.INTER_AREA).reshape(height, box.width, -1)
+    resized: npt.NDArray[Any] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    return resized.reshape(height, width, pixels.shape[2])  # OpenCV drops the axis of a single channel
+
+
+def scale_box(box: Box, source_size: tuple[int, int], decoded_size: tuple[int, int]) -> Box:
+    """Returns the box in a picture that was decoded at a reduced scale, rounded to its pixels, at least 1 x 1."""
+    if source_size == decoded_size:
+        return box
+    y, x = decoded_size[0] / source_size[0], decoded_size[1] / source_size[1]
+    top, left = round(box.top * y), round(box.left * x)
+    bottom, right = round((box.top + box.height) * y), round((box.left + box.width) * x)
+    return Box(top, left, max(1, bottom - top), max(1, right - left))

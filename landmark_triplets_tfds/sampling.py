@@ -190,5 +190,5 @@ def _below(bits: npt.NDArray[np.uint64], counts: Rows) -> Rows:
     """
     n = counts.astype(np.uint64)
     high, low = bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)
-    index: Rows = ((high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)).astype(np.int64)
-    return index
+    product_high = (high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)
+    return product_high.astype(np.int64)

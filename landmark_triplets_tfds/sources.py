@@ -6,11 +6,16 @@ no pixels. Paths go through epath, so that ``gs://`` works wherever TFDS does.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 import os
 import time
 from typing import Protocol
 
 from etils import epath
+import numpy as np
+import numpy.typing as npt
 
 from landmark_triplets_tfds.errors import SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.landmarks import format_image_id
@@ -48,6 +53,14 @@ class ImageSource(Protocol):
     def read(self, image_id: int) -> bytes:
         """Returns the whole file; raises UnreadableImageError if it is missing or cannot be read."""
 
+    def exists(self, image_id: int) -> bool:
+        """Returns whether there is a file, readable or not."""
+
+    def find_present(
+        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
+    ) -> npt.NDArray[np.bool_]:
+        """Returns bool[n]: which images have a file. Calls ``on_listed(folders done, folders in all)``."""
+
 
 class FolderSource:
     """Images at ``train/a/b/c/<id>.jpg`` below a folder."""
@@ -79,6 +92,39 @@ class FolderSource:
                     raise UnreadableImageError(UnreadableImageError.NO_ACCESS, str(error)) from None
                 time.sleep(_SECONDS_BETWEEN_ATTEMPTS * attempt)
         raise AssertionError("unreachable")
+
+    def exists(self, image_id: int) -> bool:
+        path = self.locate(image_id)
+        # os.path, because a path object would make 1.6 million look-ups ten times as slow.
+        return epath.Path(path).exists() if self.is_remote else os.path.exists(path)  # noqa: PTH110
+
+    def find_present(
+        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
+    ) -> npt.NDArray[np.bool_]:
+        """Lists folders instead of looking up files: 4,096 of them hold the 1.6 million images."""
+        rows_of_folder = defaultdict(list)
+        for row, prefix in enumerate((image_ids >> np.uint64(52)).tolist()):  # the first three hex digits
+            rows_of_folder[prefix].append(row)
+        present = np.zeros(len(image_ids), dtype=bool)
+
+        def look(prefix: int) -> None:
+            rows = rows_of_folder[prefix]
+            folder = os.path.dirname(self.locate(int(image_ids[rows[0]])))  # noqa: PTH120
+            names = self._list(folder)
+            present[rows] = [f"{format_image_id(image_ids[row])}.jpg" in names for row in rows]
+
+        with ThreadPoolExecutor(num_threads) as pool:
+            for num_listed, _ in enumerate(pool.map(look, rows_of_folder), 1):
+                on_listed(num_listed, len(rows_of_folder))
+        return present
+
+    def _list(self, folder: str) -> set[str]:
+        try:
+            if self.is_remote:
+                return {path.name for path in epath.Path(folder).iterdir()}
+            return set(os.listdir(folder))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
 
 def find_source(manual_dir: epath.Path) -> ImageSource:
