@@ -105,8 +105,9 @@ def _make_landmark(folder: Path, photos: Sequence[Path], seed: int, number: int,
     rng = np.random.default_rng([seed, number])
     if not photos:
         landmark = pictures.Landmark(pictures.draw_scene(rng), rng)
-    for i in range(len(photos)):  # plain backgrounds, of which folders of photographs may hold some, are passed over
-        landmark = pictures.Landmark(pictures.load_photo(photos[(number + i) % len(photos)]), rng)
+    # Every photograph gets its turn; instead of a plain one, of which folders may hold some, any other is taken.
+    for i in [number % len(photos), *rng.permutation(len(photos))] if photos else ():
+        landmark = pictures.Landmark(pictures.load_photo(photos[i]), rng)
         if landmark.detail >= pictures.MIN_DETAIL:
             break
     for name in names:

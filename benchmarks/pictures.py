@@ -21,16 +21,16 @@ MIN_PHOTO_BYTES = 200_000  # smaller files are previews and icons
 VIEW_SIZES = ((800, 600), (600, 800))
 
 _MAX_PHOTO_SIDE = 3200
-_SENSOR_NOISE = 3.0  # standard deviation, in levels of 0..255
+_SENSOR_NOISE = 2.0  # standard deviation, in levels of 0..255
 
 # Regions of a scene looked at for one landmark, and the detail below which a scene (a plain background) is passed over.
 _NUM_REGIONS_TRIED = 4
-MIN_DETAIL = 2.0
+MIN_DETAIL = 1.5
 
 # Drawn scenes. The strengths give views of 50 to 65 kB, as the competition's photographs have.
 _SCENE_SIZE = (1536, 1152)
-_NUM_LARGE_LEAVES, _NUM_LEAVES, _LEAF_RADII = 30, 600, (10, 400)
-_LIGHT, _TINT = 15.0, 4.0
+_NUM_LARGE_LEAVES, _NUM_LEAVES, _LEAF_RADII = 30, 400, (10, 400)
+_LIGHT, _TINT = 7.0, 3.0
 
 
 def find_photos(folder: Path) -> list[Path]:
@@ -53,6 +53,7 @@ def find_photos(folder: Path) -> list[Path]:
 def load_photo(path: Path) -> Image.Image:
     """Reads a photograph, no side longer than 3,200 px."""
     with Image.open(path) as photo:
+        photo.draft("RGB", (_MAX_PHOTO_SIDE, _MAX_PHOTO_SIDE))  # JPEGs are decoded at a smaller scale where possible
         image = photo.convert("RGB")
     image.thumbnail((_MAX_PHOTO_SIDE, _MAX_PHOTO_SIDE))
     return image
@@ -108,12 +109,15 @@ class Landmark:
     def __init__(self, scene: Image.Image, rng: np.random.Generator):
         self._scene = scene
         self._rng = rng
-        # Views take about half of the scene. Of some regions, the one with most to see is the landmark.
-        self._extent = rng.uniform(0.45, 0.75)
-        centers = rng.uniform(self._extent / 2, 1 - self._extent / 2, (_NUM_REGIONS_TRIED, 2))
-        details = [self._detail_at(center) for center in centers]
-        self.detail = max(details)
-        self._center = centers[int(np.argmax(details))]
+        self._extent = rng.uniform(0.4, 0.7)  # of the scene that a view takes
+        # The first region with something to see, or else the one with most.
+        self.detail = -1.0
+        for center in rng.uniform(self._extent / 2, 1 - self._extent / 2, (_NUM_REGIONS_TRIED, 2)):
+            detail = self._detail_at(center)
+            if detail > self.detail:
+                self.detail, self._center = detail, center
+            if detail >= MIN_DETAIL:
+                break
 
     def _box(self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]) -> tuple[float, ...]:
         """Returns left, top, right and bottom of a part of the scene with the aspect ratio of ``size``."""

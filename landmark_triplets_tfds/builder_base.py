@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import errno
-import importlib.metadata
 import os
-import pathlib
 from typing import Any
 
 from etils import epath
@@ -22,22 +20,6 @@ from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayou
 from landmark_triplets_tfds.local_build import LocalBuild, read_table
 from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
-
-_DISTRIBUTION = "landmark_triplets_tfds"
-_CHECKSUMS_NAME = "checksums.tsv"
-
-
-def find_checksums() -> epath.Path:
-    """Returns the path of checksums.tsv: at the top of a checkout, or where an installed wheel put it."""
-    package = pathlib.Path(__file__).resolve().parent
-    in_checkout = package.parent / _CHECKSUMS_NAME
-    if in_checkout.exists() and (package.parent / "setup.cfg").exists():
-        return epath.Path(in_checkout)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files(_DISTRIBUTION) or ():
-            if file.name == _CHECKSUMS_NAME:
-                return epath.Path(pathlib.Path(str(file.locate())).resolve())
-    return epath.Path(package / _CHECKSUMS_NAME)  # TFDS's own place; it copes with a file that is not there
 
 
 class LandmarkBuilderConfig(tfds.core.BuilderConfig):
@@ -79,9 +61,6 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     """Base of the builders. While TFDS runs, ``self._build`` holds the table, the bank of thumbnails and the report."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
-
-    # TFDS would look beside the module; the file is at the top of the repository.
-    _checksums_path = find_checksums()
 
     # --- Before a build: is what is there already what is asked for?
 
@@ -138,7 +117,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             raise PreparedDataMismatchError(
                 f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
                 " Build it anew with --overwrite (in Python: download_config=tfds.download.DownloadConfig("
-                "download_mode='reuse_cache_if_exists')), or give the config another name, or use another --data_dir."
+                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS)), or give the config another name, or use another --data_dir."
             )
 
     # --- The build
@@ -160,13 +139,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             with LocalBuild(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise self._disk_full() from error
-            raise
         except Exception as error:
-            # TFDS writes through TensorFlow, whose name for ENOSPC this is.
-            if type(error).__name__ == "ResourceExhaustedError":
+            if _is_disk_full(error):
                 raise self._disk_full() from error
             raise
         asked_for = {
@@ -193,3 +167,15 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return DeterministicExampleWriter(file_format=self.info.file_format)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that it was raised from, says that a disk or a quota is full.
+
+    TFDS wraps errors of its writers in others, and TensorFlow has an error type of its own, so the words decide.
+    """
+    while error is not None:
+        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -160,7 +160,8 @@ class TripletSampler:
         if role is Role.POSITIVE:
             if not self._spec.positive_may_be_anchor:
                 index += index >= self._anchor_ranks[anchors]  # steps over the anchor itself
-            return self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
+            rows: Rows = self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
+            return rows
         own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
         index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
         return self._sample[index]

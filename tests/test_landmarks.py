@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from collections import Counter
 import csv
 import io
 import pathlib
 
 from etils import epath
-from hypothesis import given, settings, strategies as st
+from helpers import landmark_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from helpers import landmark_table
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, read_landmark_table
 
@@ -236,6 +238,18 @@ def test_blocks_hold_each_row_once_by_landmark_in_table_order(landmarks: list[in
         assert rows[starts[block] : starts[block + 1]] == expected
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))
+def test_restrict_keeps_rows_in_order(rows: list[tuple[int, bool]]) -> None:
+    table = landmark_table([landmark for landmark, _ in rows])
+    kept = table.restrict(np.array([keep for _, keep in rows]))
+    expected = [row for row, (_, keep) in zip(rows_of(table), rows, strict=True) if keep]
+    assert rows_of(kept) == expected
+    if expected:
+        counts = Counter(landmark for _, landmark in expected)
+        assert kept.num_landmarks == len(counts)
+        assert kept.num_landmarks_without_pair == list(counts.values()).count(1)
+
+
 def test_fingerprint_is_pinned(table_path: epath.Path) -> None:
     # A new value here makes every dataset prepared so far a mismatch.
     table = read(table_path, f"{HEADER}{A},7\n{B},0\n{C},7\n")
@@ -268,5 +282,5 @@ def test_fingerprints_are_equal_exactly_when_tables_are(one: list[tuple[int, int
 
 
 def test_a_missing_file_is_named(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError, match="train.csv"):
+    with pytest.raises(FileNotFoundError, match=r"train\.csv"):
         read_landmark_table(epath.Path(tmp_path / "train.csv"))

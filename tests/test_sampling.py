@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from hypothesis import given, settings, strategies as st
+from helpers import landmark_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 from scipy import stats
 
-from helpers import landmark_table
 from landmark_triplets_tfds.errors import NoTripletError
 from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sampling import LAST_DRAWN_ATTEMPT, Role, SamplingSpec, TripletSampler, _below, _hash
@@ -289,7 +290,7 @@ def test_hash_takes_the_steps_of_splitmix64() -> None:
     assert _hash(states).tolist() == published
     assert _hash(0).tolist() == published[:1]
     # A second word is added to the first one's output.
-    assert _hash(3, states).tolist() == _hash((int(_hash(3)[0]) + states)).tolist()
+    assert _hash(3, states).tolist() == _hash(int(_hash(3)[0]) + states).tolist()
 
 
 @given(bits=st.integers(0, MASK), count=st.integers(1, 2**32 - 1))

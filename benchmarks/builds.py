@@ -1,0 +1,164 @@
+"""Builds of this package's datasets, timed: in this process, after imports, each in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+from pathlib import Path
+import shutil
+import tempfile
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from benchmarks.corpus import image_path
+from benchmarks.harness import Measurement, NotAvailableError, Stopwatch
+from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
+
+DATASET = "landmark_triplets"
+
+
+@functools.cache
+def tfds() -> Any:
+    """Imports TFDS and this package's builders, which registers them."""
+    import landmark_triplets_tfds  # noqa: F401
+    import tensorflow  # noqa: F401  # TFDS imports it lazily: that is no part of a build's time
+    import tensorflow_datasets
+
+    tensorflow_datasets.disable_progress_bar()
+    return tensorflow_datasets
+
+
+def has_bank() -> bool:
+    """Tells whether the installed package keeps thumbnails between builds."""
+    return any(field.name == "bank" for field in dataclasses.fields(BuildOptions))
+
+
+def find_config(config: Any) -> Any:
+    """Returns a named config, or a config object as it is.
+
+    Raises:
+      NotAvailableError: if the installed package has no config of that name.
+    """
+    if not isinstance(config, str):
+        return config
+    configs = {each.name: each for each in tfds().builder_cls(DATASET).BUILDER_CONFIGS}
+    if config not in configs:
+        raise NotAvailableError(f"the installed package has no config {config}")
+    return configs[config]
+
+
+@contextlib.contextmanager
+def _environment(**variables: str | None) -> Iterator[None]:
+    """Sets environment variables for a while; those given as None are unset."""
+    before = {name: os.environ.get(name) for name in variables}
+
+    def put(values: dict[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    put(variables)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    """Returns a context manager that swallows what TFDS and the builders say on stdout."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+@contextlib.contextmanager
+def temporary_folder(work: Path | None) -> Iterator[Path]:
+    """Gives a new folder below ``work`` (None: the system's temporary folder) that is removed afterwards."""
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="benchmark.", dir=work))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(
+    config: Any,
+    corpus: Path,
+    data_dir: Path,
+    *,
+    workers: int | None = None,
+    bank: Path | None = None,
+    file_format: str | None = None,
+    num_shards: int | None = None,
+) -> tuple[Measurement, Any]:
+    """Builds a dataset.
+
+    Args:
+      config: name of a config, or a config object.
+      corpus: the competition's files.
+      data_dir: where to; a new folder if the build is to be timed.
+      workers: encoding threads; None: the package's default.
+      bank: folder of the thumbnail bank; None: no bank. Without effect where the package has none yet.
+      file_format: TFDS's name of it; None: TFDS's default.
+      num_shards: None: TFDS's choice.
+
+    Returns:
+      The measurement of ``download_and_prepare``, whose count is that of triplets, and the builder.
+
+    Raises:
+      NotAvailableError: if the installed package lacks the config.
+    """
+    builder = tfds().builder(DATASET, config=find_config(config), data_dir=data_dir, file_format=file_format)
+    download_config = tfds().download.DownloadConfig(manual_dir=os.fspath(corpus), num_shards=num_shards)
+    variables = {"LANDMARK_TRIPLETS_WORKERS": str(workers) if workers else None}
+    if has_bank():
+        variables["LANDMARK_TRIPLETS_BANK"] = os.fspath(bank) if bank else "off"
+    with _environment(**variables), quiet(), Stopwatch() as watch:
+        builder.download_and_prepare(download_config=download_config)
+    return watch.measurement(builder.info.splits["train"].num_examples), builder
+
+
+def timed_build(config: Any, corpus: Path, work: Path | None, *, workers: int | None = None) -> Measurement:
+    """Builds a dataset as a user would for the first time: nothing prepared, nothing in the bank."""
+    with temporary_folder(work) as folder:
+        return build(config, corpus, folder / "data", workers=workers, bank=folder / "bank")[0]
+
+
+def plan(config: Any, corpus: Path) -> tuple[LandmarkTable, Rows]:
+    """Returns the table of a corpus and the triplets of a config, int64[n, 3] rows of it."""
+    config = find_config(config)
+    table = read_landmark_table(epath.Path(corpus / "train.csv"))
+    spec = SamplingSpec(
+        images_per_landmark=config.images_per_landmark,
+        triplets_per_anchor=config.triplets_per_anchor,
+        positive_may_be_anchor=config.positive_may_be_anchor,
+        seed=config.seed,
+    )
+    return table, TripletSampler(table, spec).plan()
+
+
+def paths_of(table: LandmarkTable, rows: Rows, corpus: Path) -> list[str]:
+    """Returns the files of some rows of the table, in their order."""
+    return [image_path(corpus, f"{image_id:016x}") for image_id in table.image_ids[rows.ravel()].tolist()]
+
+
+def distinct_files(config: Any, corpus: Path) -> list[str]:
+    """Returns the files that a build of the config reads, each once."""
+    table, rows = plan(config, corpus)
+    return paths_of(table, np.unique(rows), corpus)
+
+
+def read_all(corpus: Path) -> tuple[int, int]:
+    """Reads all images once, so that later reads come from the page cache; returns their number and bytes."""
+    sizes = [path.stat().st_size for path in corpus.glob("train/*/*/*/*.jpg") if path.read_bytes()]
+    return len(sizes), sum(sizes)
