@@ -42,7 +42,7 @@ def long_tail_sizes(num_landmarks: int, num_images: int, rng: np.random.Generato
     """
     if num_images < 2 * num_landmarks:
         raise ValueError(f"{num_landmarks} landmarks need at least {2 * num_landmarks} images, got {num_images}.")
-    weights = np.minimum(rng.pareto(1.1, num_landmarks), 0.02 * num_landmarks + 10)
+    weights = 0.5 + np.minimum(rng.pareto(1.1, num_landmarks), 0.02 * num_landmarks + 10)
     sizes: npt.NDArray[np.int64] = 2 + rng.multinomial(num_images - 2 * num_landmarks, weights / weights.sum())
     return sizes
 

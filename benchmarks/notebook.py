@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+import dataclasses
 from pathlib import Path
 import random
 
@@ -40,30 +41,41 @@ def take_sample(table: pd.DataFrame, images_per_landmark: int | None) -> pd.Data
     return table.groupby("landmark_id").head(images_per_landmark)
 
 
-def draw_triplets(table: pd.DataFrame, sample: pd.DataFrame, anchors: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Draws a positive and a negative for every anchor.
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """What positives and negatives are drawn from.
 
-    Args:
-      table: all images, columns id and landmark_id.
-      sample: the rows negatives are drawn from.
-      anchors: rows of the sample; fewer than all of it only where this function is timed.
-      seed: of Python's generator, which costs a tenth of NumPy's for one number at a time.
+    Attributes:
+      images_of: ids of all images, by landmark.
+      sample_ids: ids of the sampled images.
+      sample_landmarks: the landmark of each.
+    """
 
-    Returns:
-      ``anchors`` with the columns positive and negative added.
+    images_of: dict[int, list[str]]
+    sample_ids: list[str]
+    sample_landmarks: list[int]
+
+
+def group_images(table: pd.DataFrame, sample: pd.DataFrame) -> Pools:
+    images_of = {int(landmark): ids.tolist() for landmark, ids in table.groupby("landmark_id")["id"]}  # type: ignore[call-overload]
+    return Pools(images_of, sample["id"].tolist(), sample["landmark_id"].tolist())
+
+
+def draw_triplets(anchors: pd.DataFrame, pools: Pools, seed: int = 0) -> pd.DataFrame:
+    """Returns ``anchors`` with the columns positive and negative: one function call per row for each.
+
+    The draws are from Python's generator, which costs a tenth of NumPy's for one number at a time.
     """
     rng = random.Random(seed)
-    images_of = {landmark: ids.tolist() for landmark, ids in table.groupby("landmark_id")["id"]}
-    sample_ids, sample_landmarks = sample["id"].tolist(), sample["landmark_id"].tolist()
 
     def draw_positive(row: pd.Series) -> str:
-        return str(rng.choice(images_of[row["landmark_id"]]))
+        return rng.choice(pools.images_of[row["landmark_id"]])
 
     def draw_negative(row: pd.Series) -> str:
         while True:
-            place = rng.randrange(len(sample_ids))
-            if sample_landmarks[place] != row["landmark_id"]:
-                return str(sample_ids[place])
+            place = rng.randrange(len(pools.sample_ids))
+            if pools.sample_landmarks[place] != row["landmark_id"]:
+                return pools.sample_ids[place]
 
     return anchors.assign(
         positive=anchors.apply(draw_positive, axis=1),
@@ -117,7 +129,7 @@ class Notebook:
     def _plan(self) -> pd.DataFrame:
         table = read_table(self._corpus)
         sample = take_sample(table, self._images_per_landmark)
-        return draw_triplets(table, sample, sample)
+        return draw_triplets(sample, group_images(table, sample))
 
     def files(self) -> list[str]:
         """Returns the files of the timed triplets, three each, with repetitions."""

@@ -6,7 +6,7 @@ the dataset; what does is a field of the config.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import difflib
 import math
@@ -23,6 +23,8 @@ class BuildOptions:
     """Options of a local build, each with its environment variable.
 
     Attributes:
+      bank: folder of the thumbnails made so far, which later builds and resumed ones use again; 'off': keep none;
+        ``LANDMARK_TRIPLETS_BANK``. None: the user's cache folder.
       max_unreadable: share of the images of the plan that may be unreadable before the build fails (10 images may in
         any case); ``LANDMARK_TRIPLETS_MAX_UNREADABLE``, as 0.05 or 5%.
       triplets_csv: True also writes triplets.csv, the ids of every triplet, beside the dataset's files;
@@ -33,6 +35,7 @@ class BuildOptions:
         remote file systems 32 and more. They wait rather than work, which is why they may be many.
     """
 
+    bank: str | None = None
     max_unreadable: float = 0.01
     triplets_csv: bool = False
     workers: int | None = None
@@ -53,7 +56,11 @@ class BuildOptions:
         Raises:
           ValueError: for a value that does not fit, and for a variable with our prefix that is no option.
         """
-        parsers = {"max_unreadable": _parse_share, "triplets_csv": _parse_switch}
+        parsers: dict[str, Callable[[str], Any]] = {
+            "bank": str,
+            "max_unreadable": _parse_share,
+            "triplets_csv": _parse_switch,
+        }
         fields = {PREFIX + field.name.upper(): field.name for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         for variable, text in environment.items():

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import platform
 import time
 from typing import Any
 
 from landmark_triplets_tfds.errors import TooManyUnreadableError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
+from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS
 
 REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1
@@ -28,13 +30,9 @@ NO_READABLE_NEGATIVE = "no readable negative"
 _NUM_FILES_SHOWN = 5
 _DISTRIBUTIONS = (
     "landmark_triplets_tfds",
-    "tensorflow",
     "tensorflow-datasets",
     "numpy",
-    "simplejpeg",
-    "imagecodecs",
-    "opencv-python-headless",
-    "opencv-python",
+    *itertools.chain(*CODEC_DISTRIBUTIONS),
 )
 
 
@@ -66,6 +64,9 @@ class BuildReport:
       left_out: planned triplets that were not written, by reason.
       unreadable: the images without readable pixels, in order of their ids.
       seconds: wall time of each stage; stages do not overlap.
+      num_thumbnails_made: images that were decoded and encoded; the others were in the bank.
+      bank: path of the bank file; None: the build went without.
+      num_bank_bytes: its size.
     """
 
     table: LandmarkTable
@@ -77,6 +78,9 @@ class BuildReport:
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     unreadable: list[UnreadableImage] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    num_thumbnails_made: int = 0
+    bank: str | None = None
+    num_bank_bytes: int = 0
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -116,6 +120,9 @@ class BuildReport:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
             "triplets_per_second": round(self.num_triplets / seconds, 1) if seconds else None,
+            "num_thumbnails_made": self.num_thumbnails_made,
+            "bank": self.bank,
+            "num_bank_bytes": self.num_bank_bytes,
             "versions": _versions(),
         }
 
@@ -141,6 +148,12 @@ class BuildReport:
             lines.append(f"  Triplets left out: {self.left_out.total():,} ({listed}).")
         if self.unreadable:
             lines.append(f"  All of them, with reasons: {folder}/{REPORT_NAME}")
+        if self.bank:
+            num_reused = self.num_images_read - self.num_thumbnails_made
+            lines.append(
+                f"  Thumbnails are kept for the next build in {self.bank} ({self.num_bank_bytes / 1e6:,.0f} MB;"
+                f" {num_reused:,} came from there). It may be deleted at any time."
+            )
         return "\n".join(lines)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.build_lock import build_lock
 from landmark_triplets_tfds.build_options import BuildOptions
-from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
 from landmark_triplets_tfds.local_build import LocalBuild, read_table
 from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
@@ -77,9 +78,16 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
           PreparedDataMismatchError: if data prepared earlier under the same name is not what this call would build.
         """
         config = download_config or tfds.download.DownloadConfig()
-        if not config.download_mode.overwrite_dataset and self.data_path.exists():
+        overwrite = config.download_mode.overwrite_dataset
+        if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
             self._compare_with_prepared(download_dir, config)
-        super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+            return
+        with build_lock(self.data_path):
+            if not overwrite and self.data_path.exists():  # another process has built it while this one waited
+                self._compare_with_prepared(download_dir, config)
+                self.info.read_from_directory(self.data_path)
+            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
 
     def _compare_with_prepared(
         self, download_dir: epath.PathLike | None, download_config: tfds.download.DownloadConfig
@@ -117,7 +125,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             raise PreparedDataMismatchError(
                 f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
                 " Build it anew with --overwrite (in Python: download_config=tfds.download.DownloadConfig("
-                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS)), or give the config another name, or use another --data_dir."
+                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS)), or give the config another name, or"
+                " use another --data_dir."
             )
 
     # --- The build
@@ -139,6 +148,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             with LocalBuild(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
+        except BankError:
+            raise  # says itself what is full
         except Exception as error:
             if _is_disk_full(error):
                 raise self._disk_full() from error

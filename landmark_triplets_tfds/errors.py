@@ -25,6 +25,10 @@ class TooManyUnreadableError(RuntimeError):
     """More images turned out unreadable than the build option ``max_unreadable`` allows."""
 
 
+class BankError(OSError):
+    """The bank of thumbnails cannot be written; the message names its folder and size."""
+
+
 class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 

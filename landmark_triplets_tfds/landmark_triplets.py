@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import dataclasses
 import re
 from typing import Any
@@ -13,7 +14,7 @@ from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.builder_base import LandmarkBuilder, LandmarkBuilderConfig
 from landmark_triplets_tfds.local_build import KeyedExamples, LocalBuild
 from landmark_triplets_tfds.resizing import FITS
-from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
+from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
 from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
@@ -176,6 +177,9 @@ class LandmarkTriplets(LandmarkBuilder):
             if self._max_examples is not None:
                 num_triplets = min(num_triplets, self._max_examples)
             rows = assembly.find_distinct_images(sampler, num_triplets, table.num_images)
-        in_order_of_use = (rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
+
+        def in_order_of_use() -> Iterator[Rows]:
+            return (rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
+
         bank = build.open_bank(rows, in_order_of_use)
         return build.follow(assembly.assemble(table, sampler, bank.get, num_triplets, build.report))

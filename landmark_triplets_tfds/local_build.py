@@ -7,7 +7,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import csv
@@ -24,6 +24,8 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import build_report
+from landmark_triplets_tfds.bank_file import BankFile
+from landmark_triplets_tfds.bank_folder import open_store
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError
@@ -116,12 +118,13 @@ class LocalBuild:
     ) -> None:
         self._resources.close()
 
-    def open_bank(self, rows: Rows, in_order_of_use: Iterator[Rows]) -> ThumbnailBank:
+    def open_bank(self, rows: Rows, in_order_of_use: Callable[[], Iterator[Rows]]) -> ThumbnailBank:
         """Starts making the thumbnails that the plan needs.
 
         Args:
           rows: int64[num_images] of the table, each row once.
-          in_order_of_use: the same rows in arrays, in the order in which they will be asked for, repeats allowed.
+          in_order_of_use: returns an iterator over the same rows in arrays, in the order in which they will be asked
+            for, repeats allowed.
 
         Raises:
           MissingImagesError: if a sample of them shows that many files are missing.
@@ -132,22 +135,25 @@ class LocalBuild:
         self._max_num_unreadable = self.options.max_num_unreadable(len(rows))
         bar = self._resources.enter_context(_progress_bar(len(rows), "Making thumbnails", " images"))
 
-        def advance(num_new: int, num_made: int) -> None:
-            bar.total = max(len(rows), num_made)  # redraws read images beyond the plan
+        def advance(num_new: int, num_done: int) -> None:
+            bar.total = max(len(rows), num_done)  # redraws read images beyond the plan
             bar.update(num_new)
             if len(self._bank.unreadable) > self._max_num_unreadable:
                 self._check_num_unreadable()
 
         self._examples_started = self._examples_ended = time.perf_counter()
+        spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
+        ids, spec = self.table.image_ids, self._thumbnail_spec
+        self._store = open_store(self.options.bank, spec, ids, rows, spill_folder)
         self._bank: ThumbnailBank = self._resources.enter_context(
             ThumbnailBank(
                 self.source,
-                self.table.image_ids,
-                self._thumbnail_spec,
+                ids,
+                spec,
+                self._store,
                 num_workers=self.options.num_workers(),
                 num_readers=self.options.num_readers(self.source.is_remote),
-                spill_folder=None if "://" in str(self._data_dir) else str(self._data_dir),
-                on_made=advance,
+                on_done=advance,
             )
         )
         self._bank.make_ahead(in_order_of_use)
@@ -172,10 +178,13 @@ class LocalBuild:
         """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
         self.report.seconds["make_examples"] = self._examples_ended - self._examples_started
         self.report.seconds["write_shards"] = time.perf_counter() - self._examples_ended
-        self.report.num_images_read = self._bank.num_made
+        self.report.num_images_read = self._bank.num_done
+        self.report.num_thumbnails_made = self._bank.num_made
         self.report.unreadable = self._list_unreadable()
         self._check_num_unreadable()
         self._resources.close()
+        if isinstance(self._store, BankFile):
+            self.report.bank, self.report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
 
     def write_report(self, asked_for: dict[str, Any]) -> None:
         """Writes build_report.json: what was asked for, the options and what came of it."""

@@ -1,8 +1,9 @@
-"""Thumbnails made so far, and the making of missing ones in parallel.
+"""Makes missing thumbnails in parallel and hands thumbnails out.
 
-Each distinct image is read, decoded and encoded once per build, however many triplets use it. Readers fetch files
-(they wait for disks and networks), workers make thumbnails (they use a core each), and the thread that feeds TFDS's
-writer only collects results: it alone touches the bookkeeping, so there are no locks.
+Each distinct image is read, decoded and encoded at most once per build, however many triplets use it, and not at all if
+the store still has its thumbnail. Readers fetch files (they wait for disks and networks), workers make thumbnails (they
+use a core each) and put them into the store, and the thread that feeds TFDS's writer only notes what is there: it alone
+touches the bookkeeping, so there are no locks.
 
 Thumbnails wait for their triplets on disk, not in memory: the negatives of a triplet come from anywhere in the sample,
 so nearly all thumbnails wait for as long as the build runs (10 GB for the competition at 128 px).
@@ -13,15 +14,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-import tempfile
+import enum
 from types import TracebackType
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.sources import ImageSource
+from landmark_triplets_tfds.thumbnail_store import UNKNOWN, UNREADABLE, Result, Stamp, ThumbnailStore
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
 Rows = npt.NDArray[np.int64]
@@ -29,49 +30,43 @@ Rows = npt.NDArray[np.int64]
 # Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small.
 _BATCH_SIZE = 8
 
-_UNKNOWN, _IN_FLIGHT, _READY, _UNREADABLE = 0, 1, 2, 3
+_NO_STAMP = (0, 0)
 
 
-class SpillFile:
-    """Byte strings by row number, in an unlinked temporary file: gone when the process ends, however it ends."""
+class _State(enum.IntEnum):
+    """Of a row, in this build."""
 
-    def __init__(self, num_rows: int, folder: str | None):
-        self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115 - closed by close()
-            dir=folder, prefix="thumbnails.", buffering=0
-        )
-        self._offsets = np.zeros(num_rows, dtype=np.int64)
-        self._lengths = np.zeros(num_rows, dtype=np.int32)
-        self._end = 0
+    UNKNOWN = 0
+    IN_FLIGHT = 1
+    READY = 2
+    UNREADABLE = 3
 
-    def put(self, row: int, data: bytes) -> None:
-        self._file.seek(self._end)
-        view = memoryview(data)
-        while view:  # an unbuffered write may be partial, as when the disk fills up
-            view = view[self._file.write(view) :]
-        self._offsets[row], self._lengths[row] = self._end, len(data)
-        self._end += len(data)
 
-    def get(self, row: int) -> bytes:
-        self._file.seek(self._offsets[row])
-        return self._file.read(self._lengths[row])
-
-    def close(self) -> None:
-        self._file.close()
+# What a reader found: the file's stamp and its bytes, or None where the store knows the image already.
+_Found = tuple[Stamp, Result | None]
+# What a worker made of it: a row's new state, and the reason if it is unreadable.
+_Made = UnreadableImageError | None
 
 
 class ThumbnailBank:
-    """Makes thumbnails ahead of their use and hands them out. A context manager; one thread uses it."""
+    """Makes thumbnails ahead of their use and hands them out. A context manager; one thread uses it.
+
+    Attributes:
+      unreadable: why, by row, for every unreadable image met so far.
+      num_done: images dealt with so far.
+      num_made: of these, the ones that were not in the store: calls of `make_thumbnail`, and missing files.
+    """
 
     def __init__(
         self,
         source: ImageSource,
         image_ids: npt.NDArray[np.uint64],
         spec: ThumbnailSpec,
+        store: ThumbnailStore,
         *,
         num_workers: int,
         num_readers: int,
-        spill_folder: str | None = None,
-        on_made: Callable[[int, int], object] = lambda num_new, num_made: None,
+        on_done: Callable[[int, int], object] = lambda num_new, num_done: None,
     ):
         """Starts the threads.
 
@@ -79,23 +74,25 @@ class ThumbnailBank:
           source: of the image files.
           image_ids: uint64[num_rows]; images are named by their row in it.
           spec: of the thumbnails.
+          store: keeps them; the bank closes it.
           num_workers: threads that decode and encode.
           num_readers: threads that read files.
-          spill_folder: where thumbnails wait; None: the system's folder for temporary files.
-          on_made: called with the numbers of images just dealt with and dealt with so far.
+          on_done: called with the numbers of images just dealt with and dealt with so far.
         """
         self._source = source
         self._image_ids = image_ids
         self._spec = spec
-        self._on_made = on_made
+        self._store = store
+        self._on_done = on_done
         self._states = np.zeros(len(image_ids), dtype=np.int8)
-        self._spill = SpillFile(len(image_ids), spill_folder)
         self._readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
         self._max_in_flight = num_readers + 2 * num_workers
-        self._in_flight: deque[tuple[Rows, Future[list[bytes | UnreadableImageError]]]] = deque()
+        self._in_flight: deque[tuple[Rows, Future[list[tuple[bool, _Made]]]]] = deque()
+        self._order: Callable[[], Iterator[Rows]] = lambda: iter(())
         self._to_make: Iterator[Rows] = iter(())
         self.unreadable: dict[int, UnreadableImageError] = {}
+        self.num_done = 0
         self.num_made = 0
 
     def __enter__(self) -> ThumbnailBank:
@@ -108,15 +105,17 @@ class ThumbnailBank:
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in (self._readers, self._workers):
             pool.shutdown(wait=True)
-        self._spill.close()
+        self._store.close()
 
-    def make_ahead(self, rows: Iterator[Rows]) -> None:
-        """Starts making the thumbnails of these rows, in this order, as far ahead of `get` as memory allows.
+    def make_ahead(self, order: Callable[[], Iterator[Rows]]) -> None:
+        """Starts making thumbnails, as far ahead of `get` as memory allows.
 
         Args:
-          rows: arrays of rows; rows that occur again are made once.
+          order: returns an iterator over arrays of rows in the order in which they will be asked for. Rows that occur
+            again are made once.
         """
-        self._to_make = self._batches(rows)
+        self._order = order
+        self._to_make = self._batches(order())
         self._top_up()
 
     def get(self, row: int) -> bytes | None:
@@ -124,73 +123,116 @@ class ThumbnailBank:
 
         Waits until the thumbnail is made, or makes it if it was not asked for before.
         """
-        while self._states[row] == _IN_FLIGHT:
+        while self._states[row] == _State.IN_FLIGHT:
             self._collect(wait=True)
         self._collect(wait=False)
-        if self._states[row] == _UNKNOWN:
-            self._record(np.array([row]), [self._encode_one(self._read_one(row))])
-        return self._spill.get(row) if self._states[row] == _READY else None
+        thumbnail = None
+        if self._states[row] == _State.READY:
+            thumbnail = self._store.get(row)
+            if thumbnail is None:  # lost or damaged
+                self._check_store()
+                thumbnail = self._make_now(row)
+        elif self._states[row] == _State.UNKNOWN:
+            self._note(np.array([row]), self._encode_all(np.array([row]), [self._read(row)]))
+            thumbnail = self._store.get(row) if self._states[row] == _State.READY else None
+        return thumbnail
+
+    # --- The thread that uses the bank
 
     def _batches(self, rows: Iterator[Rows]) -> Iterator[Rows]:
         """Cuts the rows that are not yet made or in flight into tasks, marking them as in flight."""
         for chunk in rows:
-            unknown = chunk[self._states[chunk] == _UNKNOWN]
+            unknown = chunk[self._states[chunk] == _State.UNKNOWN]
             _, first_at = np.unique(unknown, return_index=True)
             distinct = unknown[np.sort(first_at)]
             for start in range(0, len(distinct), _BATCH_SIZE):
                 # A row can have been made since, for a redraw.
                 batch = distinct[start : start + _BATCH_SIZE]
-                batch = batch[self._states[batch] == _UNKNOWN]
+                batch = batch[self._states[batch] == _State.UNKNOWN]
                 if len(batch):
-                    self._states[batch] = _IN_FLIGHT
+                    self._states[batch] = _State.IN_FLIGHT
                     yield batch
 
     def _top_up(self) -> None:
-        while len(self._in_flight) < self._max_in_flight:
+        while len(self._in_flight) < self._max_in_flight and not self._store.is_behind():
             batch = next(self._to_make, None)
             if batch is None:
                 return
-            files = self._readers.submit(self._read, batch)
-            self._in_flight.append((batch, self._workers.submit(self._encode, files)))
+            files = self._readers.submit(self._read_all, batch)
+            self._in_flight.append((batch, self._workers.submit(self._encode_when_read, batch, files)))
 
     def _collect(self, *, wait: bool) -> None:
-        """Takes over finished tasks, at least one if ``wait``, and starts as many new ones."""
+        """Notes finished tasks, at least one if ``wait``, and starts as many new ones."""
         collected = 0
         while self._in_flight and (wait or self._in_flight[0][1].done()):
             rows, future = self._in_flight.popleft()
-            self._record(rows, future.result())
+            self._note(rows, future.result())
             collected += 1
             wait = False
-        if collected:
+        if collected or not self._in_flight:
+            self._check_store()
             self._top_up()
 
-    def _record(self, rows: Rows, results: list[bytes | UnreadableImageError]) -> None:
-        for row, result in zip(rows.tolist(), results, strict=True):
-            if isinstance(result, bytes):
-                self._spill.put(row, result)
-                self._states[row] = _READY
+    def _note(self, rows: Rows, made: list[tuple[bool, _Made]]) -> None:
+        for row, (is_new, error) in zip(rows.tolist(), made, strict=True):
+            self.num_made += is_new
+            if error is None:
+                self._states[row] = _State.READY
             else:
-                self.unreadable[row] = result
-                self._states[row] = _UNREADABLE
-        self.num_made += len(rows)
-        self._on_made(len(rows), self.num_made)
+                self._states[row] = _State.UNREADABLE
+                self.unreadable[row] = error
+        self.num_done += len(rows)
+        self._on_done(len(rows), self.num_done)
 
-    def _read(self, rows: Rows) -> list[bytes | UnreadableImageError]:
-        return [self._read_one(row) for row in rows.tolist()]
+    def _check_store(self) -> None:
+        """Begins again with what is needed if the store has lost what it held."""
+        if self._store.check():
+            self._states[self._states == _State.READY] = _State.UNKNOWN
+            self._to_make = self._batches(self._order())
 
-    def _read_one(self, row: int) -> bytes | UnreadableImageError:
+    def _make_now(self, row: int) -> bytes | None:
+        """Makes a thumbnail that the store has lost, in this thread; it is counted as made but not as done again."""
+        self._store.known[row] = UNKNOWN
+        ((_, error),) = self._encode_all(np.array([row]), [self._read(row)])
+        self.num_made += 1
+        if error is not None:  # the file has gone or changed during the build
+            self._states[row] = _State.UNREADABLE
+            self.unreadable[row] = error
+            return None
+        self._states[row] = _State.READY
+        return self._store.get(row)
+
+    # --- Readers and workers
+
+    def _read_all(self, rows: Rows) -> list[_Found]:
+        return [self._read(row) for row in rows.tolist()]
+
+    def _read(self, row: int) -> _Found:
+        image_id = int(self._image_ids[row])
+        stamp = self._source.stamp(image_id) if self._store.is_durable else _NO_STAMP
+        if self._store.known[row] != UNKNOWN and (self._store.stamps[row] == stamp).all():
+            return stamp, None
         try:
-            return self._source.read(int(self._image_ids[row]))
+            return stamp, self._source.read(image_id)
         except UnreadableImageError as error:
-            return error.without_traceback()
+            return stamp, error.without_traceback()
 
-    def _encode(self, files: Future[list[bytes | UnreadableImageError]]) -> list[bytes | UnreadableImageError]:
-        return [self._encode_one(file) for file in files.result()]
+    def _encode_when_read(self, rows: Rows, files: Future[list[_Found]]) -> list[tuple[bool, _Made]]:
+        return self._encode_all(rows, files.result())
 
-    def _encode_one(self, file: bytes | UnreadableImageError) -> bytes | UnreadableImageError:
-        if isinstance(file, UnreadableImageError):
-            return file
-        try:
-            return make_thumbnail(file, self._spec)
-        except UnreadableImageError as error:
-            return error.without_traceback()
+    def _encode_all(self, rows: Rows, files: list[_Found]) -> list[tuple[bool, _Made]]:
+        """Makes thumbnails and puts them into the store; returns for each row whether it was new, and what is wrong."""
+        made: list[tuple[bool, _Made]] = []
+        for row, (stamp, file) in zip(rows.tolist(), files, strict=True):
+            if file is None:
+                made.append((False, self._store.error(row) if self._store.known[row] == UNREADABLE else None))
+                continue
+            result = file
+            if isinstance(file, bytes):
+                try:
+                    result = make_thumbnail(file, self._spec)
+                except UnreadableImageError as error:
+                    result = error.without_traceback()
+            self._store.put(row, stamp, result)
+            made.append((True, result if isinstance(result, UnreadableImageError) else None))
+        return made

@@ -30,6 +30,16 @@ import simplejpeg
 from landmark_triplets_tfds import resizing
 from landmark_triplets_tfds.errors import UnreadableImageError
 
+# Everything that decides a thumbnail's bytes beside the spec and the image. Raise it with any change that gives other
+# bytes. The libraries are given by the names they are distributed under.
+PIXELS_VERSION = 1
+CODEC_DISTRIBUTIONS = (
+    ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly"),
+    ("simplejpeg",),
+    ("imagecodecs",),
+    ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+)
+
 RESIZE_METHODS = ("nearest", "area")
 
 # A decoded image of 100 megapixels takes 300 MB. The largest file of the public Google Landmarks Dataset v2 is far

@@ -136,7 +136,7 @@ REFUSED: dict[str, Callable[[np.ndarray], bytes]] = {
     "WebP": lambda pixels: encode_image(pixels, "WEBP"),
     "TIFF": lambda pixels: encode_image(pixels, "TIFF"),
     "JPEG, lossless": lambda pixels: bytes(imagecodecs.jpeg8_encode(pixels, lossless=True)),
-    "JPEG, lossless, other encoder": lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels)),
+    "JPEG, lossless grey": lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels[..., 0])),
     "JPEG, 12 bit": lambda pixels: bytes(imagecodecs.jpeg8_encode(pixels.astype(np.uint16) * 16, bitspersample=12)),
     "JPEG, cut": lambda pixels: encode_image(pixels)[:-30],
     "JPEG, no end marker": lambda pixels: encode_image(pixels)[:-2],

@@ -90,8 +90,10 @@ def test_refuses_what_is_out_of_range(variable: str, text: str, value: float, me
 
 @pytest.mark.parametrize(
     ("share", "num_images", "allowed"),
-    [(0.01, 0, 10), (0.01, 1000, 10), (0.01, 1099, 10), (0.01, 1100, 11), (0.01, 1_580_470, 15_804), (0, 10**6, 10)]
-    + [(1, 500, 500), (1, 5, 10), (0.5, 25, 12)],
+    [
+        *((0.01, 0, 10), (0.01, 1000, 10), (0.01, 1099, 10), (0.01, 1100, 11), (0.01, 1_580_470, 15_804)),
+        *((0, 10**6, 10), (1, 500, 500), (1, 5, 10), (0.5, 25, 12)),
+    ],
 )
 def test_how_many_may_be_unreadable(share: float, num_images: int, allowed: int) -> None:
     assert BuildOptions(max_unreadable=share).max_num_unreadable(num_images) == allowed
