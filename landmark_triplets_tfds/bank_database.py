@@ -42,6 +42,7 @@ def connect(path: pathlib.Path) -> sqlite3.Connection:
       sqlite3.DatabaseError: if it is damaged or has another schema.
     """
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda text: text.decode(errors="replace")
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -56,17 +57,21 @@ def connect(path: pathlib.Path) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             elif version != _SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"another schema: version {version}")
-    except sqlite3.Error:
+    except ERRORS:
         connection.close()
         raise
     return connection
 
 
+# What reading a damaged database can raise: SQLite's own errors, and values of another type than the column's.
+ERRORS = (sqlite3.Error, ValueError, TypeError, OverflowError)
+
+
 def is_damage(error: Exception) -> bool:
-    """Returns whether an error means that the file's content is wrong, rather than that it cannot be used now."""
+    """Returns whether one of `ERRORS` means that the file's content is wrong, not that it cannot be used now."""
     if isinstance(error, sqlite3.OperationalError):
         return "no such" in str(error)  # table or column: another schema
-    return isinstance(error, sqlite3.DatabaseError)
+    return True
 
 
 @contextlib.contextmanager

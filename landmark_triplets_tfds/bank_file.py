@@ -23,7 +23,7 @@ from landmark_triplets_tfds.errors import BankError, UnreadableImageError
 from landmark_triplets_tfds.thumbnail_store import THUMBNAIL, UNREADABLE, Result, Stamp
 
 # What a killed build loses at most, beside what was being encoded.
-_COMMIT_INTERVAL_S = 0.4
+_COMMIT_INTERVAL_S = 0.25
 _MAX_BATCH_BYTES = 64 << 20
 _MAX_WAITING = 8192  # results that may wait for the disk
 
@@ -33,7 +33,7 @@ _STOP = None
 
 
 class BankFile:
-    """A `ThumbnailStore` that lasts. One thread writes to the database, in transactions of up to 0.4 s of results."""
+    """A `ThumbnailStore` that lasts. One thread writes to the database, in transactions of up to 0.25 s of results."""
 
     is_durable = True
 
@@ -49,13 +49,13 @@ class BankFile:
         """
         self.path = path
         self._image_ids = image_ids.view(np.int64)  # SQLite's integers are signed
-        self._failure: sqlite3.Error | OSError | None = None
+        self._failure: Exception | None = None
         self._open()
 
     def _open(self) -> None:
         try:
             self._connect_and_load()
-        except sqlite3.Error as error:
+        except bank_database.ERRORS as error:
             if not bank_database.is_damage(error):
                 raise
             self._delete()
@@ -76,7 +76,7 @@ class BankFile:
         self._reading = bank_database.connect(self.path)
         try:
             self._load()
-        except sqlite3.Error:
+        except bank_database.ERRORS:
             self._reading.close()
             raise
 
@@ -119,7 +119,7 @@ class BankFile:
             found = self._reading.execute(
                 "SELECT thumbnail FROM blobs WHERE blob_number = ?", (int(self._blob_numbers[row]),)
             ).fetchone()
-        except sqlite3.DatabaseError as error:
+        except bank_database.ERRORS as error:
             self._failure = self._failure or error
             return None
         thumbnail = found[0] if found else None
@@ -195,7 +195,7 @@ class BankFile:
             try:
                 connection = connection or bank_database.connect(self.path)
                 self._commit(connection, batch)
-            except (sqlite3.Error, OSError) as error:
+            except bank_database.ERRORS as error:
                 self._failure = error
         if connection is not None:
             connection.close()

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import build_report
+from landmark_triplets_tfds import build_report, thumbnails
 from landmark_triplets_tfds.bank_file import BankFile
 from landmark_triplets_tfds.bank_folder import open_store
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
-from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError
+from landmark_triplets_tfds.errors import BankError, LandmarkTableError, MissingImagesError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.sources import ImageSource, find_source
 from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
@@ -141,6 +141,10 @@ class LocalBuild:
             if len(self._bank.unreadable) > self._max_num_unreadable:
                 self._check_num_unreadable()
 
+        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
+        # bank's commits too, for a second and more.
+        with self.report.stage("import_tensorflow"):
+            thumbnails.import_tensorflow()
         self._examples_started = self._examples_ended = time.perf_counter()
         spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
         ids, spec = self.table.image_ids, self._thumbnail_spec
@@ -183,6 +187,10 @@ class LocalBuild:
         self.report.unreadable = self._list_unreadable()
         self._check_num_unreadable()
         self._resources.close()
+        try:
+            self._store.check()
+        except BankError as error:  # at the very end: the dataset lacks nothing
+            print(error)
         if isinstance(self._store, BankFile):
             self.report.bank, self.report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
 

@@ -225,8 +225,8 @@ def _encode(pixels: resizing.Pixels, quality: int) -> bytes:
 
 
 @functools.cache
-def _tensorflow() -> Any:
-    """Imports TensorFlow, for the few files that need it: it takes seconds and hundreds of megabytes."""
+def import_tensorflow() -> Any:
+    """Imports TensorFlow, which takes seconds; without this call, the first file that needs it waits for it."""
     import tensorflow
 
     return tensorflow
@@ -234,7 +234,7 @@ def _tensorflow() -> Any:
 
 def _run_tensorflow(operation: str, image_bytes: bytes) -> Any:
     """Runs ``tf.io.<operation>`` and turns its refusal into UnreadableImageError."""
-    tf = _tensorflow()
+    tf = import_tensorflow()
     try:
         with tf.device("CPU"):
             return getattr(tf.io, operation)(image_bytes).numpy()

@@ -1,5 +1,6 @@
 """Competitions to build from, and builds of them, for the tests."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
@@ -89,6 +91,18 @@ def run(*command, environment=None, cwd=None, check=True) -> subprocess.Complete
     if check and result.returncode:
         raise AssertionError(f"{command} failed with {result.returncode}:\n{result.stdout}\n{result.stderr}")
     return result
+
+
+@contextlib.contextmanager
+def mounted_tmpfs(folder: pathlib.Path, size: str):
+    """Mounts a small file system there; skips the test where that is not allowed."""
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size={size} tmpfs '{folder}' 2>/dev/null"):
+        pytest.skip("mounting a small file system needs Linux and root")
+    try:
+        yield folder
+    finally:
+        os.system(f"umount --lazy '{folder}'")
 
 
 def custom_config(name="custom", **fields) -> LandmarkTripletsConfig:

@@ -5,7 +5,16 @@ import json
 import os
 import random
 
-from competition import DUMMY_DATA, REPOSITORY, Competition, build, custom_config, make_builder, read_examples
+from competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    custom_config,
+    make_builder,
+    mounted_tmpfs,
+    read_examples,
+)
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -155,19 +164,12 @@ def test_full_disk(tmp_path, monkeypatch, error):
     assert list((tmp_path / "landmark_triplets" / "64px_1per").iterdir()) == []
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_really_full_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.system(f"mount -t tmpfs -o size=100k tmpfs '{disk}' 2>/dev/null"):
-        pytest.skip("this system does not let root mount a tmpfs")
-    try:
+    with mounted_tmpfs(tmp_path / "disk", "100k") as disk:
         with pytest.raises(OSError, match="No space left while building landmark_triplets/256px_all") as raised:
             build(disk, "256px_all")
         assert raised.value.filename == str(disk)
         assert list((disk / "landmark_triplets" / "256px_all").iterdir()) == []
-    finally:
-        os.system(f"umount '{disk}'")
 
 
 # --- Checksums
