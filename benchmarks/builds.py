@@ -28,9 +28,10 @@ DATASET = "landmark_triplets"
 @functools.cache
 def tfds() -> Any:
     """Imports TFDS and this package's builders, which registers them."""
-    import landmark_triplets_tfds  # noqa: F401
     import tensorflow  # noqa: F401  # TFDS imports it lazily: that is no part of a build's time
     import tensorflow_datasets
+
+    import landmark_triplets_tfds  # noqa: F401
 
     tensorflow_datasets.disable_progress_bar()
     return tensorflow_datasets

@@ -170,7 +170,9 @@ def main() -> None:
     """Makes a corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to make it")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn scenes)")
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn scenes)"
+    )
     parser.add_argument("--landmarks", type=int, default=DEFAULT_NUM_LANDMARKS, metavar="N", help="(%(default)s)")
     parser.add_argument("--tiny", type=int, metavar="N", help="make N tiny pictures instead")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (%(default)s)")

@@ -2,7 +2,8 @@
 
 Run from the top of the repository: python docs/measure_area.py COMPETITION
 
-COMPETITION is a folder with the competition's layout. Everything runs on one thread, and times are CPU time, so that other programs disturb them little.
+COMPETITION is a folder with the competition's layout. Everything runs on one thread, and times are
+CPU time, so that other programs disturb them little.
 """
 
 from __future__ import annotations

@@ -67,8 +67,10 @@ class BuildOptions:
             if not variable.startswith(PREFIX) or not text:
                 continue
             if variable not in fields:
-                close = difflib.get_close_matches(variable, fields, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
+                # Without the prefix, which makes any two of them alike.
+                names = [name.upper() for name in fields.values()]
+                close = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+                hint = f" Did you mean {PREFIX}{close[0]}?" if close else ""
                 raise ValueError(f"{variable} is not a build option; there are {', '.join(sorted(fields))}.{hint}")
             try:
                 values[fields[variable]] = parsers.get(fields[variable], _parse_number)(text)

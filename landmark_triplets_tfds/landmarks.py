@@ -9,6 +9,7 @@ poorly, so a failed read is followed by a slow pass whose only job is to find th
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import functools
@@ -28,7 +29,8 @@ LANDMARK_COLUMN = "landmark_id"
 
 _IMAGE_ID_HEX_DIGITS = 16
 _IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
-_LANDMARK_ID_PATTERN = re.compile(r"\s*\+?[0-9]{1,18}\s*")  # 18 digits always fit int64
+_MAX_LANDMARK_ID_DIGITS = 18  # any 18 digits fit int64
+_LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
 _ALL_HEX_PATTERN = re.compile(r"[0-9a-f]*")
 
 
@@ -105,26 +107,58 @@ def read_landmark_table(path: epath.Path) -> LandmarkTable:
         id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
     """
     content = path.read_bytes()
-    problem = "it cannot be read as a table of image ids and landmark ids"
     try:
-        frame = pd.read_csv(
-            io.BytesIO(content),
-            usecols=[ID_COLUMN, LANDMARK_COLUMN],
-            dtype={ID_COLUMN: str, LANDMARK_COLUMN: np.int64},
-            encoding="utf-8-sig",
-            na_filter=False,
-            index_col=False,
-        )
-        image_ids = _parse_image_ids(frame[ID_COLUMN].tolist())
-        landmark_ids = frame[LANDMARK_COLUMN].to_numpy(dtype=np.int64)
+        return _read_with_pandas(content)
     except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
         problem = str(error)
-    else:
-        valid = len(image_ids) > 0 and landmark_ids.min() >= 0 and len(np.unique(image_ids)) == len(image_ids)
-        if valid:
-            return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
     _raise_first_problem(path, content)
     raise LandmarkTableError(f"{path}: {problem}")
+
+
+def _read_with_pandas(content: bytes) -> LandmarkTable:
+    """Reads a right table fast; raises ValueError, without saying where, for a wrong one."""
+    columns = _read_header(content)
+    if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
+        raise ValueError("wrong header")
+    # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
+    if not _has_fields_per_line(content, len(columns)):
+        raise ValueError("a line has more or fewer fields than the header")
+    frame = pd.read_csv(
+        io.BytesIO(content),
+        usecols=[ID_COLUMN, LANDMARK_COLUMN],
+        dtype=object,
+        encoding="utf-8-sig",
+        na_filter=False,
+        index_col=False,
+    )
+    image_ids = _parse_image_ids(frame[ID_COLUMN].tolist())
+    landmark_ids = _parse_landmark_ids(frame[LANDMARK_COLUMN].tolist())
+    if not len(image_ids) or len(np.unique(image_ids)) != len(image_ids):
+        raise ValueError("no images, or an id twice")
+    return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
+
+
+def _read_header(content: bytes) -> list[str]:
+    """Returns the fields of the first line that is not blank."""
+    first_line = re.split(rb"[\r\n]", content.removeprefix(codecs.BOM_UTF8).lstrip(), maxsplit=1)[0]
+    try:
+        return next(csv.reader([first_line.decode()]), [])
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def _has_fields_per_line(content: bytes, num_fields: int) -> bool:
+    """Returns whether every line that is not blank has so many fields."""
+    if b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
+        # Commas and line ends may be within fields, or lines end otherwise: the slow pass knows.
+        _raise_first_problem(epath.Path(), content)
+        return True
+    text = np.frombuffer(content, dtype=np.uint8)
+    commas = np.flatnonzero(text == ord(","))
+    bounds = np.concatenate([[-1], np.flatnonzero(text == ord("\n")), [len(text)]])  # just before and after each line
+    counts = np.diff(np.searchsorted(commas, bounds))
+    others = np.flatnonzero(counts != num_fields - 1)
+    return not any(content[bounds[line] + 1 : bounds[line + 1]].strip() for line in others)
 
 
 def _parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
@@ -134,6 +168,15 @@ def _parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
     if not lengths_right or not _ALL_HEX_PATTERN.fullmatch(joined):
         raise ValueError("some id is not 16 hex digits")
     return np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
+
+
+def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
+    """Returns int64[n] for n texts of 1 to 18 decimal digits; raises ValueError for anything else."""
+    joined = "".join(texts)
+    lengths_right = all(1 <= len(text) <= _MAX_LANDMARK_ID_DIGITS for text in texts)
+    if not lengths_right or not (joined.isascii() and joined.isdigit()):
+        raise ValueError("some landmark_id is not a whole number")
+    return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
 
 
 def _raise_first_problem(path: epath.Path, content: bytes) -> None:
@@ -147,7 +190,7 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
             f"{path}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
             f" CSV file with the columns {columns_wanted}; was an archive or another file given this name?"
         ) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # an open quote at the end is an error
     header: list[str] | None = None
     line_of_id: dict[str, int] = {}
     line = 0
@@ -163,7 +206,7 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
             raise problem(f"not CSV ({csv_error}).") from None
         if fields is None:
             break
-        if not fields:
+        if not fields or (len(fields) == 1 and not fields[0].strip()):
             continue  # a blank line
         if header is None:
             header = fields

@@ -9,7 +9,8 @@ The reference for ``resize_method='nearest'`` is what these TensorFlow operation
 (preceded by ``tf.image.resize_with_crop_or_pad`` for ``fit='crop'``, or with ``tf.image.resize_with_pad`` in place of
 ``resize`` for ``fit='pad'``). They are not what runs for most files. TensorFlow, simplejpeg and imagecodecs wrap the
 same library, libjpeg-turbo, so that equal settings give equal bytes; the latter two take half the time and do not hold
-Python's global lock. Whatever they refuse, and whatever is not a plain grey or RGB/YCbCr JPEG, TensorFlow decides.
+Python's global lock. Whatever they refuse, and whatever is not a plain sequential grey or RGB/YCbCr JPEG,
+TensorFlow decides.
 
 ``resize_method='area'`` accepts the same files. A JPEG at least twice as large as the thumbnail is decoded at 1/2, 1/4
 or 1/8 of its size, which libjpeg does by leaving out the high frequencies of each block; the rest of the way is an
@@ -51,6 +52,11 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GIF_SIGNATURE = b"GIF8"  # TensorFlow looks no further
 
 _FAST_COLORSPACES = ("YCbCr", "RGB", "Gray")
+
+# Start-of-frame markers by resize_method: 0xC0 and 0xC1 are baseline and extended sequential JPEG, 0xC2 is progressive.
+# Of a progressive file that lacks its last scans, two versions of libjpeg-turbo guess the missing detail differently,
+# so where bytes have to be TensorFlow's, TensorFlow decodes. All others (lossless, arithmetic) it refuses.
+_FAST_FRAMES = {"nearest": (0xC0, 0xC1), "area": (0xC0, 0xC1, 0xC2)}
 
 # JFIF density, byte 13 on: unit 1 (dots per inch), 300 x 300, which is what tf.io.encode_jpeg writes by default.
 _JFIF_DENSITY = struct.pack(">BHH", 1, 300, 300)
@@ -98,7 +104,7 @@ def make_thumbnail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
     Raises:
       UnreadableImageError: if the file is empty, damaged, of another kind or larger than `MAX_PIXELS`.
     """
-    header = _read_header(image_bytes)
+    header = _read_header(image_bytes, _FAST_FRAMES[spec.resize_method])
     if header.height * header.width > MAX_PIXELS:
         raise UnreadableImageError(
             UnreadableImageError.TOO_LARGE,
@@ -124,7 +130,7 @@ def _choose_reduction(header: _Header, spec: ThumbnailSpec) -> int:
     begins on a whole decoded pixel. (libjpeg could shrink by other eighths too, but libjpeg-turbo has no fast code for
     them.)
     """
-    if spec.resize_method == "nearest" or header.colorspace not in _FAST_COLORSPACES:
+    if spec.resize_method == "nearest" or header.colorspace is None:
         return 1
     source, filled = resizing.fit_boxes(header.height, header.width, spec.resolution, spec.fit)
     limit = min(source.height // filled.height, source.width // filled.width)
@@ -132,16 +138,23 @@ def _choose_reduction(header: _Header, spec: ThumbnailSpec) -> int:
     return next(fitting, 1)
 
 
-def _read_header(image_bytes: bytes) -> _Header:
-    """Finds the size of the image without decoding it."""
+def _read_header(image_bytes: bytes, fast_frames: tuple[int, ...]) -> _Header:
+    """Finds the size of the image without decoding it.
+
+    Args:
+      image_bytes: of the image file.
+      fast_frames: codes of the start-of-frame markers of JPEGs that TensorFlow need not decode.
+    """
     if not image_bytes:
         raise UnreadableImageError(UnreadableImageError.EMPTY)
     if image_bytes.startswith(_JPEG_SIGNATURE):
         try:
-            return _Header(*simplejpeg.decode_jpeg_header(image_bytes)[:3])
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(image_bytes)
         except ValueError:  # an unusual header: TensorFlow's reader decides
             height, width, _ = _run_tensorflow("extract_jpeg_shape", image_bytes)
             return _Header(int(height), int(width), None)
+        is_fast = colorspace in _FAST_COLORSPACES and _find_frame_marker(image_bytes) in fast_frames
+        return _Header(height, width, colorspace if is_fast else None)
     if image_bytes.startswith(_PNG_SIGNATURE) and len(image_bytes) >= 24:
         width, height = struct.unpack_from(">II", image_bytes, 16)  # IHDR is the first chunk by definition
         return _Header(height, width, None)
@@ -150,6 +163,25 @@ def _read_header(image_bytes: bytes) -> _Header:
     start = image_bytes[:64].lstrip()
     kind = "HTML page" if start[:1] == b"<" else f"starts with {image_bytes[:12]!r}"
     raise UnreadableImageError(UnreadableImageError.NOT_AN_IMAGE, kind)
+
+
+def _find_frame_marker(image_bytes: bytes) -> int | None:
+    """Returns the code of a JPEG's start-of-frame marker, which tells the coding process; None if there is none.
+
+    Walks the segments (ITU-T T.81, annex B): 0xFF, a code, and unless the code stands alone a length that counts
+    itself.
+    """
+    position = 2
+    while position + 4 <= len(image_bytes) and image_bytes[position] == 0xFF:
+        code = image_bytes[position + 1]
+        if code == 0xFF:  # a fill byte
+            position += 1
+        elif 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):  # those are tables and an extension
+            return code
+        else:
+            (length,) = struct.unpack_from(">H", image_bytes, position + 2)
+            position += 2 + length
+    return None
 
 
 def _num_gif_pixels(image_bytes: bytes) -> int:
@@ -184,7 +216,7 @@ def _color_table_size(flags: int) -> int:
 
 def _decode(image_bytes: bytes, header: _Header, reduction: int) -> resizing.Pixels:
     """Decodes to uint8[height, width, 1 or 3]; where TensorFlow has to do it, without the reduction."""
-    if header.colorspace in _FAST_COLORSPACES:
+    if header.colorspace is not None:
         colorspace = "GRAY" if header.colorspace == "Gray" else "RGB"
         try:
             # The fast DCT and fancy upsampling are tf.io.decode_jpeg's defaults. Strict: what libjpeg only warns of

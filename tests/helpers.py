@@ -49,7 +49,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"hangs: not done after {seconds} s")
 
     previous = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again each second: an exception may get lost, as NumPy drops those that come up while it compares.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Makes dummy_data/: a tiny competition with made-up landmarks, for the TFDS test harness and the README's first command.
+"""Makes dummy_data/: a tiny made-up competition, for the TFDS test harness and the README's first command.
 
 Run from the top of the repository: python tests/make_dummy_data.py
 The pictures are drawn, not photographed: each landmark is a building of its own colours and shape under a sky, seen

@@ -8,6 +8,7 @@ import pytest
 from landmark_triplets_tfds.build_options import BuildOptions
 
 WORKERS, READERS = "LANDMARK_TRIPLETS_WORKERS", "LANDMARK_TRIPLETS_READERS"
+BANK = "LANDMARK_TRIPLETS_BANK"
 MAX_UNREADABLE, TRIPLETS_CSV = "LANDMARK_TRIPLETS_MAX_UNREADABLE", "LANDMARK_TRIPLETS_TRIPLETS_CSV"
 
 
@@ -15,7 +16,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loky, "cpu_count", lambda: 3)
     options = BuildOptions()
     assert (options.workers, options.readers) == (None, None)
-    assert (options.max_unreadable, options.triplets_csv) == (0.01, False)
+    assert (options.max_unreadable, options.triplets_csv, options.bank) == (0.01, False, None)
     assert options.num_workers() == 3
     assert options == BuildOptions.from_environment({})
 
@@ -33,6 +34,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ({MAX_UNREADABLE: "12.5 %"}, BuildOptions(max_unreadable=0.125)),
         ({MAX_UNREADABLE: "0"}, BuildOptions(max_unreadable=0)),
         ({MAX_UNREADABLE: "100%"}, BuildOptions(max_unreadable=1)),
+        *(({BANK: text}, BuildOptions(bank=text)) for text in ("off", "/somewhere/else", "relative folder")),
         *(({TRIPLETS_CSV: text}, BuildOptions(triplets_csv=True)) for text in ("1", "on", " TRUE ", "Yes")),
         *(({TRIPLETS_CSV: text}, BuildOptions(triplets_csv=False)) for text in ("0", "off", "False", " no ")),
         ({"PATH": "/bin", "LANDMARK": "x", "TRIPLETS_WORKERS": "x", "landmark_triplets_workers": "x"}, BuildOptions()),
@@ -104,7 +106,6 @@ def test_how_many_may_be_unreadable(share: float, num_images: int, allowed: int)
     [
         ("LANDMARK_TRIPLETS_WORKER", f" Did you mean {WORKERS}?"),
         ("LANDMARK_TRIPLETS_READRES", f" Did you mean {READERS}?"),
-        ("LANDMARK_TRIPLETS_CSV", f" Did you mean {TRIPLETS_CSV}?"),
         ("LANDMARK_TRIPLETS_", None),
         ("LANDMARK_TRIPLETS_ZZZZZZZZZZZZZZZZZZZZZZZZ", ""),
     ],
@@ -113,7 +114,7 @@ def test_refuses_an_unknown_variable(variable: str, hint: str | None) -> None:
     with pytest.raises(ValueError, match=f"{variable} is not a build option") as caught:
         BuildOptions.from_environment({WORKERS: "2", variable: "2"})
     message = str(caught.value)
-    assert [name for name in (MAX_UNREADABLE, READERS, TRIPLETS_CSV, WORKERS) if name not in message] == []
+    assert [name for name in (BANK, MAX_UNREADABLE, READERS, TRIPLETS_CSV, WORKERS) if name not in message] == []
     if hint is not None:
         assert message.endswith(f".{hint}")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import io
+import os
 import pathlib
 from typing import Any
 import zipfile
@@ -193,6 +194,16 @@ def test_finds_which_images_are_present(tmp_path: pathlib.Path, is_remote: bool)
     assert found.tolist() == [False, False, False, True, False]
     assert [source.exists(image_id) for image_id in ids] == found.tolist()
     assert calls == [(1, 3), (2, 3), (3, 3)]  # the folders f/f/f, 0/a/1 and 0/0/0
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_stamps_tell_a_changed_file(tmp_path: pathlib.Path, is_remote: bool) -> None:
+    path = write_competition(tmp_path, b"12345") / IMAGE_PATH
+    source = FolderSource(epath.Path(tmp_path))
+    source.is_remote = is_remote
+    os.utime(path, ns=(0, 1_600_000_000 * 10**9))
+    assert source.stamp(IMAGE_ID) == (5, 1_600_000_000 * 10**9)
+    assert source.stamp(IMAGE_ID + 1) == (-1, -1)
 
 
 class FailingOpen:
