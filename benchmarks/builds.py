@@ -31,8 +31,10 @@ def tfds() -> Any:
     import tensorflow  # noqa: F401  # TFDS imports it lazily: that is no part of a build's time
     import tensorflow_datasets
 
+    from absl import logging
     import landmark_triplets_tfds  # noqa: F401
 
+    logging.set_verbosity(logging.ERROR)  # TFDS logs what the tables say anyway
     tensorflow_datasets.disable_progress_bar()
     return tensorflow_datasets
 

@@ -33,7 +33,8 @@ def nearest_indices(size: int) -> npt.NDArray[np.int64]:
     """Returns the places among ``size`` pixels that TensorFlow's nearest-neighbour resize reads."""
     scale = np.float32(size) / np.float32(notebook.RESOLUTION)
     centers = (np.arange(notebook.RESOLUTION, dtype=np.float32) + np.float32(0.5)) * scale
-    return np.minimum(np.floor(centers).astype(np.int64), size - 1)
+    indices: npt.NDArray[np.int64] = np.minimum(np.floor(centers).astype(np.int64), size - 1)
+    return indices
 
 
 def read(path: str) -> bytes:
@@ -103,19 +104,14 @@ def main() -> None:
             "TensorFlow": lambda: notebook.bare_loop(files),
         }
         results = alternate(cases, args.runs)
-    measured = results.measurements
     report.print_machine(machine)
     report.print_measurements(results, dict.fromkeys(cases, "images"))
     ratios = [
-        *report.ratio("CPU of make_thumbnail / codec loop", measured["make_thumbnail"], measured["codec loop"], _cpu),
-        *report.ratio("CPU of TensorFlow / codec loop", measured["TensorFlow"], measured["codec loop"], _cpu),
+        *report.ratio(results, "CPU of make_thumbnail / codec loop", "make_thumbnail", "codec loop", "cpu_s"),
+        *report.ratio(results, "CPU of TensorFlow / codec loop", "TensorFlow", "codec loop", "cpu_s"),
     ]
     report.print_ratios(ratios)
     report.write_json(args.json, "codec_loop", machine=machine, results=results, ratios=ratios)
-
-
-def _cpu(measurement: Measurement) -> float:
-    return measurement.cpu_s
 
 
 if __name__ == "__main__":

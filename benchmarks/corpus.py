@@ -152,7 +152,7 @@ def open_corpus(args: argparse.Namespace) -> contextlib.AbstractContextManager[P
 
 
 def open_tiny_corpus(parent: Path | None, num_images: int) -> contextlib.AbstractContextManager[Path]:
-    """Returns, as a context manager, the folder of a corpus of tiny pictures, kept below ``parent`` if that is given."""
+    """Returns, as a context manager, the folder of a corpus of tiny pictures, kept below ``parent`` if given."""
     return _corpus(parent and parent / f"tiny_{num_images}", lambda folder: make_tiny_corpus(folder, num_images))
 
 
@@ -187,7 +187,7 @@ def main() -> None:
         make_picture_corpus(args.folder, args.photos, args.landmarks, args.seed)
     seconds = time.perf_counter() - start
     table = (args.folder / "train.csv").read_text(encoding="utf-8").split()[1:]
-    some = [os.path.getsize(image_path(args.folder, line.partition(",")[0])) for line in table[:1000]]
+    some = [Path(image_path(args.folder, line.partition(",")[0])).stat().st_size for line in table[:1000]]
     print(f"{len(table):,} images of {np.mean(some) / 1000:.1f} kB in {args.folder}, made in {seconds:.0f} s.")
 
 

@@ -12,7 +12,7 @@ TensorFlow calls.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 import dataclasses
 from pathlib import Path
 import random
@@ -51,13 +51,13 @@ class Pools:
       sample_landmarks: the landmark of each.
     """
 
-    images_of: dict[int, list[str]]
+    images_of: dict[Hashable, list[str]]
     sample_ids: list[str]
     sample_landmarks: list[int]
 
 
 def group_images(table: pd.DataFrame, sample: pd.DataFrame) -> Pools:
-    images_of = {int(landmark): ids.tolist() for landmark, ids in table.groupby("landmark_id")["id"]}  # type: ignore[call-overload]
+    images_of = table.groupby("landmark_id")["id"].apply(list).to_dict()
     return Pools(images_of, sample["id"].tolist(), sample["landmark_id"].tolist())
 
 
@@ -168,14 +168,14 @@ def main() -> None:
         builds.read_all(corpus)
         notebook = Notebook(corpus, 2, args.triplets, args.work)
         results = alternate({"notebook": notebook, "bare loop": lambda: bare_loop(notebook.files())}, args.runs)
-    measured = results.measurements
     report.print_machine(machine)
     report.print_measurements(results, {"notebook": "triplets", "bare loop": "images"})
     ratios = report.ratio(
+        results,
         "speed of the notebook / of the bare loop of its TensorFlow calls, 3 images a triplet",
-        measured["notebook"],
-        measured["bare loop"],
-        lambda m: m.per_second,
+        "notebook",
+        "bare loop",
+        "per_second",
         factor=3,
         at_least=0.85,
     )

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 MIN_PHOTO_BYTES = 200_000  # smaller files are previews and icons
 
@@ -119,8 +121,8 @@ class Landmark:
             if detail >= MIN_DETAIL:
                 break
 
-    def _box(self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]) -> tuple[float, ...]:
-        """Returns left, top, right and bottom of a part of the scene with the aspect ratio of ``size``."""
+    def _box(self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]) -> Box:
+        """Returns a part of the scene with the aspect ratio of ``size``."""
         scale = extent * min(self._scene.width / size[0], self._scene.height / size[1])
         box_width, box_height = scale * size[0], scale * size[1]
         left = np.clip(center[0] * self._scene.width - box_width / 2, 0, self._scene.width - box_width)

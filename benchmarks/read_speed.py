@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,8 @@ def with_notebook_reader(files: list[str]) -> Measurement:
 def with_data_source(config: Any, data_dir: Path, threads: int) -> Measurement:
     """Reads through ``tfds.data_source``, record by record in some threads."""
     tfds = builds.tfds()
-    try:
-        import array_record  # noqa: F401
-    except ImportError as error:
-        raise NotAvailableError("array_record is not installed") from error
+    if not importlib.util.find_spec("array_record"):
+        raise NotAvailableError("array_record is not installed")
     source = tfds.data_source(
         builds.DATASET,
         builder_kwargs={"config": config, "file_format": "array_record"},
@@ -170,11 +169,10 @@ def main() -> None:
         results = alternate(cases, args.runs)
     report.print_machine(machine)
     report.print_measurements(results, dict.fromkeys(cases, "triplets"))
-    tuned = results.measurements["tfds.load, options"]
 
     def against(name: str, at_least: float | None = None) -> list[report.Ratio]:
-        other = results.measurements.get(name)
-        return report.ratio(f"tfds.load, options / {name}", tuned, other, lambda m: m.per_second, at_least=at_least)
+        label = f"tfds.load, options / {name}"
+        return report.ratio(results, label, "tfds.load, options", name, "per_second", at_least=at_least)
 
     ratios = [
         *against("notebook's reader", 1.0),

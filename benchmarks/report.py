@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import importlib.metadata
 import json
@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 import platform
 import statistics
-from typing import Any
+from typing import Any, Literal
 
 import loky
 
-from benchmarks.harness import Measurement, Results
+from benchmarks.harness import Results
 
 _VERSIONS_SHOWN = ("tensorflow", "tensorflow-datasets", "numpy", "pandas", "simplejpeg", "imagecodecs")
 
@@ -57,20 +57,20 @@ class Ratio:
 
 
 def ratio(
+    results: Results,
     label: str,
-    over: Sequence[Measurement] | None,
-    under: Sequence[Measurement] | None,
-    value: Callable[[Measurement], float],
+    over: str,
+    under: str,
+    what: Literal["per_second", "wall_s", "cpu_s"],
     *,
     at_least: float | None = None,
     at_most: float | None = None,
     factor: float = 1.0,
 ) -> list[Ratio]:
-    """Returns the ratio of ``value`` of two cases, round by round, times ``factor``; [] if one was not measured."""
-    if not over or not under:
-        return []
-    values = [factor * value(a) / value(b) for a, b in zip(over, under, strict=True)]
-    return [Ratio(label, values, at_least, at_most)]
+    """Returns the ratio of a figure of two cases, round by round, times ``factor``; [] if one was not measured."""
+    pairs = zip(results.measurements.get(over, []), results.measurements.get(under, []), strict=False)
+    values = [factor * getattr(a, what) / getattr(b, what) for a, b in pairs]
+    return [Ratio(label, values, at_least, at_most)] if values else []
 
 
 def print_ratios(ratios: Sequence[Ratio]) -> None:

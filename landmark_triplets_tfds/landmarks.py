@@ -117,6 +117,8 @@ def read_landmark_table(path: epath.Path) -> LandmarkTable:
 
 def _read_with_pandas(content: bytes) -> LandmarkTable:
     """Reads a right table fast; raises ValueError, without saying where, for a wrong one."""
+    if b"\0" in content:  # versions of pandas differ in what they make of it
+        raise ValueError("a NUL byte")
     columns = _read_header(content)
     if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
         raise ValueError("wrong header")
@@ -190,6 +192,12 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
             f"{path}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
             f" CSV file with the columns {columns_wanted}; was an archive or another file given this name?"
         ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise LandmarkTableError(
+            f"{path}, line {line}: a NUL byte ({_shorten(chr(0))}) is not text. Expected a CSV file with the columns"
+            f" {columns_wanted}; was the file cut off or damaged on its way?"
+        )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # an open quote at the end is an error
     header: list[str] | None = None
     line_of_id: dict[str, int] = {}

@@ -133,6 +133,14 @@ class LocalBuild:
             self._look_up(rows)
         self._num_planned = len(rows)
         self._max_num_unreadable = self.options.max_num_unreadable(len(rows))
+        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
+        # bank's commits too, for a second and more.
+        with self.report.stage(build_report.IMPORT_STAGE):
+            thumbnails.import_tensorflow()
+        self._examples_started = self._examples_ended = time.perf_counter()
+        spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
+        ids, spec = self.table.image_ids, self._thumbnail_spec
+        self._store = open_store(self.options.bank, spec, ids, rows, spill_folder)
         bar = self._resources.enter_context(_progress_bar(len(rows), "Making thumbnails", " images"))
 
         def advance(num_new: int, num_done: int) -> None:
@@ -141,14 +149,6 @@ class LocalBuild:
             if len(self._bank.unreadable) > self._max_num_unreadable:
                 self._check_num_unreadable()
 
-        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
-        # bank's commits too, for a second and more.
-        with self.report.stage("import_tensorflow"):
-            thumbnails.import_tensorflow()
-        self._examples_started = self._examples_ended = time.perf_counter()
-        spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
-        ids, spec = self.table.image_ids, self._thumbnail_spec
-        self._store = open_store(self.options.bank, spec, ids, rows, spill_folder)
         self._bank: ThumbnailBank = self._resources.enter_context(
             ThumbnailBank(
                 self.source,
@@ -196,7 +196,11 @@ class LocalBuild:
 
     def write_report(self, asked_for: dict[str, Any]) -> None:
         """Writes build_report.json: what was asked for, the options and what came of it."""
-        content = asked_for | {"build_options": dataclasses.asdict(self.options)} | self.report.as_json()
+        options = dataclasses.asdict(self.options) | {
+            "workers": self.options.num_workers(),
+            "readers": self.options.num_readers(self.source.is_remote),
+        }
+        content = asked_for | {"build_options": options} | self.report.as_json()
         (self._data_dir / build_report.REPORT_NAME).write_text(json.dumps(content, indent=2) + "\n")
 
     def _list_unreadable(self) -> list[UnreadableImage]:
@@ -218,9 +222,15 @@ class LocalBuild:
         if len(missing) < _MIN_MISSING or len(missing) <= self.options.max_unreadable * len(sample):
             return
         share = len(missing) / len(sample)
+        if len(sample) == len(rows):
+            found = f"{len(missing):,} of the {len(rows):,} images of this dataset have no file ({share:.0%})."
+        else:
+            found = (
+                f"{len(missing):,} of {len(sample):,} images looked up have no file, so about {share:.0%} of the"
+                f" {len(rows):,} images of this dataset are missing."
+            )
         raise MissingImagesError(
-            f"{len(missing):,} of {len(sample):,} images looked up have no file, so about {share:.0%} of the"
-            f" {len(rows):,} images of this dataset are missing. For example {self.source.locate(missing[0])} and"
+            f"{found} For example {self.source.locate(missing[0])} and"
             f" {format_image_id(missing[1])}. Fetch the rest; or, to build from the images that are there, use a config"
             """ with missing_images='drop', such as --config '{"name": "128px_partial", "missing_images": "drop"}'."""
             f" (LANDMARK_TRIPLETS_MAX_UNREADABLE={min(1, share + 0.01):.0%} would also let this build start, and draw"

@@ -29,7 +29,7 @@ def test_many_missing_images_stop_the_build_before_it_starts(tmp_path, monkeypat
     with pytest.raises(MissingImagesError) as error:
         build(tmp_path / "data", "64px_all", competition.folder)
     message = str(error.value)
-    assert "15 of 44 images looked up have no file, so about 34%" in message
+    assert "15 of the 44 images of this dataset have no file (34%)." in message
     assert '"missing_images": "drop"' in message
     assert "LANDMARK_TRIPLETS_MAX_UNREADABLE=35%" in message
     assert not list((tmp_path / "data" / "landmark_triplets" / "64px_all").iterdir())
@@ -47,6 +47,14 @@ def test_few_missing_images_do_not(tmp_path, num_missing, stops):
             (build(tmp_path / "data", "64px_all", competition.folder).data_path / "build_report.json").read_text()
         )
         assert report["counts"]["num_images_unreadable_by_reason"] == {"missing": num_missing}
+
+
+def test_missing_images_are_estimated_from_a_sample(tmp_path, monkeypatch):
+    competition = Competition(tmp_path / "competition")
+    remove(competition, competition.anchor_ids())
+    monkeypatch.setattr(local_build, "_NUM_LOOKED_UP", 20)
+    with pytest.raises(MissingImagesError, match=r"(19|20) of 20 images looked up have no file, so about (95|100)% of"):
+        build(tmp_path / "data", "64px_all", competition.folder)
 
 
 def test_missing_images_within_the_allowed_share_do_not_stop_the_build(tmp_path, monkeypatch):
