@@ -28,10 +28,10 @@ DATASET = "landmark_triplets"
 @functools.cache
 def tfds() -> Any:
     """Imports TFDS and this package's builders, which registers them."""
+    from absl import logging
     import tensorflow  # noqa: F401  # TFDS imports it lazily: that is no part of a build's time
     import tensorflow_datasets
 
-    from absl import logging
     import landmark_triplets_tfds  # noqa: F401
 
     logging.set_verbosity(logging.ERROR)  # TFDS logs what the tables say anyway

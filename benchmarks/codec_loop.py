@@ -20,8 +20,8 @@ import simplejpeg
 
 from benchmarks import builds, notebook, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
-from benchmarks.harness import Measurement, Stopwatch, add_common_arguments, alternate
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+from benchmarks.harness import Measurement, NotAvailableError, Stopwatch, add_common_arguments, alternate
+from landmark_triplets_tfds import thumbnails
 
 _DENSITY = struct.pack(">BHH", 1, 300, 300)  # as TensorFlow writes it: 300 dots per inch
 
@@ -66,12 +66,20 @@ def run(files: Sequence[str]) -> Measurement:
     return watch.measurement(len(files))
 
 
-def run_package(files: Sequence[str]) -> Measurement:
-    """Does the same through the package's one function for it, which also looks at headers and copes with any file."""
-    spec = ThumbnailSpec(resolution=notebook.RESOLUTION, jpeg_quality=notebook.QUALITY)
+def run_package(files: Sequence[str], resize_method: str = "nearest") -> Measurement:
+    """Does the same through the package's one function for it, which also looks at headers and copes with any file.
+
+    Raises:
+      NotAvailableError: if the installed package does not resize this way.
+    """
+    if resize_method not in thumbnails.RESIZE_METHODS:
+        raise NotAvailableError(f"the installed package does not resize by {resize_method}")
+    spec = thumbnails.ThumbnailSpec(
+        resolution=notebook.RESOLUTION, jpeg_quality=notebook.QUALITY, resize_method=resize_method
+    )
     with Stopwatch() as watch:
         for path in files:
-            make_thumbnail(read(path), spec)
+            thumbnails.make_thumbnail(read(path), spec)
     return watch.measurement(len(files))
 
 
@@ -101,6 +109,7 @@ def main() -> None:
         cases = {
             "codec loop": lambda: run(files),
             "make_thumbnail": lambda: run_package(files),
+            "make_thumbnail, area": lambda: run_package(files, "area"),
             "TensorFlow": lambda: notebook.bare_loop(files),
         }
         results = alternate(cases, args.runs)
@@ -108,6 +117,7 @@ def main() -> None:
     report.print_measurements(results, dict.fromkeys(cases, "images"))
     ratios = [
         *report.ratio(results, "CPU of make_thumbnail / codec loop", "make_thumbnail", "codec loop", "cpu_s"),
+        *report.ratio(results, "CPU of area / codec loop", "make_thumbnail, area", "codec loop", "cpu_s"),
         *report.ratio(results, "CPU of TensorFlow / codec loop", "TensorFlow", "codec loop", "cpu_s"),
     ]
     report.print_ratios(ratios)
