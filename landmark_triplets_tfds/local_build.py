@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import build_report, thumbnails
+from landmark_triplets_tfds import build_report
 from landmark_triplets_tfds.bank_file import BankFile
 from landmark_triplets_tfds.bank_folder import open_store
 from landmark_triplets_tfds.build_options import BuildOptions
@@ -31,6 +31,7 @@ from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
 from landmark_triplets_tfds.errors import BankError, LandmarkTableError, MissingImagesError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.sources import ImageSource, find_source
+from landmark_triplets_tfds.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
@@ -136,7 +137,7 @@ class LocalBuild:
         # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
         # bank's commits too, for a second and more.
         with self.report.stage(build_report.IMPORT_STAGE):
-            thumbnails.import_tensorflow()
+            import_tensorflow()
         self._examples_started = self._examples_ended = time.perf_counter()
         spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
         ids, spec = self.table.image_ids, self._thumbnail_spec
