@@ -33,17 +33,17 @@ def build(manual_dir: str, data_dir: str, config: str, log: str, slow_down: floa
 
     import landmark_triplets_tfds  # noqa: F401 - registers the builder
     from landmark_triplets_tfds import thumbnail_bank
+    from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
     log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    make_thumbnail = thumbnail_bank.make_thumbnail
 
-    def make_and_log(image_bytes: bytes, spec: thumbnail_bank.ThumbnailSpec) -> bytes:
+    def make_and_log(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
         thumbnail = make_thumbnail(image_bytes, spec)
         time.sleep(slow_down)
         os.write(log_file, f"{time.time()} {hashlib.sha256(image_bytes).hexdigest()}\n".encode())
         return thumbnail
 
-    thumbnail_bank.make_thumbnail = make_and_log
+    vars(thumbnail_bank)["make_thumbnail"] = make_and_log
     builder = tfds.builder(f"landmark_triplets/{config}", data_dir=data_dir)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, num_shards=4))
 
