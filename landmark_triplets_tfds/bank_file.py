@@ -27,6 +27,9 @@ _COMMIT_INTERVAL_S = 0.25
 _MAX_BATCH_BYTES = 64 << 20
 _MAX_WAITING = 8192  # results that may wait for the disk
 
+# Thumbnails kept in memory after use: the images of a landmark are used by triplets close to each other.
+_MAX_RECENT_BYTES = 64 << 20
+
 # Reasons that may pass by themselves are not worth remembering.
 _NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
 _STOP = None
@@ -72,6 +75,7 @@ class BankFile:
         self._blob_numbers = np.zeros(num_rows, dtype=np.int64)
         self._errors: dict[int, UnreadableImageError] = {}
         self._uncommitted: dict[int, bytes] = {}
+        self._recent = _Recent(_MAX_RECENT_BYTES)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._reading = bank_database.connect(self.path)
         try:
@@ -112,9 +116,9 @@ class BankFile:
         self._queue.put((row, stamp, result))
 
     def get(self, row: int) -> bytes | None:
-        uncommitted = self._uncommitted.get(row)
-        if uncommitted is not None:
-            return uncommitted
+        in_memory = self._uncommitted.get(row) or self._recent.get(row)
+        if in_memory is not None:
+            return in_memory
         try:
             found = self._reading.execute(
                 "SELECT thumbnail FROM blobs WHERE blob_number = ?", (int(self._blob_numbers[row]),)
@@ -128,6 +132,7 @@ class BankFile:
         stamp = (int(self.stamps[row, 0]), int(self.stamps[row, 1]))
         if bank_database.checksum(int(self._image_ids[row]), stamp, thumbnail) != self._checksums[row]:
             return None
+        self._recent.add(row, thumbnail)
         return thumbnail
 
     def error(self, row: int) -> UnreadableImageError:
@@ -246,4 +251,27 @@ class BankFile:
             self._checksums[row] = checksum
             self.stamps[row] = size, mtime_ns
             self._blob_numbers[row] = number
-            self._uncommitted.pop(row, None)  # from here on, get() reads the database
+            thumbnail = self._uncommitted.get(row)
+            if thumbnail is not None:  # if it was put twice, the later one may be there, or gone with the first
+                self._recent.add(row, thumbnail)
+                self._uncommitted.pop(row, None)
+
+
+class _Recent:
+    """The thumbnails added last, up to a number of bytes. Used by two threads."""
+
+    def __init__(self, max_bytes: int):
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._thumbnails: dict[int, bytes] = {}  # in order of insertion
+        self._lock = threading.Lock()
+
+    def get(self, row: int) -> bytes | None:
+        return self._thumbnails.get(row)
+
+    def add(self, row: int, thumbnail: bytes) -> None:
+        with self._lock:
+            self._num_bytes += len(thumbnail) - len(self._thumbnails.pop(row, b""))
+            self._thumbnails[row] = thumbnail
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= len(self._thumbnails.pop(next(iter(self._thumbnails))))

@@ -26,8 +26,10 @@ from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
 Rows = npt.NDArray[np.int64]
 
-# Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small.
+# Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small. Of
+# images that the store knows, only the stamps are looked at.
 _BATCH_SIZE = 8
+_KNOWN_BATCH_SIZE = 64
 
 _NO_STAMP = (0, 0)
 
@@ -138,13 +140,14 @@ class ThumbnailBank:
             unknown = chunk[self._states[chunk] == _UNKNOWN]
             _, first_at = np.unique(unknown, return_index=True)
             distinct = unknown[np.sort(first_at)]
-            for start in range(0, len(distinct), _BATCH_SIZE):
-                # A row can have been made since, for a redraw.
-                batch = distinct[start : start + _BATCH_SIZE]
-                batch = batch[self._states[batch] == _UNKNOWN]
-                if len(batch):
-                    self._states[batch] = _IN_FLIGHT
-                    yield batch
+            is_known = self._store.known[distinct] != UNKNOWN
+            for group, size in ((distinct[is_known], _KNOWN_BATCH_SIZE), (distinct[~is_known], _BATCH_SIZE)):
+                for start in range(0, len(group), size):
+                    batch = group[start : start + size]
+                    batch = batch[self._states[batch] == _UNKNOWN]  # some can have been made since, for a redraw
+                    if len(batch):
+                        self._states[batch] = _IN_FLIGHT
+                        yield batch
 
     def _top_up(self) -> None:
         while len(self._in_flight) < self._max_in_flight and not self._store.is_behind():
