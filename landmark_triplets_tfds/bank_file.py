@@ -20,15 +20,12 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds import bank_database
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
-from landmark_triplets_tfds.thumbnail_store import THUMBNAIL, UNREADABLE, Result, Stamp
+from landmark_triplets_tfds.thumbnail_store import THUMBNAIL, UNREADABLE, RecentThumbnails, Result, Stamp
 
 # What a killed build loses at most, beside what was being encoded.
 _COMMIT_INTERVAL_S = 0.25
 _MAX_BATCH_BYTES = 64 << 20
 _MAX_WAITING = 8192  # results that may wait for the disk
-
-# Thumbnails kept in memory after use: the images of a landmark are used by triplets close to each other.
-_MAX_RECENT_BYTES = 64 << 20
 
 # Reasons that may pass by themselves are not worth remembering.
 _NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
@@ -75,7 +72,7 @@ class BankFile:
         self._blob_numbers = np.zeros(num_rows, dtype=np.int64)
         self._errors: dict[int, UnreadableImageError] = {}
         self._uncommitted: dict[int, bytes] = {}
-        self._recent = _Recent(_MAX_RECENT_BYTES)
+        self._recent = RecentThumbnails()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._reading = bank_database.connect(self.path)
         try:
@@ -255,23 +252,3 @@ class BankFile:
             if thumbnail is not None:  # if it was put twice, the later one may be there, or gone with the first
                 self._recent.add(row, thumbnail)
                 self._uncommitted.pop(row, None)
-
-
-class _Recent:
-    """The thumbnails added last, up to a number of bytes. Used by two threads."""
-
-    def __init__(self, max_bytes: int):
-        self._max_bytes = max_bytes
-        self._num_bytes = 0
-        self._thumbnails: dict[int, bytes] = {}  # in order of insertion
-        self._lock = threading.Lock()
-
-    def get(self, row: int) -> bytes | None:
-        return self._thumbnails.get(row)
-
-    def add(self, row: int, thumbnail: bytes) -> None:
-        with self._lock:
-            self._num_bytes += len(thumbnail) - len(self._thumbnails.pop(row, b""))
-            self._thumbnails[row] = thumbnail
-            while self._num_bytes > self._max_bytes:
-                self._num_bytes -= len(self._thumbnails.pop(next(iter(self._thumbnails))))

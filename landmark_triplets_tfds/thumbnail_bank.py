@@ -1,9 +1,9 @@
 """Makes missing thumbnails in parallel and hands thumbnails out.
 
 Each distinct image is read, decoded and encoded at most once per build, however many triplets use it, and not at all if
-the store still has its thumbnail. Readers fetch files (they wait for disks and networks), workers make thumbnails (they
-use a core each) and put them into the store, and the thread that feeds TFDS's writer only notes what is there: it alone
-touches the bookkeeping, so there are no locks.
+the store still has its thumbnail. Workers make thumbnails (they use a core each) and put them into the store; readers
+fetch the files for them where that is slow (they wait for disks and networks). The thread that feeds TFDS's writer only
+notes what is there: it alone touches the bookkeeping, so there are no locks.
 
 Thumbnails wait for their triplets on disk, not in memory: the negatives of a triplet come from anywhere in the sample,
 so nearly all thumbnails wait for as long as the build runs (10 GB for the competition at 128 px).
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+import time
 from types import TracebackType
 
 import numpy as np
@@ -30,6 +31,10 @@ Rows = npt.NDArray[np.int64]
 # images that the store knows, only the stamps are looked at.
 _BATCH_SIZE = 8
 _KNOWN_BATCH_SIZE = 64
+
+# Where reading a file takes longer than this on average, readers read ahead for the workers; where it is faster, the
+# workers read for themselves, since handing a file from thread to thread costs as much.
+_SLOW_READ_S = 0.0005
 
 _NO_STAMP = (0, 0)
 
@@ -83,6 +88,7 @@ class ThumbnailBank:
         self._states = np.frombuffer(self._state_of_row, dtype=np.int8)  # ... and this is the same memory
         self._readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
+        self._read_s = 1.0  # a running average; slow until known better
         self._max_in_flight = num_readers + 2 * num_workers
         self._in_flight: deque[tuple[Rows, Future[list[tuple[bool, _Made]]]]] = deque()
         self._order: Callable[[], Iterator[Rows]] = lambda: iter(())
@@ -154,8 +160,12 @@ class ThumbnailBank:
             batch = next(self._to_make, None)
             if batch is None:
                 return
-            files = self._readers.submit(self._read_all, batch)
-            self._in_flight.append((batch, self._workers.submit(self._encode_when_read, batch, files)))
+            if self._read_s > _SLOW_READ_S:
+                files = self._readers.submit(self._read_all, batch)
+                made = self._workers.submit(self._encode_when_read, batch, files)
+            else:
+                made = self._workers.submit(self._read_and_encode, batch)
+            self._in_flight.append((batch, made))
 
     def _collect(self, *, wait: bool) -> None:
         """Notes finished tasks, at least one if ``wait``, and starts as many new ones."""
@@ -206,7 +216,14 @@ class ThumbnailBank:
     # --- Readers and workers
 
     def _read_all(self, rows: Rows) -> list[_Found]:
-        return [self._read(row) for row in rows.tolist()]
+        started = time.perf_counter()
+        files = [self._read(row) for row in rows.tolist()]
+        # Threads may overwrite each other's average; any of them is good enough.
+        self._read_s += ((time.perf_counter() - started) / len(rows) - self._read_s) / 4
+        return files
+
+    def _read_and_encode(self, rows: Rows) -> list[tuple[bool, _Made]]:
+        return self._encode_all(rows, self._read_all(rows))
 
     def _read(self, row: int) -> _Found:
         image_id = int(self._image_ids[row])

@@ -24,6 +24,10 @@ Stamp = tuple[int, int]
 UNKNOWN, THUMBNAIL, UNREADABLE = 0, 1, 2
 
 
+# Thumbnails kept in memory as well: the images of a landmark are used by triplets close to each other.
+_MAX_RECENT_BYTES = 64 << 20
+
+
 class ThumbnailStore(Protocol):
     """Keeps thumbnails by row number.
 
@@ -68,6 +72,7 @@ class SpillStore:
             dir=folder, prefix="thumbnails.", buffering=0
         )
         self._lock = threading.Lock()
+        self._recent = RecentThumbnails()
         self._offsets = np.zeros(num_rows, dtype=np.int64)
         self._lengths = np.zeros(num_rows, dtype=np.int32)
         self._end = 0
@@ -82,8 +87,12 @@ class SpillStore:
                 view = view[self._file.write(view) :]
             self._offsets[row], self._lengths[row] = self._end, len(result)
             self._end += len(result)
+        self._recent.add(row, result)
 
     def get(self, row: int) -> bytes | None:
+        recent = self._recent.get(row)
+        if recent is not None:
+            return recent
         with self._lock:
             self._file.seek(self._offsets[row])
             return self._file.read(self._lengths[row])
@@ -99,3 +108,22 @@ class SpillStore:
 
     def close(self) -> None:
         self._file.close()
+
+
+class RecentThumbnails:
+    """The thumbnails added last, up to 64 MiB of them. Used by several threads."""
+
+    def __init__(self) -> None:
+        self._num_bytes = 0
+        self._thumbnails: dict[int, bytes] = {}  # in order of insertion
+        self._lock = threading.Lock()
+
+    def get(self, row: int) -> bytes | None:
+        return self._thumbnails.get(row)
+
+    def add(self, row: int, thumbnail: bytes) -> None:
+        with self._lock:
+            self._num_bytes += len(thumbnail) - len(self._thumbnails.pop(row, b""))
+            self._thumbnails[row] = thumbnail
+            while self._num_bytes > _MAX_RECENT_BYTES:
+                self._num_bytes -= len(self._thumbnails.pop(next(iter(self._thumbnails))))
