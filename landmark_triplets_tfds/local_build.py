@@ -181,9 +181,10 @@ class LocalBuild:
 
     def finish(self) -> None:
         """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
+        self._bank.wait_for_all()
         self.report.seconds["make_examples"] = self._examples_ended - self._examples_started
         self.report.seconds["write_shards"] = time.perf_counter() - self._examples_ended
-        self.report.num_images_read = self._bank.num_done
+        self.report.num_images_read = self._bank.num_images()
         self.report.num_thumbnails_made = self._bank.num_made
         self.report.unreadable = self._list_unreadable()
         self._check_num_unreadable()

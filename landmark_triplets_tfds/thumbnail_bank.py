@@ -53,7 +53,7 @@ class ThumbnailBank:
 
     Attributes:
       unreadable: why, by row, for every unreadable image met so far.
-      num_done: images dealt with so far.
+      num_done: images dealt with so far; one that the store lost and that was made again counts again.
       num_made: of these, the ones that were not in the store: calls of `make_thumbnail`, and missing files.
     """
 
@@ -137,6 +137,19 @@ class ThumbnailBank:
             self._check_store()
             thumbnail = self._make_now(row)
         return thumbnail
+
+    def wait_for_all(self) -> None:
+        """Waits until all that `make_ahead` was told of is made, also what nobody asked for.
+
+        The images of a triplet that was left out are not asked for. Whether they are readable must not depend on
+        whether they happened to be looked at before the end.
+        """
+        while self._in_flight:
+            self._collect(wait=True)
+
+    def num_images(self) -> int:
+        """Returns how many different images were dealt with."""
+        return int((self._states >= _READY).sum())
 
     # --- The thread that uses the bank
 

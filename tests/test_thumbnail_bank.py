@@ -320,3 +320,14 @@ def test_a_full_disk_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         use_bank(FakeSource(), list(range(50)), list(range(50)))
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_waiting_for_all_makes_also_what_nobody_asked_for() -> None:
+    source = FakeSource({5: b"", 190: b"<html>"})
+    with make_bank(source, 200) as bank:
+        bank.make_ahead(chunks(list(range(200))))
+        assert bank.get(0) == thumbnail(0)
+        bank.wait_for_all()
+        assert bank.num_images() == 200
+        assert set(bank.unreadable) == {5, 190}
+    assert source.num_reads == Counter(range(200))
