@@ -29,12 +29,13 @@ BATCH_SIZE = 64
 NUM_BATCHES_BEFORE = 4  # the timing starts
 NUM_BATCHES_AHEAD = 4  # prefetched
 
-# What makes tfds.load as fast as a reader written for these records: decode nothing that is not used, a fixed number
-# of parallel calls (TensorFlow's own tuning starts with one core), and no threads that interleave files, for they
+# What makes tfds.load as fast as a reader written for these records: decode nothing that is not used; a fixed number
+# of parallel calls (TensorFlow's own tuning starts with one core), twice that of cores (results are handed on in
+# order, so that with fewer calls one slow record keeps a core waiting); and no threads that interleave files, for they
 # gain nothing where decoding is the work. (TensorFlow then warns of an argument without effect.)
 READ_OPTIONS = """\
 tfds.load(..., decoders=tfds.decode.PartialDecoding({'anchor_img': True, 'positive_img': True, 'negative_img': True}),
-          read_config=tfds.ReadConfig(num_parallel_calls_for_decode=<cores>, interleave_cycle_length=1,
+          read_config=tfds.ReadConfig(num_parallel_calls_for_decode=2 * <cores>, interleave_cycle_length=1,
                                       num_parallel_calls_for_interleave_files=None))"""
 
 
@@ -58,7 +59,7 @@ def with_tfds_load(config: Any, data_dir: Path, *, tuned: bool) -> Measurement:
     decoders = None
     if tuned:
         options |= {
-            "num_parallel_calls_for_decode": loky.cpu_count(),
+            "num_parallel_calls_for_decode": 2 * loky.cpu_count(),
             "interleave_cycle_length": 1,
             "num_parallel_calls_for_interleave_files": None,
         }
@@ -85,7 +86,7 @@ def with_notebook_reader(files: list[str]) -> Measurement:
         example = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature([], tf.string) for name in IMAGES})
         return {name: tf.image.decode_jpeg(example[name], channels=3) for name in IMAGES}
 
-    dataset = tf.data.TFRecordDataset(files).map(parse, num_parallel_calls=loky.cpu_count())
+    dataset = tf.data.TFRecordDataset(files).map(parse, num_parallel_calls=2 * loky.cpu_count())
     return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD))
 
 
@@ -123,7 +124,7 @@ def with_raw_folder(files: list[str]) -> Measurement:
         return dict(zip(IMAGES, images, strict=True))
 
     triplets = np.reshape(files, (-1, len(IMAGES)))
-    dataset = tf.data.Dataset.from_tensor_slices(triplets).map(make, num_parallel_calls=loky.cpu_count())
+    dataset = tf.data.Dataset.from_tensor_slices(triplets).map(make, num_parallel_calls=2 * loky.cpu_count())
     return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD))
 
 

@@ -63,6 +63,10 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, list[dict[str, An
         progress(name)
         result = processes.run_child(_MODULE, "--child", *map(str, [*arguments, work, args.bank]))
         results.setdefault(name, []).append(result)
+        progress("")
+        print(
+            f"{name}: {result['per_second']:,.0f} triplets/s, peak {result['peak_bytes'] / 2**20:,.0f} MiB", flush=True
+        )
         return result
 
     with contextlib.ExitStack() as stack:

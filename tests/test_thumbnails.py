@@ -257,3 +257,11 @@ for method in thumbnails.RESIZE_METHODS:
 assert "tensorflow" not in sys.modules, "imported for a plain JPEG"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40_000, 3), (2, 33_000), (32_767, 2), (32_768, 2)])
+def test_sources_too_long_for_opencvs_maps(height: int, width: int) -> None:
+    image_bytes = encode_image(smooth_pixels(height, width))
+    image = tf.image.resize(tf.io.decode_jpeg(image_bytes), (64, 64), method="nearest")
+    expected = tf.io.encode_jpeg(image, quality=94, optimize_size=True).numpy()
+    assert make_thumbnail(image_bytes, ThumbnailSpec(resolution=64)) == expected
