@@ -7,6 +7,7 @@ import functools
 import io
 import pathlib
 import threading
+import time
 from typing import Any
 
 from etils import epath
@@ -331,3 +332,43 @@ def test_waiting_for_all_makes_also_what_nobody_asked_for() -> None:
         assert bank.num_images() == 200
         assert set(bank.unreadable) == {5, 190}
     assert source.num_reads == Counter(range(200))
+
+
+class TimedSource(FakeSource):
+    """Takes its time for each read, and notes the threads that read and how many did at once."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+        self.num_at_once = 0
+        self.most_at_once = 0
+        self.threads: list[str] = []
+
+    def read(self, image_id: int) -> bytes:
+        with self._lock:
+            self.num_at_once += 1
+            self.most_at_once = max(self.most_at_once, self.num_at_once)
+            self.threads.append(threading.current_thread().name)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.num_at_once -= 1
+        return super().read(image_id)
+
+
+def test_slow_files_are_read_by_more_threads_than_encode() -> None:
+    source = TimedSource(0.005)
+    with make_bank(source, 200, num_workers=1, num_readers=12) as bank:
+        bank.make_ahead(chunks(list(range(200))))
+        bank.wait_for_all()
+    assert source.most_at_once > 6
+    assert all(name.startswith("read") for name in source.threads)
+
+
+def test_fast_files_are_soon_read_by_the_workers_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnail_bank, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
+    source = TimedSource(0.0)
+    with make_bank(source, 2000, num_workers=2, num_readers=3) as bank:
+        bank.make_ahead(chunks(list(range(2000))))
+        bank.wait_for_all()
+    assert source.threads[0].startswith("read")
+    assert source.threads[-1].startswith("encode")
