@@ -32,7 +32,7 @@ def build(manual_dir: str, data_dir: str, config: str, log: str, slow_down: floa
     import tensorflow_datasets as tfds
 
     import landmark_triplets_tfds  # noqa: F401 - registers the builder
-    from landmark_triplets_tfds import thumbnail_bank
+    from landmark_triplets_tfds import thumbnail_maker
     from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
     log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -43,7 +43,7 @@ def build(manual_dir: str, data_dir: str, config: str, log: str, slow_down: floa
         os.write(log_file, f"{time.time()} {hashlib.sha256(image_bytes).hexdigest()}\n".encode())
         return thumbnail
 
-    vars(thumbnail_bank)["make_thumbnail"] = make_and_log
+    vars(thumbnail_maker)["make_thumbnail"] = make_and_log
     builder = tfds.builder(f"landmark_triplets/{config}", data_dir=data_dir)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, num_shards=4))
 

@@ -24,6 +24,9 @@ GetThumbnail = Callable[[int], bytes | None]
 # nothing against this many rows.
 _CHUNK_SIZE = 8192
 
+# Triplets whose thumbnails are announced together, so that the bank can look them up with one query.
+_ANNOUNCED = 32
+
 
 def plan_in_chunks(sampler: TripletSampler, num_triplets: int) -> Iterator[tuple[int, Rows]]:
     """Yields (number of the first triplet, int64[n, 3] rows) for the first ``num_triplets`` triplets, in order."""
@@ -45,6 +48,7 @@ def assemble(
     get_thumbnail: GetThumbnail,
     num_triplets: int,
     report: BuildReport,
+    announce: Callable[[Rows], object] = lambda rows: None,
 ) -> Iterator[tuple[str, Example]]:
     """Makes the examples of the first ``num_triplets`` triplets.
 
@@ -54,6 +58,7 @@ def assemble(
       get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
       num_triplets: how many to make, at most ``sampler.num_triplets``.
       report: its counts of triplets are filled in.
+      announce: told of the rows, int64[n, 3], of the next few triplets before they are asked for.
 
     Yields:
       Key and example of each triplet. The key is the anchor's id; for further triplets of the same anchor
@@ -62,6 +67,8 @@ def assemble(
     for start, rows in plan_in_chunks(sampler, num_triplets):
         draw_numbers = sampler.draw_numbers(np.arange(start, start + len(rows))).tolist()
         for i, (anchor, positive, negative) in enumerate(rows.tolist()):
+            if i % _ANNOUNCED == 0:
+                announce(rows[i : i + _ANNOUNCED])
             anchor_img = get_thumbnail(anchor)
             if anchor_img is None:
                 report.left_out[build_report.NO_READABLE_ANCHOR] += 1

@@ -9,31 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import pathlib
-import queue
-import sqlite3
-import threading
-import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds import bank_database
+from landmark_triplets_tfds.bank_writer import BankWriter, Committed, Put
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
 from landmark_triplets_tfds.thumbnail_store import THUMBNAIL, UNREADABLE, RecentThumbnails, Result, Stamp
 
-# What a killed build loses at most, beside what was being encoded.
-_COMMIT_INTERVAL_S = 0.25
-_MAX_BATCH_BYTES = 64 << 20
-_MAX_WAITING = 8192  # results that may wait for the disk
-
-# Reasons that may pass by themselves are not worth remembering.
-_NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
-_STOP = None
+_MAX_QUERY_BYTES = 16 << 20  # of thumbnails looked up together
 
 
 class BankFile:
-    """A `ThumbnailStore` that lasts. One thread writes to the database, in transactions of up to 0.25 s of results."""
+    """A `ThumbnailStore` that lasts. One connection reads, in the thread that `get`s; another one writes."""
 
     is_durable = True
 
@@ -49,7 +38,7 @@ class BankFile:
         """
         self.path = path
         self._image_ids = image_ids.view(np.int64)  # SQLite's integers are signed
-        self._failure: Exception | None = None
+        self._read_failure: Exception | None = None
         self._open()
 
     def _open(self) -> None:
@@ -60,9 +49,7 @@ class BankFile:
                 raise
             self._delete()
             self._connect_and_load()
-        self._queue: queue.SimpleQueue[tuple[int, Stamp, Result] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_until_stopped, name="bank", daemon=True)
-        self._writer.start()
+        self._writer = BankWriter(self.path, self._note_committed)
 
     def _connect_and_load(self) -> None:
         num_rows = len(self._image_ids)
@@ -73,6 +60,8 @@ class BankFile:
         self._errors: dict[int, UnreadableImageError] = {}
         self._uncommitted: dict[int, bytes] = {}
         self._recent = RecentThumbnails()
+        self._expected: list[int] = []
+        self._thumbnail_bytes = _MAX_QUERY_BYTES  # of the last one read; before the first, as careful as can be
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._reading = bank_database.connect(self.path)
         try:
@@ -110,33 +99,53 @@ class BankFile:
     def put(self, row: int, stamp: Stamp, result: Result) -> None:
         if isinstance(result, bytes):
             self._uncommitted[row] = result
-        self._queue.put((row, stamp, result))
+        self._writer.put(Put(row, int(self._image_ids[row]), stamp, result))
+
+    def expect(self, rows: list[int]) -> None:
+        self._expected = rows
 
     def get(self, row: int) -> bytes | None:
-        in_memory = self._uncommitted.get(row) or self._recent.get(row)
+        in_memory = self._find_in_memory(row)
         if in_memory is not None:
             return in_memory
+        # A query costs more than the rows it finds, so what will be asked for next comes with it.
+        missing = [each for each in dict.fromkeys(self._expected) if each != row and self._find_in_memory(each) is None]
+        num_more = _MAX_QUERY_BYTES // self._thumbnail_bytes
+        found = self._select([row, *missing[:num_more]])
+        self._expected = missing[num_more:]
+        for each, thumbnail in found.items():
+            self._recent.add(each, thumbnail)
+            self._thumbnail_bytes = len(thumbnail)
+        return found.get(row)
+
+    def _find_in_memory(self, row: int) -> bytes | None:
+        return self._uncommitted.get(row) or self._recent.get(row)
+
+    def _select(self, rows: list[int]) -> dict[int, bytes]:
+        """Returns the sound thumbnails among some rows; the others are lost, damaged or not committed yet."""
+        row_of_number = dict(zip(self._blob_numbers[rows].tolist(), rows, strict=True))
+        marks = ",".join("?" * len(row_of_number))
+        query = f"SELECT blob_number, thumbnail FROM blobs WHERE blob_number IN ({marks})"  # noqa: S608 - marks only
         try:
-            found = self._reading.execute(
-                "SELECT thumbnail FROM blobs WHERE blob_number = ?", (int(self._blob_numbers[row]),)
-            ).fetchone()
+            found = self._reading.execute(query, list(row_of_number)).fetchall()
         except bank_database.ERRORS as error:
-            self._failure = self._failure or error
-            return None
-        thumbnail = found[0] if found else None
-        if not isinstance(thumbnail, bytes):
-            return None
-        stamp = (int(self.stamps[row, 0]), int(self.stamps[row, 1]))
-        if bank_database.checksum(int(self._image_ids[row]), stamp, thumbnail) != self._checksums[row]:
-            return None
-        self._recent.add(row, thumbnail)
-        return thumbnail
+            self._read_failure = error
+            return {}
+        sound = {}
+        for number, thumbnail in found:
+            row = row_of_number[number]
+            image_id, stamp = int(self._image_ids[row]), self.stamps[row].tolist()
+            if isinstance(thumbnail, bytes):
+                checksum = bank_database.checksum(image_id, (stamp[0], stamp[1]), thumbnail)
+                if checksum == self._checksums[row]:
+                    sound[row] = thumbnail
+        return sound
 
     def error(self, row: int) -> UnreadableImageError:
         return self._errors[row]
 
     def is_behind(self) -> bool:
-        return self._queue.qsize() > _MAX_WAITING
+        return self._writer.is_behind()
 
     def check(self) -> bool:
         """See `ThumbnailStore`.
@@ -147,9 +156,9 @@ class BankFile:
         Raises:
           BankError: if it cannot be written, as when its disk is full.
         """
-        if self._failure is None:
+        failure = self._writer.failure or self._read_failure
+        if failure is None:
             return False
-        failure, self._failure = self._failure, None
         if not bank_database.is_damage(failure):
             raise BankError(
                 f"The bank of thumbnails in {self.path.parent} ({self.num_bytes() / 1e6:,.1f} MB) cannot be written:"
@@ -157,15 +166,14 @@ class BankFile:
                 " LANDMARK_TRIPLETS_BANK=<folder>, or build without it with LANDMARK_TRIPLETS_BANK=off. What is in it"
                 " is not made again by the next build."
             ) from failure
-        self._stop_writing()
-        self._reading.close()
+        self.close()
         self._delete()
-        self._failure = None
+        self._read_failure = None
         self._open()
         return True
 
     def close(self) -> None:
-        self._stop_writing()
+        self._writer.stop()
         self._reading.close()
 
     def num_bytes(self) -> int:
@@ -179,75 +187,13 @@ class BankFile:
         for path in self._files():
             path.unlink(missing_ok=True)
 
-    # --- The thread that writes
-
-    def _stop_writing(self) -> None:
-        if self._writer.is_alive():
-            self._queue.put(_STOP)
-            self._writer.join()
-
-    def _write_until_stopped(self) -> None:
-        """Collects results and commits them; after a failure it only empties the queue."""
-        connection: sqlite3.Connection | None = None
-        stopped = False
-        while not stopped:
-            batch, stopped = self._next_batch()
-            if self._failure is not None or not batch:
-                continue
-            try:
-                connection = connection or bank_database.connect(self.path)
-                self._commit(connection, batch)
-            except bank_database.ERRORS as error:
-                self._failure = error
-        if connection is not None:
-            connection.close()
-
-    def _next_batch(self) -> tuple[list[tuple[int, Stamp, Result]], bool]:
-        """Waits for results; returns those of one commit interval, and whether the end has come."""
-        batch: list[tuple[int, Stamp, Result]] = []
-        num_bytes, deadline = 0, float("inf")
-        while num_bytes < _MAX_BATCH_BYTES:
-            try:
-                item = self._queue.get(timeout=max(0.0, deadline - time.monotonic()) if batch else None)
-            except queue.Empty:
-                break
-            if item is _STOP:
-                return batch, True
-            if not batch:
-                deadline = time.monotonic() + _COMMIT_INTERVAL_S
-            batch.append(item)
-            num_bytes += len(item[2]) if isinstance(item[2], bytes) else 0
-        return batch, False
-
-    def _commit(self, connection: sqlite3.Connection, batch: list[tuple[int, Stamp, Result]]) -> None:
-        images: list[tuple[Any, ...]] = []
-        blobs: list[tuple[int, bytes]] = []
-        numbers: dict[int, tuple[int, int, int, int]] = {}
-        with bank_database.transaction(connection):
-            last = connection.execute("SELECT COALESCE(MAX(blob_number), 0) FROM blobs").fetchone()[0]
-            for row, (size, mtime_ns), result in batch:
-                image_id = int(self._image_ids[row])
-                if isinstance(result, bytes):
-                    checksum = bank_database.checksum(image_id, (size, mtime_ns), result)
-                    last += 1
-                    blobs.append((last, result))
-                    images.append((image_id, size, mtime_ns, checksum, last, None, None))
-                    numbers[row] = (last, checksum, size, mtime_ns)
-                elif result.reason not in _NOT_REMEMBERED:
-                    text = f"{result.reason}\n{result.detail}".encode()
-                    checksum = bank_database.checksum(image_id, (size, mtime_ns), text)
-                    images.append((image_id, size, mtime_ns, checksum, None, result.reason, result.detail))
-            connection.executemany("INSERT INTO blobs VALUES (?, ?)", blobs)
-            images.sort()  # neighbours in the table are written together
-            connection.executemany(
-                "DELETE FROM blobs WHERE blob_number = (SELECT blob_number FROM images WHERE image_id = ?)",
-                [image[:1] for image in images],
-            )
-            connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", images)
-        for row, (number, checksum, size, mtime_ns) in numbers.items():
-            self._checksums[row] = checksum
-            self.stamps[row] = size, mtime_ns
-            self._blob_numbers[row] = number
+    def _note_committed(self, committed: list[Committed]) -> None:
+        """Notes where thumbnails are; called by the writer."""
+        for each in committed:
+            row = each.row
+            self._checksums[row] = each.checksum
+            self.stamps[row] = each.stamp
+            self._blob_numbers[row] = each.blob_number
             thumbnail = self._uncommitted.get(row)
             if thumbnail is not None:  # if it was put twice, the later one may be there, or gone with the first
                 self._recent.add(row, thumbnail)

@@ -182,4 +182,6 @@ class LandmarkTriplets(LandmarkBuilder):
             return (rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
 
         bank = build.open_bank(rows, in_order_of_use)
-        return build.follow(assembly.assemble(table, sampler, bank.get, num_triplets, build.report))
+        return build.follow(
+            assembly.assemble(table, sampler, bank.get, num_triplets, build.report, announce=bank.expect)
+        )

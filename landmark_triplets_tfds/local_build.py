@@ -43,6 +43,7 @@ _ID_FIELDS = ("anchor_id", "positive_id", "negative_id", "landmark_id", "negativ
 
 # Images looked up before a build starts: enough to estimate the missing share to about 2 %, done within seconds.
 _NUM_LOOKED_UP = 2000
+_LOOKED_UP_TOGETHER = 250  # a task of its own for each would cost more than looking in a local folder
 _MIN_MISSING = 10
 
 
@@ -218,9 +219,14 @@ class LocalBuild:
     def _look_up(self, rows: Rows) -> None:
         """Raises MissingImagesError if more of a sample of the images is missing than may be unreadable."""
         sample = rows[np.linspace(0, len(rows) - 1, min(_NUM_LOOKED_UP, len(rows))).astype(np.int64)]
-        ids = self.table.image_ids[sample].tolist()
+        ids: list[int] = self.table.image_ids[sample].tolist()
+
+        def find_missing(start: int) -> list[int]:
+            return [i for i in ids[start : start + _LOOKED_UP_TOGETHER] if not self.source.exists(i)]
+
         with ThreadPoolExecutor(self.options.num_readers(self.source.is_remote)) as pool:
-            missing = [i for i, exists in zip(ids, pool.map(self.source.exists, ids), strict=True) if not exists]
+            groups = pool.map(find_missing, range(0, len(ids), _LOOKED_UP_TOGETHER))
+            missing = [image_id for group in groups for image_id in group]
         if len(missing) < _MIN_MISSING or len(missing) <= self.options.max_unreadable * len(sample):
             return
         share = len(missing) / len(sample)

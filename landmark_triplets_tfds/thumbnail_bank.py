@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-import time
 from types import TracebackType
 
 import numpy as np
@@ -22,30 +21,17 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.sources import ImageSource
-from landmark_triplets_tfds.thumbnail_store import UNKNOWN, UNREADABLE, Result, Stamp, ThumbnailStore
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
-
-Rows = npt.NDArray[np.int64]
+from landmark_triplets_tfds.thumbnail_maker import Made, Rows, ThumbnailMaker
+from landmark_triplets_tfds.thumbnail_store import UNKNOWN, ThumbnailStore
+from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
 # Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small. Of
-# images that the store knows, only the stamps are looked at.
+# images that the store knows, only the stamps are compared.
 _BATCH_SIZE = 8
 _KNOWN_BATCH_SIZE = 64
 
-# Where reading a file takes longer than this on average, readers read ahead for the workers; where it is faster, the
-# workers read for themselves, since handing a file from thread to thread costs as much.
-_SLOW_READ_S = 0.0005
-
-_NO_STAMP = (0, 0)
-
-
 # States of a row in this build.
 _UNKNOWN, _IN_FLIGHT, _READY, _UNREADABLE = range(4)
-
-# What a reader found: the file's stamp and its bytes, or None where the store knows the image already.
-_Found = tuple[Stamp, Result | None]
-# What a worker made of it: a row's new state, and the reason if it is unreadable.
-_Made = UnreadableImageError | None
 
 
 class ThumbnailBank:
@@ -79,20 +65,17 @@ class ThumbnailBank:
           num_readers: threads that read files.
           on_done: called with the numbers of images just dealt with and dealt with so far.
         """
-        self._source = source
-        self._image_ids = image_ids
-        self._spec = spec
+        self._maker = ThumbnailMaker(source, image_ids, spec, store)
         self._store = store
         self._on_done = on_done
         self._state_of_row = bytearray(len(image_ids))  # indexing it costs a third of indexing an array ...
         self._states = np.frombuffer(self._state_of_row, dtype=np.int8)  # ... and this is the same memory
         self._readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
-        self._read_s = 1.0  # a running average; slow until known better
         self._max_in_flight = num_readers + 2 * num_workers
-        self._in_flight: deque[tuple[Rows, Future[list[tuple[bool, _Made]]]]] = deque()
+        self._in_flight: deque[tuple[Rows, Future[list[Made]]]] = deque()
         self._order: Callable[[], Iterator[Rows]] = lambda: iter(())
-        self._to_make: Iterator[Rows] = iter(())
+        self._to_make: Iterator[tuple[Rows, bool]] = iter(())
         self.unreadable: dict[int, UnreadableImageError] = {}
         self.num_done = 0
         self.num_made = 0
@@ -129,7 +112,8 @@ class ThumbnailBank:
         while self._state_of_row[row] == _IN_FLIGHT:
             self._collect(wait=True)
         if self._state_of_row[row] == _UNKNOWN:
-            self._note(np.array([row]), self._encode_all(np.array([row]), [self._read(row)]))
+            rows = np.array([row])
+            self._note(rows, self._maker.make(rows))
         if self._state_of_row[row] == _UNREADABLE:
             return None
         thumbnail = self._store.get(row)
@@ -137,6 +121,10 @@ class ThumbnailBank:
             self._check_store()
             thumbnail = self._make_now(row)
         return thumbnail
+
+    def expect(self, rows: Rows) -> None:
+        """Says which rows, in an array of any shape, `get` will be asked for next: they can be looked up together."""
+        self._store.expect(rows[self._states[rows] == _READY].tolist())
 
     def wait_for_all(self) -> None:
         """Waits until all that `make_ahead` was told of is made, also what nobody asked for.
@@ -151,34 +139,50 @@ class ThumbnailBank:
         """Returns how many different images were dealt with."""
         return int((self._states >= _READY).sum())
 
-    # --- The thread that uses the bank
+    def _batches(self, rows: Iterator[Rows]) -> Iterator[tuple[Rows, bool]]:
+        """Cuts the rows that are not yet made or in flight into tasks, marking them as in flight.
 
-    def _batches(self, rows: Iterator[Rows]) -> Iterator[Rows]:
-        """Cuts the rows that are not yet made or in flight into tasks, marking them as in flight."""
+        Yields:
+          Rows, and whether the store knows them.
+        """
         for chunk in rows:
             unknown = chunk[self._states[chunk] == _UNKNOWN]
             _, first_at = np.unique(unknown, return_index=True)
             distinct = unknown[np.sort(first_at)]
             is_known = self._store.known[distinct] != UNKNOWN
-            for group, size in ((distinct[is_known], _KNOWN_BATCH_SIZE), (distinct[~is_known], _BATCH_SIZE)):
+            for known, size in ((True, _KNOWN_BATCH_SIZE), (False, _BATCH_SIZE)):
+                group = distinct[is_known == known]
                 for start in range(0, len(group), size):
                     batch = group[start : start + size]
                     batch = batch[self._states[batch] == _UNKNOWN]  # some can have been made since, for a redraw
                     if len(batch):
                         self._states[batch] = _IN_FLIGHT
-                        yield batch
+                        yield batch, known
 
     def _top_up(self) -> None:
         while len(self._in_flight) < self._max_in_flight and not self._store.is_behind():
-            batch = next(self._to_make, None)
+            batch, is_known = next(self._to_make, (None, False))
             if batch is None:
                 return
-            if self._read_s > _SLOW_READ_S:
-                files = self._readers.submit(self._read_all, batch)
-                made = self._workers.submit(self._encode_when_read, batch, files)
+            if is_known and not self._maker.stamps_are_slow():
+                batch = self._note_unchanged(batch)
+                if not len(batch):
+                    continue
+            if self._maker.reads_are_slow():
+                files = self._readers.submit(self._maker.read, batch)
+                made = self._workers.submit(self._maker.make_when_read, batch, files)
             else:
-                made = self._workers.submit(self._read_and_encode, batch)
+                made = self._workers.submit(self._maker.make, batch)
             self._in_flight.append((batch, made))
+
+    def _note_unchanged(self, rows: Rows) -> Rows:
+        """Notes what the store knows of files that have not changed; returns the rows of the others."""
+        self._states[rows] = _UNKNOWN  # in case looking fails
+        is_unchanged = self._maker.find_unchanged(rows)
+        unchanged, changed = rows[is_unchanged], rows[~is_unchanged]
+        self._states[changed] = _IN_FLIGHT
+        self._note(unchanged, [self._maker.known_result(row) for row in unchanged.tolist()])
+        return changed
 
     def _collect(self, *, wait: bool) -> None:
         """Notes finished tasks, at least one if ``wait``, and starts as many new ones."""
@@ -197,13 +201,13 @@ class ThumbnailBank:
             self._check_store()
             self._top_up()
 
-    def _note(self, rows: Rows, made: list[tuple[bool, _Made]]) -> None:
+    def _note(self, rows: Rows, made: list[Made]) -> None:
         for row, (is_new, error) in zip(rows.tolist(), made, strict=True):
             self.num_made += is_new
             if error is None:
-                self._states[row] = _READY
+                self._state_of_row[row] = _READY
             else:
-                self._states[row] = _UNREADABLE
+                self._state_of_row[row] = _UNREADABLE
                 self.unreadable[row] = error
         self.num_done += len(rows)
         self._on_done(len(rows), self.num_done)
@@ -217,7 +221,7 @@ class ThumbnailBank:
     def _make_now(self, row: int) -> bytes | None:
         """Makes a thumbnail that the store has lost, in this thread; it is counted as made but not as done again."""
         self._store.known[row] = UNKNOWN
-        ((_, error),) = self._encode_all(np.array([row]), [self._read(row)])
+        ((_, error),) = self._maker.make(np.array([row]))
         self.num_made += 1
         if error is not None:  # the file has gone or changed during the build
             self._states[row] = _UNREADABLE
@@ -225,45 +229,3 @@ class ThumbnailBank:
             return None
         self._states[row] = _READY
         return self._store.get(row)
-
-    # --- Readers and workers
-
-    def _read_all(self, rows: Rows) -> list[_Found]:
-        started = time.perf_counter()
-        files = [self._read(row) for row in rows.tolist()]
-        # Threads may overwrite each other's average; any of them is good enough.
-        self._read_s += ((time.perf_counter() - started) / len(rows) - self._read_s) / 4
-        return files
-
-    def _read_and_encode(self, rows: Rows) -> list[tuple[bool, _Made]]:
-        return self._encode_all(rows, self._read_all(rows))
-
-    def _read(self, row: int) -> _Found:
-        image_id = int(self._image_ids[row])
-        stamp = self._source.stamp(image_id) if self._store.is_durable else _NO_STAMP
-        if self._store.known[row] != UNKNOWN and (self._store.stamps[row] == stamp).all():
-            return stamp, None
-        try:
-            return stamp, self._source.read(image_id)
-        except UnreadableImageError as error:
-            return stamp, error.without_traceback()
-
-    def _encode_when_read(self, rows: Rows, files: Future[list[_Found]]) -> list[tuple[bool, _Made]]:
-        return self._encode_all(rows, files.result())
-
-    def _encode_all(self, rows: Rows, files: list[_Found]) -> list[tuple[bool, _Made]]:
-        """Makes thumbnails and puts them into the store; returns for each row whether it was new, and what is wrong."""
-        made: list[tuple[bool, _Made]] = []
-        for row, (stamp, file) in zip(rows.tolist(), files, strict=True):
-            if file is None:
-                made.append((False, self._store.error(row) if self._store.known[row] == UNREADABLE else None))
-                continue
-            result = file
-            if isinstance(file, bytes):
-                try:
-                    result = make_thumbnail(file, self._spec)
-                except UnreadableImageError as error:
-                    result = error.without_traceback()
-            self._store.put(row, stamp, result)
-            made.append((True, result if isinstance(result, UnreadableImageError) else None))
-        return made

@@ -44,6 +44,9 @@ class ThumbnailStore(Protocol):
     def put(self, row: int, stamp: Stamp, result: Result) -> None:
         """Keeps a result. Called from any thread."""
 
+    def expect(self, rows: list[int]) -> None:
+        """Takes a hint: these rows, which were put or are known, will be asked for next."""
+
     def get(self, row: int) -> bytes | None:
         """Returns the thumbnail of a row that was put or is known; None if it was lost or damaged."""
 
@@ -88,6 +91,9 @@ class SpillStore:
             self._offsets[row], self._lengths[row] = self._end, len(result)
             self._end += len(result)
         self._recent.add(row, result)
+
+    def expect(self, rows: list[int]) -> None:
+        pass  # a look-up in the file costs next to nothing
 
     def get(self, row: int) -> bytes | None:
         recent = self._recent.get(row)

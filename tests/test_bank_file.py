@@ -134,7 +134,7 @@ def use_damaged(path, ids, thumbnails):
     for _ in range(2):  # the first round may be what notices the damage
         for row, image_id in enumerate(ids):
             bank.put(row, STAMP, thumbnails[int(image_id)])
-        bank._stop_writing()
+        bank._writer.stop()
         if not bank.check():
             break
     bank.close()
@@ -181,7 +181,7 @@ def test_full_disk_names_the_bank(tmp_path):
         bank = BankFile(disk / "bank.sqlite", np.arange(1000, dtype=np.uint64))
         for row in range(1000):
             bank.put(row, STAMP, os.urandom(3000))
-        bank._stop_writing()
+        bank._writer.stop()
         with pytest.raises(BankError, match=r"cannot be written: .*full") as error:
             bank.check()
         bank.close()

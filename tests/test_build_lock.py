@@ -24,9 +24,9 @@ BUILD = """
 import sys, time
 import tensorflow_datasets as tfds
 import landmark_triplets_tfds
-from landmark_triplets_tfds import thumbnail_bank
-make_thumbnail = thumbnail_bank.make_thumbnail
-thumbnail_bank.make_thumbnail = lambda *a: (time.sleep(0.05), make_thumbnail(*a))[1]
+from landmark_triplets_tfds import thumbnail_maker
+make_thumbnail = thumbnail_maker.make_thumbnail
+thumbnail_maker.make_thumbnail = lambda *a: (time.sleep(0.05), make_thumbnail(*a))[1]
 builder = tfds.builder("landmark_triplets/" + sys.argv[2], data_dir=sys.argv[1])
 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[3]))
 print(len(builder.as_dataset(split="train")))

@@ -18,7 +18,7 @@ from competition import (
 )
 import pytest
 
-from landmark_triplets_tfds import thumbnail_bank
+from landmark_triplets_tfds import thumbnail_maker
 from landmark_triplets_tfds.errors import BankError
 
 
@@ -26,13 +26,13 @@ from landmark_triplets_tfds.errors import BankError
 def made(monkeypatch):
     """A list that grows by one entry with every call of make_thumbnail."""
     calls = []
-    make_thumbnail = thumbnail_bank.make_thumbnail
+    make_thumbnail = thumbnail_maker.make_thumbnail
 
     def counting(image_bytes, spec):
         calls.append(spec)
         return make_thumbnail(image_bytes, spec)
 
-    monkeypatch.setattr(thumbnail_bank, "make_thumbnail", counting)
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", counting)
     return calls
 
 
@@ -168,13 +168,13 @@ def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, made, bank, damag
 
 
 def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
-    make_thumbnail = thumbnail_bank.make_thumbnail
+    make_thumbnail = thumbnail_maker.make_thumbnail
 
     def slow(image_bytes, spec):  # so that the build is not over before the bank has tried to write
         time.sleep(0.05)
         return make_thumbnail(image_bytes, spec)
 
-    monkeypatch.setattr(thumbnail_bank, "make_thumbnail", slow)
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", slow)
     with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
         monkeypatch.setattr("landmark_triplets_tfds.bank_folder._SPARE_BYTES", -(10**9))
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds import thumbnail_bank, thumbnail_store
+from landmark_triplets_tfds import thumbnail_maker, thumbnail_store
+from landmark_triplets_tfds.bank_file import BankFile
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
 from landmark_triplets_tfds.thumbnail_store import SpillStore
@@ -158,7 +159,7 @@ def test_a_row_whose_turn_comes_just_when_it_is_asked_for(monkeypatch: pytest.Mo
             first_task_has_ended.set()
         return make_thumbnail(image_bytes, spec)
 
-    monkeypatch.setattr(thumbnail_bank, "make_thumbnail", encode)
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", encode)
     with make_bank(FakeSource(), 100, num_workers=1, num_readers=1) as bank:
         bank.make_ahead(chunks(list(range(100))))
         first_task_has_ended.wait()
@@ -240,7 +241,7 @@ def test_an_error_of_the_encoder_surfaces(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(thumbnail_bank, "make_thumbnail", fail)
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         use_bank(FakeSource(), [0, 1, 2], [1])
 
@@ -365,10 +366,72 @@ def test_slow_files_are_read_by_more_threads_than_encode() -> None:
 
 
 def test_fast_files_are_soon_read_by_the_workers_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbnail_bank, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
+    monkeypatch.setattr(thumbnail_maker, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
     source = TimedSource(0.0)
     with make_bank(source, 2000, num_workers=2, num_readers=3) as bank:
         bank.make_ahead(chunks(list(range(2000))))
         bank.wait_for_all()
     assert source.threads[0].startswith("read")
     assert source.threads[-1].startswith("encode")
+
+
+# --- What the store knows from earlier builds
+
+
+class StampedSource(FakeSource):
+    """A source whose files have stamps, 1 unless said otherwise; looking at one can take a while."""
+
+    def __init__(self, stamp_s: float = 0.0):
+        super().__init__()
+        self.stamps: dict[int, int] = {}
+        self.stamp_s = stamp_s
+        self.stamping_threads: set[str] = set()
+
+    def stamp(self, image_id: int) -> tuple[int, int]:
+        self.stamping_threads.add(threading.current_thread().name.split("_")[0])
+        time.sleep(self.stamp_s)
+        return self.stamps.get(image_id - 1000, 1), 1
+
+
+def build_with_bank(source: FakeSource, folder: pathlib.Path, rows: list[int]) -> tuple[list[bytes | None], int]:
+    """Gets thumbnails from a bank that lasts; returns them and how many of them were made."""
+    ids = np.arange(1000, 1000 + len(rows), dtype=np.uint64)
+    store = BankFile(folder / "bank.sqlite", ids)
+    with ThumbnailBank(source, ids, SPEC, store, num_workers=2, num_readers=3) as bank:
+        bank.make_ahead(chunks(rows))
+        bank.expect(np.array(rows))
+        return [bank.get(row) for row in rows], bank.num_made
+
+
+@pytest.mark.parametrize(("stamp_s", "expected_thread"), [(0.0, "MainThread"), (0.001, "read")])
+def test_only_files_that_changed_are_read_again(tmp_path: pathlib.Path, stamp_s: float, expected_thread: str) -> None:
+    rows, changed = list(range(300)), {3, 64, 65, 299}
+    wanted = [thumbnail(row) for row in rows]
+    assert build_with_bank(StampedSource(), tmp_path, rows) == (wanted, 300)
+    source = StampedSource(stamp_s)
+    source.stamps = dict.fromkeys(changed, 2)
+    assert build_with_bank(source, tmp_path, rows) == (wanted, len(changed))
+    assert set(source.num_reads) == changed
+    assert expected_thread in source.stamping_threads
+    source.num_reads.clear()
+    assert build_with_bank(source, tmp_path, rows) == (wanted, 0)
+    assert not source.num_reads
+
+
+def test_files_with_equal_stamps_are_not_waited_for_by_other_threads(tmp_path: pathlib.Path) -> None:
+    build_with_bank(StampedSource(), tmp_path, list(range(100)))
+    source = StampedSource()
+    build_with_bank(source, tmp_path, list(range(100)))
+    assert source.stamping_threads == {"MainThread"}
+
+
+def test_an_error_while_looking_at_files_surfaces_and_does_not_hang(tmp_path: pathlib.Path) -> None:
+    build_with_bank(StampedSource(), tmp_path, list(range(100)))
+    source = StampedSource()
+
+    def fail(image_id: int) -> tuple[int, int]:
+        raise RuntimeError("a bug")
+
+    source.stamp = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a bug"), time_limit(5):
+        build_with_bank(source, tmp_path, list(range(100)))
