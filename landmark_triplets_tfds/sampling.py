@@ -6,7 +6,8 @@ image again changes that triplet and no other.
 
 Definitions:
 
-* The *sample* is the first ``images_per_landmark`` images of every landmark in train.csv order (None: all of them).
+* The *sample* is the first ``images_per_landmark`` images of every landmark of the split, in train.csv order (None:
+  all of them).
 * Every sampled image whose landmark has another image is an *anchor* (with ``positive_may_be_anchor``: every one).
 * A *positive* is uniform among the other images of the anchor's landmark in the whole table, not only in the sample
   (with ``positive_may_be_anchor``: among all of them, the anchor included).
@@ -21,7 +22,9 @@ import enum
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.counter_hash import below, hash_words
 from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.holdout import TRAIN, select_landmarks
 from landmark_triplets_tfds.landmarks import LandmarkTable
 
 Rows = npt.NDArray[np.int64]
@@ -46,12 +49,16 @@ class SamplingSpec:
       triplets_per_anchor: triplets drawn for each anchor, each with its own positive and negative.
       positive_may_be_anchor: True lets a positive be the anchor itself.
       seed: of all draws, 0 <= seed < 2**64.
+      validation_percent: share of the landmarks that is held out, see `holdout`.
+      split: 'train' or 'validation'.
     """
 
     images_per_landmark: int | None = 2
     triplets_per_anchor: int = 1
     positive_may_be_anchor: bool = False
     seed: int = 0
+    validation_percent: float = 0
+    split: str = TRAIN
 
 
 class TripletSampler:
@@ -70,30 +77,46 @@ class TripletSampler:
         """
         self._table = table
         self._spec = spec
-        if table.num_landmarks < 2:
-            raise NoTripletError(
-                f"No triplet can be drawn: all {table.num_images} images show the same landmark, so there is no"
-                " negative. The table needs at least two landmarks."
-            )
+        landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
+        in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
+        self._check_num_landmarks(int(in_split.sum()))
         sizes = np.diff(table.block_starts)
         block = np.repeat(np.arange(table.num_landmarks), sizes)  # of each place in rows_by_landmark
         rank = np.arange(table.num_images) - table.block_starts[block]
         limit = spec.images_per_landmark
-        places = np.arange(table.num_images) if limit is None else np.flatnonzero(rank < limit)
+        is_sampled = in_split[block] if limit is None else in_split[block] & (rank < limit)
+        places = np.flatnonzero(is_sampled)
         # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
         self._sample: Rows = table.rows_by_landmark[places]
-        sample_sizes = sizes if limit is None else np.minimum(sizes, limit)
+        sample_sizes = (sizes if limit is None else np.minimum(sizes, limit)) * in_split
         self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample_sizes)])
         anchor_places = places if spec.positive_may_be_anchor else places[sizes[block[places]] >= 2]
         if not len(anchor_places):
             raise NoTripletError(
-                f"No triplet can be drawn: each of the {table.num_landmarks} landmarks has a single image, so no"
-                " anchor has a positive. The table needs a landmark with two images (or set"
+                f"No triplet can be drawn: each of the {in_split.sum()} landmarks{self._of_split()} has a single image, so"
+                " no anchor has a positive. A landmark with two images is needed (or set"
                 " positive_may_be_anchor=True, which pairs an image with itself)."
             )
         self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]
         self._anchor_blocks: Rows = block[anchor_places]
         self._anchor_ranks: Rows = rank[anchor_places]
+
+    def _of_split(self) -> str:
+        return f" of split {self._spec.split!r}" if self._spec.validation_percent else ""
+
+    def _check_num_landmarks(self, num_landmarks: int) -> None:
+        if num_landmarks >= 2:
+            return
+        if self._spec.validation_percent:
+            raise NoTripletError(
+                f"No triplet can be drawn in split {self._spec.split!r}: validation_percent="
+                f"{self._spec.validation_percent} leaves it {num_landmarks} of the {self._table.num_landmarks}"
+                " landmarks, and two are needed."
+            )
+        raise NoTripletError(
+            f"No triplet can be drawn: all {self._table.num_images} images show the same landmark, so there is no"
+            " negative. The table needs at least two landmarks."
+        )
 
     @property
     def num_triplets(self) -> int:
@@ -147,14 +170,14 @@ class TripletSampler:
         anchors = triplets // self._spec.triplets_per_anchor
         blocks = self._anchor_blocks[anchors]
         counts = self.num_candidates(triplets, role)
-        bits = _hash(
+        bits = hash_words(
             self._spec.seed,
             int(role),
             self._table.image_ids[self._anchor_rows[anchors]],
             self.draw_numbers(triplets),
             min(attempt, LAST_DRAWN_ATTEMPT),
         )
-        index = _below(bits, counts)
+        index = below(bits, counts)
         if attempt > LAST_DRAWN_ATTEMPT:
             index = (index + (attempt - LAST_DRAWN_ATTEMPT)) % counts
         if role is Role.POSITIVE:
@@ -165,31 +188,3 @@ class TripletSampler:
         own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
         index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
         return self._sample[index]
-
-
-def _hash(*words: int | npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
-    """Hashes a sequence of 64-bit words, elementwise over arrays, to uint64.
-
-    Each word is added to the state, which then takes one step of SplitMix64: constants and shifts are those of
-    Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (as in Java's
-    SplittableRandom and Vigna's splitmix64.c).
-    """
-    state = np.zeros(1, dtype=np.uint64)
-    for word in words:
-        state = state + np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
-    return state
-
-
-def _below(bits: npt.NDArray[np.uint64], counts: Rows) -> Rows:
-    """Maps 64 random bits to 0 <= index < counts, for counts < 2**32: the high half of the product bits * counts.
-
-    The bias is at most counts / 2**64. The 128-bit product is put together from 32-bit halves (schoolbook
-    multiplication), none of whose terms overflows 64 bits.
-    """
-    n = counts.astype(np.uint64)
-    high, low = bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)
-    product_high = (high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)
-    return product_high.astype(np.int64)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from landmark_triplets_tfds.errors import NoTripletError
 from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.sampling import LAST_DRAWN_ATTEMPT, Role, SamplingSpec, TripletSampler, _below, _hash
+from landmark_triplets_tfds.sampling import LAST_DRAWN_ATTEMPT, Role, SamplingSpec, TripletSampler
 
 MASK = 2**64 - 1
 
@@ -273,23 +273,6 @@ def test_single_images_are_negatives_and_pair_with_themselves_only_if_allowed() 
     assert TripletSampler(table, SamplingSpec()).plan().tolist() == [[1, 2, 0], [2, 1, 0]]
     itself = TripletSampler(landmark_table([1, 2]), SamplingSpec(positive_may_be_anchor=True))
     assert itself.plan().tolist() == [[0, 0, 1], [1, 1, 0]]
-
-
-def test_hash_takes_the_steps_of_splitmix64() -> None:
-    # The first outputs of Vigna's splitmix64.c from state 0, which it advances by the constant before each.
-    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC, 0x1B39896A51A8749B]
-    states = np.arange(5, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    assert _hash(states).tolist() == published
-    assert _hash(0).tolist() == published[:1]
-    # A second word is added to the first one's output.
-    assert _hash(3, states).tolist() == _hash(int(_hash(3)[0]) + states).tolist()
-
-
-@given(bits=st.integers(0, MASK), count=st.integers(1, 2**32 - 1))
-def test_below_is_exact(bits: int, count: int) -> None:
-    index = _below(np.array([bits, 0, MASK], dtype=np.uint64), np.array([count] * 3))
-    assert index.dtype == np.int64
-    assert index.tolist() == [bits * count >> 64, 0, count - 1]
 
 
 @pytest.mark.parametrize(
