@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from landmark_triplets_tfds import build_report
-from landmark_triplets_tfds.build_report import BuildReport
+from landmark_triplets_tfds.build_report import TripletCounts
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.sampling import Role, Rows, TripletSampler
 
@@ -28,10 +28,10 @@ _CHUNK_SIZE = 8192
 _ANNOUNCED = 32
 
 
-def plan_in_chunks(sampler: TripletSampler, num_triplets: int) -> Iterator[tuple[int, Rows]]:
-    """Yields (number of the first triplet, int64[n, 3] rows) for the first ``num_triplets`` triplets, in order."""
-    for start in range(0, num_triplets, _CHUNK_SIZE):
-        yield start, sampler.plan(start, min(start + _CHUNK_SIZE, num_triplets))
+def plan_in_chunks(sampler: TripletSampler, stop: int, start: int = 0) -> Iterator[tuple[int, Rows]]:
+    """Yields (number of the first triplet, int64[n, 3] rows) for the triplets ``start`` to ``stop - 1``, in order."""
+    for first in range(start, stop, _CHUNK_SIZE):
+        yield first, sampler.plan(first, min(first + _CHUNK_SIZE, stop))
 
 
 def find_distinct_images(sampler: TripletSampler, num_triplets: int, num_images: int) -> Rows:
@@ -46,47 +46,50 @@ def assemble(
     table: LandmarkTable,
     sampler: TripletSampler,
     get_thumbnail: GetThumbnail,
-    num_triplets: int,
-    report: BuildReport,
+    stop: int,
+    counts: TripletCounts,
+    *,
+    start: int = 0,
     announce: Callable[[Rows], object] = lambda rows: None,
 ) -> Iterator[tuple[str, Example]]:
-    """Makes the examples of the first ``num_triplets`` triplets.
+    """Makes the examples of the triplets ``start`` to ``stop - 1``.
 
     Args:
       table: of the images.
       sampler: draws the triplets.
       get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
-      num_triplets: how many to make, at most ``sampler.num_triplets``.
-      report: its counts of triplets are filled in.
+      stop: after the last triplet to make, at most ``sampler.num_triplets``.
+      counts: what becomes of the triplets is added to them.
+      start: the first triplet to make.
       announce: told of the rows, int64[n, 3], of the next few triplets before they are asked for.
 
     Yields:
       Key and example of each triplet. The key is the anchor's id; for further triplets of the same anchor
       ``<anchor_id>/<k>`` with k from 1 up.
     """
-    for start, rows in plan_in_chunks(sampler, num_triplets):
-        draw_numbers = sampler.draw_numbers(np.arange(start, start + len(rows))).tolist()
+    for first, rows in plan_in_chunks(sampler, stop, start):
+        draw_numbers = sampler.draw_numbers(np.arange(first, first + len(rows))).tolist()
         for i, (anchor, positive, negative) in enumerate(rows.tolist()):
             if i % _ANNOUNCED == 0:
                 announce(rows[i : i + _ANNOUNCED])
             anchor_img = get_thumbnail(anchor)
             if anchor_img is None:
-                report.left_out[build_report.NO_READABLE_ANCHOR] += 1
+                counts.left_out[build_report.NO_READABLE_ANCHOR] += 1
                 continue
             positive_img, negative_img = get_thumbnail(positive), get_thumbnail(negative)
             if positive_img is None or negative_img is None:
                 if positive_img is None:
-                    positive, positive_img = _redraw(sampler, start + i, Role.POSITIVE, get_thumbnail)
+                    positive, positive_img = _redraw(sampler, first + i, Role.POSITIVE, get_thumbnail)
                 if positive_img is None:
-                    report.left_out[build_report.NO_READABLE_POSITIVE] += 1
+                    counts.left_out[build_report.NO_READABLE_POSITIVE] += 1
                     continue
                 if negative_img is None:
-                    negative, negative_img = _redraw(sampler, start + i, Role.NEGATIVE, get_thumbnail)
+                    negative, negative_img = _redraw(sampler, first + i, Role.NEGATIVE, get_thumbnail)
                 if negative_img is None:
-                    report.left_out[build_report.NO_READABLE_NEGATIVE] += 1
+                    counts.left_out[build_report.NO_READABLE_NEGATIVE] += 1
                     continue
-                report.num_triplets_redrawn += 1
-            report.num_triplets += 1
+                counts.num_redrawn += 1
+            counts.num_made += 1
             anchor_id = format_image_id(table.image_ids[anchor])
             k = draw_numbers[i]
             yield (

@@ -52,6 +52,26 @@ class UnreadableImage:
 
 
 @dataclasses.dataclass
+class TripletCounts:
+    """What became of planned triplets.
+
+    Attributes:
+      num_made: triplets made.
+      num_redrawn: of these, the ones with a positive or negative drawn again because the first was unreadable.
+      left_out: the ones that were not made, by reason.
+    """
+
+    num_made: int = 0
+    num_redrawn: int = 0
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def add(self, other: TripletCounts) -> None:
+        self.num_made += other.num_made
+        self.num_redrawn += other.num_redrawn
+        self.left_out += other.left_out
+
+
+@dataclasses.dataclass
 class BuildReport:
     """Counts of one build, filled in while it runs.
 
@@ -60,9 +80,7 @@ class BuildReport:
       num_images_dropped: rows of train.csv that ``missing_images='drop'`` took out before.
       num_landmarks_dropped: landmarks that went with them.
       num_images_read: distinct images looked at.
-      num_triplets: triplets written.
-      num_triplets_redrawn: of these, the ones with a positive or negative drawn again because the first was unreadable.
-      left_out: planned triplets that were not written, by reason.
+      triplets: what became of the planned triplets.
       unreadable: the images without readable pixels, in order of their ids.
       seconds: wall time of each stage; stages do not overlap.
       num_thumbnails_made: images that were decoded and encoded; the others were in the bank.
@@ -74,9 +92,7 @@ class BuildReport:
     num_images_dropped: int = 0
     num_landmarks_dropped: int = 0
     num_images_read: int = 0
-    num_triplets: int = 0
-    num_triplets_redrawn: int = 0
-    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    triplets: TripletCounts = dataclasses.field(default_factory=TripletCounts)
     unreadable: list[UnreadableImage] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     num_thumbnails_made: int = 0
@@ -107,10 +123,10 @@ class BuildReport:
             "num_images_read": self.num_images_read,
             "num_images_unreadable": len(self.unreadable),
             "num_images_unreadable_by_reason": dict(sorted(Counter(i.reason for i in self.unreadable).items())),
-            "num_triplets": self.num_triplets,
-            "num_triplets_redrawn": self.num_triplets_redrawn,
-            "num_triplets_left_out": self.left_out.total(),
-            "num_triplets_left_out_by_reason": dict(sorted(self.left_out.items())),
+            "num_triplets": self.triplets.num_made,
+            "num_triplets_redrawn": self.triplets.num_redrawn,
+            "num_triplets_left_out": self.triplets.left_out.total(),
+            "num_triplets_left_out_by_reason": dict(sorted(self.triplets.left_out.items())),
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -124,7 +140,7 @@ class BuildReport:
             ],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
-            "triplets_per_second": round(self.num_triplets / seconds, 1) if seconds else None,
+            "triplets_per_second": round(self.triplets.num_made / seconds, 1) if seconds else None,
             "num_thumbnails_made": self.num_thumbnails_made,
             "bank": self.bank,
             "num_bank_bytes": self.num_bank_bytes,
@@ -134,9 +150,9 @@ class BuildReport:
     def summary(self, name: str, folder: str) -> str:
         """Returns the few lines shown when a build has ended."""
         seconds = self.working_seconds()
-        rate = f" ({self.num_triplets / seconds:,.0f} triplets/s)" if seconds else ""
+        rate = f" ({self.triplets.num_made / seconds:,.0f} triplets/s)" if seconds else ""
         lines = [
-            f"Built {name}: {self.num_triplets:,} triplets from {self.num_images_read:,} distinct images in"
+            f"Built {name}: {self.triplets.num_made:,} triplets from {self.num_images_read:,} distinct images in"
             f" {seconds:,.1f} s{rate}.",
             f"  in {folder}",
         ]
@@ -147,10 +163,10 @@ class BuildReport:
             )
         if self.unreadable:
             lines.append(f"  Unreadable images: {describe_unreadable(self.unreadable)}")
-            lines.append(f"  Triplets that drew another image instead: {self.num_triplets_redrawn:,}.")
-        if self.left_out:
-            listed = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
-            lines.append(f"  Triplets left out: {self.left_out.total():,} ({listed}).")
+            lines.append(f"  Triplets that drew another image instead: {self.triplets.num_redrawn:,}.")
+        if self.triplets.left_out:
+            listed = ", ".join(f"{count:,} {reason}" for reason, count in self.triplets.left_out.most_common())
+            lines.append(f"  Triplets left out: {self.triplets.left_out.total():,} ({listed}).")
         if self.unreadable:
             lines.append(f"  All of them, with reasons: {folder}/{REPORT_NAME}")
         if self.bank:

@@ -15,6 +15,7 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.beam_build import BeamBuild
 from landmark_triplets_tfds.build_lock import build_lock
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
@@ -143,9 +144,11 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
             raise SourceLayoutError(str(error)) from None
         config: LandmarkBuilderConfig = self.builder_config
+        on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
+        build = BeamBuild if on_cluster else LocalBuild
         try:
             # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
-            with LocalBuild(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
+            with build(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
         except BankError:

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import assembly
+from landmark_triplets_tfds.beam_build import BeamBuild
 from landmark_triplets_tfds.builder_base import LandmarkBuilder, LandmarkBuilderConfig
-from landmark_triplets_tfds.local_build import KeyedExamples, LocalBuild
+from landmark_triplets_tfds.local_build import LocalBuild
 from landmark_triplets_tfds.resizing import FITS
 from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
 from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec
@@ -170,18 +171,23 @@ class LandmarkTriplets(LandmarkBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {"train": self._generate_examples(self._build)}
 
-    def _generate_examples(self, build: LocalBuild) -> KeyedExamples:
+    def _generate_examples(self, build: BeamBuild | LocalBuild) -> Any:
+        """Returns an iterator of keyed examples or, on a cluster, a PTransform that makes them."""
+        spec = self.builder_config.sampling_spec()
         with build.report.stage("plan"):
-            table, sampler = build.table, TripletSampler(build.table, self.builder_config.sampling_spec())
+            table, sampler = build.table, TripletSampler(build.table, spec)
             num_triplets = sampler.num_triplets
             if self._max_examples is not None:
                 num_triplets = min(num_triplets, self._max_examples)
             rows = assembly.find_distinct_images(sampler, num_triplets, table.num_images)
+        if isinstance(build, BeamBuild):
+            return build.make_examples(spec, num_triplets, rows)
 
         def in_order_of_use() -> Iterator[Rows]:
             return (rows.ravel() for _, rows in assembly.plan_in_chunks(sampler, num_triplets))
 
         bank = build.open_bank(rows, in_order_of_use)
-        return build.follow(
-            assembly.assemble(table, sampler, bank.get, num_triplets, build.report, announce=bank.expect)
+        examples = assembly.assemble(
+            table, sampler, bank.get, num_triplets, build.report.triplets, announce=bank.expect
         )
+        return build.follow(examples)

@@ -7,28 +7,27 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
-import csv
 import dataclasses
 import json
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import build_report
+from landmark_triplets_tfds import build_report, triplets_csv
 from landmark_triplets_tfds.bank_file import BankFile
 from landmark_triplets_tfds.bank_folder import open_store
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
-from landmark_triplets_tfds.errors import BankError, LandmarkTableError, MissingImagesError
+from landmark_triplets_tfds.errors import BankError, LandmarkTableError, MissingImagesError, UnreadableImageError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.sources import ImageSource, find_source
 from landmark_triplets_tfds.tensorflow_ops import import_tensorflow
@@ -38,8 +37,7 @@ from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 Rows = npt.NDArray[np.int64]
 KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
-TRIPLETS_NAME = "triplets.csv"
-_ID_FIELDS = ("anchor_id", "positive_id", "negative_id", "landmark_id", "negative_landmark_id")
+_AnyBuild = TypeVar("_AnyBuild", bound="Build")
 
 # Images looked up before a build starts: enough to estimate the missing share to about 2 %, done within seconds.
 _NUM_LOOKED_UP = 2000
@@ -79,8 +77,8 @@ def read_table(source: ImageSource, missing_images: str, options: BuildOptions) 
     return (whole if present.all() else whole.restrict(present)), whole
 
 
-class LocalBuild:
-    """A build in progress. A context manager: leaving it stops the threads and removes what waited on disk."""
+class Build:
+    """A build in progress, here or on a cluster. A context manager: leaving it lets go of all that was opened."""
 
     def __init__(
         self,
@@ -101,18 +99,17 @@ class LocalBuild:
         self._data_dir = data_dir
         self._thumbnail_spec = thumbnail_spec
         self._resources = contextlib.ExitStack()
-        self._examples_started = self._examples_ended = 0.0
         started = time.perf_counter()
         self.source = find_source(manual_dir)
-        self.table, whole = read_table(self.source, missing_images, self.options)
+        self.table, self._whole_table = read_table(self.source, missing_images, self.options)
         self.report = BuildReport(
             self.table,
-            num_images_dropped=whole.num_images - self.table.num_images,
-            num_landmarks_dropped=whole.num_landmarks - self.table.num_landmarks,
+            num_images_dropped=self._whole_table.num_images - self.table.num_images,
+            num_landmarks_dropped=self._whole_table.num_landmarks - self.table.num_landmarks,
             seconds={"read_table": time.perf_counter() - started},
         )
 
-    def __enter__(self) -> LocalBuild:
+    def __enter__(self: _AnyBuild) -> _AnyBuild:
         return self
 
     def __exit__(
@@ -120,104 +117,21 @@ class LocalBuild:
     ) -> None:
         self._resources.close()
 
-    def open_bank(self, rows: Rows, in_order_of_use: Callable[[], Iterator[Rows]]) -> ThumbnailBank:
-        """Starts making the thumbnails that the plan needs.
+    def look_up(self, rows: Rows) -> None:
+        """Looks whether files are there before anything is made.
 
         Args:
-          rows: int64[num_images] of the table, each row once.
-          in_order_of_use: returns an iterator over the same rows in arrays, in the order in which they will be asked
-            for, repeats allowed.
+          rows: int64[num_images] of the table: the distinct images of the plan.
 
         Raises:
-          MissingImagesError: if a sample of them shows that many files are missing.
+          MissingImagesError: if more of a sample of them is missing than may be unreadable.
         """
+        self._num_planned = len(rows)
+        self.max_num_unreadable = self.options.max_num_unreadable(len(rows))
         with self.report.stage("look_up_images"):
             self._look_up(rows)
-        self._num_planned = len(rows)
-        self._max_num_unreadable = self.options.max_num_unreadable(len(rows))
-        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
-        # bank's commits too, for a second and more.
-        with self.report.stage(build_report.IMPORT_STAGE):
-            import_tensorflow()
-        self._examples_started = self._examples_ended = time.perf_counter()
-        spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
-        ids, spec = self.table.image_ids, self._thumbnail_spec
-        self._store = open_store(self.options.bank, spec, ids, rows, spill_folder)
-        bar = self._resources.enter_context(_progress_bar(len(rows), "Making thumbnails", " images"))
-
-        def advance(num_new: int, num_done: int) -> None:
-            bar.total = max(len(rows), num_done)  # redraws read images beyond the plan
-            bar.update(num_new)
-            if len(self._bank.unreadable) > self._max_num_unreadable:
-                self._check_num_unreadable()
-
-        self._bank: ThumbnailBank = self._resources.enter_context(
-            ThumbnailBank(
-                self.source,
-                ids,
-                spec,
-                self._store,
-                num_workers=self.options.num_workers(),
-                num_readers=self.options.num_readers(self.source.is_remote),
-                on_done=advance,
-            )
-        )
-        self._bank.make_ahead(in_order_of_use)
-        return self._bank
-
-    def follow(self, examples: KeyedExamples) -> KeyedExamples:
-        """Passes examples on to TFDS, taking the time and, as a build option, writing down their ids."""
-        with contextlib.ExitStack() as stack:
-            write_row = None
-            if self.options.triplets_csv:
-                file = stack.enter_context((self._data_dir / TRIPLETS_NAME).open("w"))
-                self._resources.callback(file.close)  # a capped split is not iterated to its end
-                write_row = csv.writer(file, lineterminator="\n").writerow
-                write_row(("key", *_ID_FIELDS))
-            for key, example in examples:
-                if write_row:
-                    write_row((key, *(example[field] for field in _ID_FIELDS)))
-                yield key, example
-                self._examples_ended = time.perf_counter()
-
-    def finish(self) -> None:
-        """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
-        self._bank.wait_for_all()
-        self.report.seconds["make_examples"] = self._examples_ended - self._examples_started
-        self.report.seconds["write_shards"] = time.perf_counter() - self._examples_ended
-        self.report.num_images_read = self._bank.num_images()
-        self.report.num_thumbnails_made = self._bank.num_made
-        self.report.unreadable = self._list_unreadable()
-        self._check_num_unreadable()
-        self._resources.close()
-        try:
-            self._store.check()
-        except BankError as error:  # at the very end: the dataset lacks nothing
-            print(error)
-        if isinstance(self._store, BankFile):
-            self.report.bank, self.report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
-
-    def write_report(self, asked_for: dict[str, Any]) -> None:
-        """Writes build_report.json: what was asked for, the options and what came of it."""
-        options = dataclasses.asdict(self.options) | {
-            "workers": self.options.num_workers(),
-            "readers": self.options.num_readers(self.source.is_remote),
-        }
-        content = asked_for | {"build_options": options} | self.report.as_json()
-        (self._data_dir / build_report.REPORT_NAME).write_text(json.dumps(content, indent=2) + "\n")
-
-    def _list_unreadable(self) -> list[UnreadableImage]:
-        images = []
-        for row, error in self._bank.unreadable.items():
-            image_id = int(self.table.image_ids[row])
-            images.append(UnreadableImage(image_id, error.reason, error.detail, self.source.locate(image_id)))
-        return sorted(images)
-
-    def _check_num_unreadable(self) -> None:
-        build_report.check_num_unreadable(self._list_unreadable(), self._max_num_unreadable, self._num_planned)
 
     def _look_up(self, rows: Rows) -> None:
-        """Raises MissingImagesError if more of a sample of the images is missing than may be unreadable."""
         sample = rows[np.linspace(0, len(rows) - 1, min(_NUM_LOOKED_UP, len(rows))).astype(np.int64)]
         ids: list[int] = self.table.image_ids[sample].tolist()
 
@@ -244,6 +158,115 @@ class LocalBuild:
             f" (LANDMARK_TRIPLETS_MAX_UNREADABLE={min(1, share + 0.01):.0%} would also let this build start, and draw"
             " other images in place of the missing ones.)"
         )
+
+    def write_report(self, asked_for: dict[str, Any]) -> None:
+        """Writes build_report.json: what was asked for, the options and what came of it."""
+        options = dataclasses.asdict(self.options) | self.threads_used()
+        content = asked_for | {"build_options": options} | self.report.as_json()
+        (self._data_dir / build_report.REPORT_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+    def threads_used(self) -> dict[str, int | None]:
+        """Returns the numbers of workers and readers; None: not decided here."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
+        raise NotImplementedError
+
+    def list_unreadable(self, errors: Mapping[int, UnreadableImageError]) -> list[UnreadableImage]:
+        """Returns the unreadable images, given by row, in order of their ids."""
+        images = []
+        for row, error in errors.items():
+            image_id = int(self.table.image_ids[row])
+            images.append(UnreadableImage(image_id, error.reason, error.detail, self.source.locate(image_id)))
+        return sorted(images)
+
+    def check_unreadable(self, errors: Mapping[int, UnreadableImageError]) -> None:
+        """Lists the unreadable images, given by row, in the report; raises if there are too many."""
+        self.report.unreadable = self.list_unreadable(errors)
+        build_report.check_num_unreadable(self.report.unreadable, self.max_num_unreadable, self._num_planned)
+
+
+class LocalBuild(Build):
+    """A build on this machine. Leaving its context stops the threads and removes what waited on disk."""
+
+    def open_bank(self, rows: Rows, in_order_of_use: Callable[[], Iterator[Rows]]) -> ThumbnailBank:
+        """Starts making the thumbnails that the plan needs.
+
+        Args:
+          rows: int64[num_images] of the table, each row once.
+          in_order_of_use: returns an iterator over the same rows in arrays, in the order in which they will be asked
+            for, repeats allowed.
+
+        Raises:
+          MissingImagesError: if a sample of them shows that many files are missing.
+        """
+        self.look_up(rows)
+        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
+        # bank's commits too, for a second and more.
+        with self.report.stage(build_report.IMPORT_STAGE):
+            import_tensorflow()
+        self._examples_started = self._examples_ended = time.perf_counter()
+        spill_folder = None if "://" in str(self._data_dir) else str(self._data_dir)
+        ids, spec = self.table.image_ids, self._thumbnail_spec
+        self._store = open_store(self.options.bank, spec, ids, rows, spill_folder)
+        bar = self._resources.enter_context(_progress_bar(len(rows), "Making thumbnails", " images"))
+
+        def advance(num_new: int, num_done: int) -> None:
+            bar.total = max(len(rows), num_done)  # redraws read images beyond the plan
+            bar.update(num_new)
+            if len(self._bank.unreadable) > self.max_num_unreadable:
+                self.check_unreadable(self._bank.unreadable)
+
+        self._bank: ThumbnailBank = self._resources.enter_context(
+            ThumbnailBank(
+                self.source,
+                ids,
+                spec,
+                self._store,
+                num_workers=self.options.num_workers(),
+                num_readers=self.options.num_readers(self.source.is_remote),
+                on_done=advance,
+            )
+        )
+        self._bank.make_ahead(in_order_of_use)
+        return self._bank
+
+    def follow(self, examples: KeyedExamples) -> KeyedExamples:
+        """Passes examples on to TFDS, taking the time and, as a build option, writing down their ids."""
+        with contextlib.ExitStack() as stack:
+            write_line = None
+            if self.options.triplets_csv:
+                file = stack.enter_context((self._data_dir / triplets_csv.TRIPLETS_NAME).open("w"))
+                self._resources.callback(file.close)  # a capped split is not iterated to its end
+                write_line = file.write
+                write_line(triplets_csv.HEADER)
+            for key, example in examples:
+                if write_line:
+                    write_line(triplets_csv.format_line(key, example))
+                yield key, example
+                self._examples_ended = time.perf_counter()
+
+    def finish(self) -> None:
+        self._bank.wait_for_all()
+        self.report.seconds["make_examples"] = self._examples_ended - self._examples_started
+        self.report.seconds["write_shards"] = time.perf_counter() - self._examples_ended
+        self.report.num_images_read = self._bank.num_images()
+        self.report.num_thumbnails_made = self._bank.num_made
+        self.check_unreadable(self._bank.unreadable)
+        self._resources.close()
+        try:
+            self._store.check()
+        except BankError as error:  # at the very end: the dataset lacks nothing
+            print(error)
+        if isinstance(self._store, BankFile):
+            self.report.bank, self.report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
+
+    def threads_used(self) -> dict[str, int | None]:
+        return {
+            "workers": self.options.num_workers(),
+            "readers": self.options.num_readers(self.source.is_remote),
+        }
 
 
 def _progress_bar(total: int | None, description: str, unit: str) -> Any:

@@ -93,8 +93,8 @@ class TripletSampler:
         anchor_places = places if spec.positive_may_be_anchor else places[sizes[block[places]] >= 2]
         if not len(anchor_places):
             raise NoTripletError(
-                f"No triplet can be drawn: each of the {in_split.sum()} landmarks{self._of_split()} has a single image, so"
-                " no anchor has a positive. A landmark with two images is needed (or set"
+                f"No triplet can be drawn: each of the {in_split.sum()} landmarks{self._of_split()} has a single image,"
+                " so no anchor has a positive. A landmark with two images is needed (or set"
                 " positive_may_be_anchor=True, which pairs an image with itself)."
             )
         self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]

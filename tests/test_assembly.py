@@ -11,7 +11,7 @@ import pytest
 
 from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.assembly import Example, assemble, find_distinct_images, plan_in_chunks
-from landmark_triplets_tfds.build_report import BuildReport
+from landmark_triplets_tfds.build_report import BuildReport, TripletCounts
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.sampling import Role, SamplingSpec, TripletSampler
 
@@ -34,7 +34,7 @@ def build(
     sampler, bank = TripletSampler(table, spec), FakeBank(unreadable)
     report = BuildReport(table)
     count = sampler.num_triplets if num_triplets is None else num_triplets
-    pairs = list(assemble(table, sampler, bank.get, count, report))
+    pairs = list(assemble(table, sampler, bank.get, count, report.triplets))
     assert len(dict(pairs)) == len(pairs), "keys must differ"
     return dict(pairs), report, bank
 
@@ -65,7 +65,7 @@ def test_keys_and_fields(num_draws: int, cap: int | None) -> None:
     examples, report, _ = build(TABLE, spec, num_triplets=cap)
     assert examples == expected
     assert list(examples) == list(expected)
-    assert (report.num_triplets, report.num_triplets_redrawn, report.left_out) == (len(plan), 0, Counter())
+    assert report.triplets == TripletCounts(num_made=len(plan))
 
 
 tables = st.lists(st.integers(0, 4), min_size=3, max_size=24).filter(
@@ -119,8 +119,7 @@ def test_unreadable_images_change_their_own_triplets_only(
             "negative_landmark_id": landmarks[negative],
         }
     assert list(examples) == expected_keys
-    assert (report.num_triplets, report.num_triplets_redrawn) == (len(expected_keys), num_redrawn)
-    assert report.left_out == left_out
+    assert report.triplets == TripletCounts(len(expected_keys), num_redrawn, left_out)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +137,8 @@ def test_left_out(
 ) -> None:
     spec = SamplingSpec(positive_may_be_anchor=may_be_anchor)
     examples, report, _ = build(landmark_table(landmarks), spec, unreadable)
-    assert (len(examples), report.num_triplets) == (num_made, num_made)
-    assert report.left_out == left_out
+    assert (len(examples), report.triplets.num_made) == (num_made, num_made)
+    assert report.triplets.left_out == left_out
     assert report.counts()["num_triplets_left_out_by_reason"] == left_out
     assert report.counts()["num_triplets_left_out"] == sum(left_out.values())
 
@@ -161,7 +160,7 @@ def test_redraws_follow_the_attempts_and_then_the_cyclic_order(role: Role, seed:
     assert bank.calls == [*plan, *order[: order.index(readable) + 1]]
     field = "positive_id" if role is Role.POSITIVE else "negative_id"
     assert [example[field] for example in examples.values()] == [format_image_id(table.image_ids[readable])]
-    assert report.num_triplets_redrawn == 1
+    assert report.triplets.num_redrawn == 1
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -179,7 +178,7 @@ def test_a_redraw_takes_the_first_readable_attempt(role: Role, num_unreadable: i
 
 def test_nothing_is_read_before_it_is_asked_for() -> None:
     sampler, bank = TripletSampler(TABLE, SamplingSpec()), FakeBank()
-    examples = assemble(TABLE, sampler, bank.get, sampler.num_triplets, BuildReport(TABLE))
+    examples = assemble(TABLE, sampler, bank.get, sampler.num_triplets, TripletCounts())
     assert bank.calls == []
     next(examples)
     assert bank.calls == sampler.plan(0, 1)[0].tolist()
@@ -202,3 +201,22 @@ def test_chunks_make_up_the_plan(landmarks: list[int], spec: SamplingSpec, data:
         assert [start for start, _ in chunks] == np.cumsum([0, *(len(rows) for _, rows in chunks)])[:-1].tolist()
         distinct = sorted({row for rows in plan for row in rows})
         assert find_distinct_images(sampler, count, table.num_images).tolist() == distinct
+
+
+@settings(max_examples=50, deadline=None)
+@given(landmarks=tables, spec=specs, data=st.data())
+def test_ranges_of_triplets_make_up_the_whole(landmarks: list[int], spec: SamplingSpec, data: st.DataObject) -> None:
+    """As on a cluster, where each worker makes ranges of the plan."""
+    table = landmark_table(landmarks)
+    unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1), max_size=3))
+    whole, report, _ = build(table, spec, unreadable)
+    sampler, bank = TripletSampler(table, spec), FakeBank(unreadable)
+    size = data.draw(st.integers(1, sampler.num_triplets))
+    examples: dict[str, Example] = {}
+    counts = TripletCounts()
+    for start in range(0, sampler.num_triplets, size):
+        stop, own = min(start + size, sampler.num_triplets), TripletCounts()
+        examples |= assemble(table, sampler, bank.get, stop, own, start=start)
+        counts.add(own)
+    assert list(examples.items()) == list(whole.items())
+    assert counts == report.triplets

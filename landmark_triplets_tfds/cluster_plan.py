@@ -1,0 +1,144 @@
+"""What every worker of a cluster has to know, and how the work is cut into pieces. Plain fields, no Beam.
+
+A worker gets no table and no plan: it reads train.csv once and computes the triplets of its pieces with the stateless
+sampler. So a job is described by a few hundred bytes, whatever its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+
+from etils import epath
+import numpy as np
+
+from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
+from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
+from landmark_triplets_tfds.sources import ImageSource, find_source
+from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+
+# Pieces that a small build is cut into at least, as far as it goes: many more than there are workers, so that they end
+# at about the same time.
+_MIN_NUM_PIECES = 256
+
+# Images read and encoded at a time: enough that handing over a piece costs nothing, few enough that trying one again
+# after a failure costs little.
+_MAX_IMAGES_PER_CHUNK = 64
+
+# Thumbnails that are in a worker's memory for one range of triplets, and how large one is about: photographs take
+# 0.25 to 0.45 bytes per pixel (docs/measure_sizes.py). A triplet needs up to three.
+_MAX_BYTES_PER_RANGE = 16 << 20
+_BYTES_PER_PIXEL = 0.45
+_MAX_TRIPLETS_PER_RANGE = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterPlan:
+    """A build, as the functions on the workers carry it.
+
+    Attributes:
+      manual_dir: the folder with the competition's files, absolute or a URL.
+      table_sha256: fingerprint of the table that triplets are drawn from.
+      kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
+      sampling_spec: of the triplets.
+      thumbnail_spec: of the images.
+      num_triplets: how many to make.
+      triplets_per_range: triplets that are put together at a time.
+      images_per_chunk: images that are read and encoded at a time.
+      num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
+    """
+
+    manual_dir: str
+    table_sha256: str
+    kept_rows_path: str | None
+    sampling_spec: SamplingSpec
+    thumbnail_spec: ThumbnailSpec
+    num_triplets: int
+    triplets_per_range: int
+    images_per_chunk: int
+    num_readers: int
+
+    @property
+    def num_ranges(self) -> int:
+        return -(-self.num_triplets // self.triplets_per_range)
+
+    def range_of(self, number: int) -> tuple[int, int]:
+        """Returns the first triplet of a range and the one after its last."""
+        start = number * self.triplets_per_range
+        return start, min(start + self.triplets_per_range, self.num_triplets)
+
+
+def choose_triplets_per_range(num_triplets: int, resolution: int) -> int:
+    """Returns how many triplets are put together at a time: as many as memory allows, fewer in small builds."""
+    by_memory = int(_MAX_BYTES_PER_RANGE / (3 * _BYTES_PER_PIXEL * resolution**2))
+    by_size = -(-num_triplets // _MIN_NUM_PIECES)
+    return max(1, min(by_memory, by_size, _MAX_TRIPLETS_PER_RANGE))
+
+
+def choose_images_per_chunk(num_images: int) -> int:
+    """Returns how many images are read and encoded at a time."""
+    return max(1, min(-(-num_images // _MIN_NUM_PIECES), _MAX_IMAGES_PER_CHUNK))
+
+
+class ClusterWorker:
+    """What one process of a cluster reads once and its threads share."""
+
+    def __init__(self, plan: ClusterPlan):
+        """Reads the table.
+
+        Raises:
+          SourceLayoutError: if this worker does not see the files.
+          LandmarkTableError: if it sees another table than the program that planned the build.
+        """
+        self.plan = plan
+        try:
+            self.source: ImageSource = find_source(epath.Path(plan.manual_dir))
+        except SourceLayoutError as error:
+            raise SourceLayoutError(
+                f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
+            ) from None
+        table = read_landmark_table(self.source.table_path)
+        if plan.kept_rows_path is not None:
+            with epath.Path(plan.kept_rows_path).open("rb") as file:
+                table = table.restrict(np.load(file))
+        if table.fingerprint != plan.table_sha256:
+            raise LandmarkTableError(
+                f"{self.source.table_path} is another table, as a worker sees it, than the one this build was planned"
+                " with. Every worker needs the same files at the path given as manual_dir, and they must not change"
+                " while a build runs."
+            )
+        self.table: LandmarkTable = table
+
+    @functools.cached_property
+    def sampler(self) -> TripletSampler:
+        return TripletSampler(self.table, self.plan.sampling_spec)
+
+    def images_of_range(self, number: int) -> Rows:
+        """Returns the rows, ascending and each once, of the images that a range of triplets needs before redraws."""
+        rows: Rows = np.unique(self.sampler.plan(*self.plan.range_of(number)))
+        return rows
+
+    def read(self, row: int) -> bytes | UnreadableImageError:
+        """Returns a file's bytes, or why it cannot be read."""
+        try:
+            return self.source.read(int(self.table.image_ids[row]))
+        except UnreadableImageError as error:
+            return error.without_traceback()
+
+    def encode(self, file: bytes | UnreadableImageError) -> bytes | UnreadableImageError:
+        """Returns the thumbnail of a file, or why there is none."""
+        if isinstance(file, UnreadableImageError):
+            return file
+        try:
+            return make_thumbnail(file, self.plan.thumbnail_spec)
+        except UnreadableImageError as error:
+            return error.without_traceback()
+
+
+def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:
+    """Yields (start, stop) of about equal groups of pieces, at most so many: what a job's description lists."""
+    num_groups = min(num_pieces, max_num_groups)
+    for group in range(num_groups):
+        yield num_pieces * group // num_groups, num_pieces * (group + 1) // num_groups
