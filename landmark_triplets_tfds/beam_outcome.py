@@ -13,8 +13,8 @@ import json
 
 from etils import epath
 
-from landmark_triplets_tfds.build_report import TripletCounts
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.example_plan import ExampleCounts
 
 
 @dataclasses.dataclass
@@ -22,12 +22,12 @@ class Outcome:
     """Part of what a build found out. Adding a part twice changes its counts, but never its sets of images.
 
     Attributes:
-      counts: of triplets.
+      counts: of examples.
       unreadable: reason and detail, by row of the table.
       redrawn: rows of the images that were looked at for redraws, readable or not.
     """
 
-    counts: TripletCounts = dataclasses.field(default_factory=TripletCounts)
+    counts: ExampleCounts = dataclasses.field(default_factory=ExampleCounts)
     unreadable: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     redrawn: set[int] = dataclasses.field(default_factory=set)
 
@@ -57,7 +57,7 @@ class Outcome:
     def read(cls, path: epath.Path) -> Outcome:
         content = json.loads(path.read_text())
         return cls(
-            counts=TripletCounts(content["num_made"], content["num_redrawn"], Counter(content["left_out"])),
+            counts=ExampleCounts(content["num_made"], content["num_redrawn"], Counter(content["left_out"])),
             unreadable={row: (reason, detail) for row, reason, detail in content["unreadable"]},
             redrawn=set(content["redrawn"]),
         )

@@ -26,9 +26,9 @@ from etils import epath
 from landmark_triplets_tfds import triplets_csv
 from landmark_triplets_tfds.assembly import assemble
 from landmark_triplets_tfds.beam_outcome import Outcome
-from landmark_triplets_tfds.build_report import TripletCounts
 from landmark_triplets_tfds.cluster_plan import ClusterPlan, ClusterWorker, spread
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.example_plan import ExampleCounts
 
 _OUTCOMES = "outcomes"
 _CSV_LINES = "csv_lines"
@@ -158,7 +158,7 @@ class _Assemble(_WorkerFn):
 
     def process(self, element: tuple[int, Iterable[tuple[int, bytes | None]]]) -> Iterator[Any]:
         number, thumbnails = element[0], dict(element[1])
-        worker, outcome = self._worker, Outcome(TripletCounts())
+        worker, outcome = self._worker, Outcome(ExampleCounts())
 
         def get_thumbnail(row: int) -> bytes | None:
             if row not in thumbnails:  # of a redraw
@@ -168,7 +168,7 @@ class _Assemble(_WorkerFn):
 
         lines = []
         start, stop = self._plan.range_of(number)
-        for key, example in assemble(worker.table, worker.sampler, get_thumbnail, stop, outcome.counts, start=start):
+        for key, example in assemble(worker.examples, get_thumbnail, stop, outcome.counts, start=start):
             if self._with_csv:
                 lines.append(triplets_csv.format_line(key, example))
             yield key, example

@@ -17,16 +17,18 @@ import time
 from typing import Any
 
 from landmark_triplets_tfds.errors import TooManyUnreadableError
-from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
+from landmark_triplets_tfds.example_plan import ExampleCounts
+from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.table_selection import Selection
 from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS
 
 REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1
 IMPORT_STAGE = "import_tensorflow"
 
-NO_READABLE_ANCHOR = "unreadable anchor"
-NO_READABLE_POSITIVE = "no readable positive"
-NO_READABLE_NEGATIVE = "no readable negative"
+# What an example is.
+TRIPLETS, IMAGES = "triplets", "images"
+_NOUN_IN_JSON = {TRIPLETS: "triplets", IMAGES: "examples"}  # "num_images" counts those of the table
 
 _NUM_FILES_SHOWN = 5
 _DISTRIBUTIONS = (
@@ -52,35 +54,14 @@ class UnreadableImage:
 
 
 @dataclasses.dataclass
-class TripletCounts:
-    """What became of planned triplets.
-
-    Attributes:
-      num_made: triplets made.
-      num_redrawn: of these, the ones with a positive or negative drawn again because the first was unreadable.
-      left_out: the ones that were not made, by reason.
-    """
-
-    num_made: int = 0
-    num_redrawn: int = 0
-    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def add(self, other: TripletCounts) -> None:
-        self.num_made += other.num_made
-        self.num_redrawn += other.num_redrawn
-        self.left_out += other.left_out
-
-
-@dataclasses.dataclass
 class BuildReport:
     """Counts of one build, filled in while it runs.
 
     Attributes:
-      table: the images that were sampled from.
-      num_images_dropped: rows of train.csv that ``missing_images='drop'`` took out before.
-      num_landmarks_dropped: landmarks that went with them.
+      selection: the images that were sampled from, and which were taken out of train.csv before.
+      noun: what an example is: 'triplets' or 'images'.
       num_images_read: distinct images looked at.
-      triplets: what became of the planned triplets.
+      splits: what became of the planned examples, by split.
       unreadable: the images without readable pixels, in order of their ids.
       seconds: wall time of each stage; stages do not overlap.
       num_thumbnails_made: images that were decoded and encoded; the others were in the bank.
@@ -88,11 +69,10 @@ class BuildReport:
       num_bank_bytes: its size.
     """
 
-    table: LandmarkTable
-    num_images_dropped: int = 0
-    num_landmarks_dropped: int = 0
+    selection: Selection
+    noun: str
     num_images_read: int = 0
-    triplets: TripletCounts = dataclasses.field(default_factory=TripletCounts)
+    splits: dict[str, ExampleCounts] = dataclasses.field(default_factory=dict)
     unreadable: list[UnreadableImage] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     num_thumbnails_made: int = 0
@@ -106,7 +86,18 @@ class BuildReport:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            self.add_seconds(name, time.perf_counter() - started)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Adds to ``seconds[name]``."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def examples(self) -> ExampleCounts:
+        """Returns what became of the examples of all splits."""
+        total = ExampleCounts()
+        for counts in self.splits.values():
+            total.add(counts)
+        return total
 
     def working_seconds(self) -> float:
         """Returns the wall time of the build without the import of TensorFlow, which is no work on images."""
@@ -114,19 +105,30 @@ class BuildReport:
 
     def counts(self) -> dict[str, Any]:
         """Returns what is the same for every build of the same dataset, ready for JSON."""
+        table, without_excluded, whole = self.selection.images.table, self.selection.not_excluded, self.selection.whole
         return {
-            "num_images": self.table.num_images,
-            "num_landmarks": self.table.num_landmarks,
-            "num_landmarks_without_pair": self.table.num_landmarks_without_pair,
-            "num_images_dropped": self.num_images_dropped,
-            "num_landmarks_dropped": self.num_landmarks_dropped,
+            "num_images": table.num_images,
+            "num_landmarks": table.num_landmarks,
+            "num_landmarks_without_pair": table.num_landmarks_without_pair,
+            "num_images_excluded": whole.num_images - without_excluded.num_images,
+            "num_landmarks_excluded": whole.num_landmarks - without_excluded.num_landmarks,
+            "num_images_dropped": without_excluded.num_images - table.num_images,
+            "num_landmarks_dropped": without_excluded.num_landmarks - table.num_landmarks,
             "num_images_read": self.num_images_read,
             "num_images_unreadable": len(self.unreadable),
             "num_images_unreadable_by_reason": dict(sorted(Counter(i.reason for i in self.unreadable).items())),
-            "num_triplets": self.triplets.num_made,
-            "num_triplets_redrawn": self.triplets.num_redrawn,
-            "num_triplets_left_out": self.triplets.left_out.total(),
-            "num_triplets_left_out_by_reason": dict(sorted(self.triplets.left_out.items())),
+            **self._describe_examples(self.examples()),
+            "splits": {split: self._describe_examples(counts) for split, counts in self.splits.items()},
+        }
+
+    def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
+        prefix = f"num_{_NOUN_IN_JSON[self.noun]}"
+        redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.noun == TRIPLETS else {}
+        return {
+            prefix: counts.num_made,
+            **redrawn,
+            f"{prefix}_left_out": counts.left_out.total(),
+            f"{prefix}_left_out_by_reason": dict(sorted(counts.left_out.items())),
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class BuildReport:
             ],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
-            "triplets_per_second": round(self.triplets.num_made / seconds, 1) if seconds else None,
+            f"{_NOUN_IN_JSON[self.noun]}_per_second": round(self.examples().num_made / seconds, 1) if seconds else None,
             "num_thumbnails_made": self.num_thumbnails_made,
             "bank": self.bank,
             "num_bank_bytes": self.num_bank_bytes,
@@ -149,24 +151,24 @@ class BuildReport:
 
     def summary(self, name: str, folder: str) -> str:
         """Returns the few lines shown when a build has ended."""
-        seconds = self.working_seconds()
-        rate = f" ({self.triplets.num_made / seconds:,.0f} triplets/s)" if seconds else ""
-        lines = [
-            f"Built {name}: {self.triplets.num_made:,} triplets from {self.num_images_read:,} distinct images in"
-            f" {seconds:,.1f} s{rate}.",
-            f"  in {folder}",
-        ]
-        if self.num_images_dropped:
-            lines.append(
-                f"  Dropped as missing before sampling: {self.num_images_dropped:,} images,"
-                f" {self.num_landmarks_dropped:,} landmarks."
-            )
+        seconds, counts, total = self.working_seconds(), self.counts(), self.examples()
+        rate = f" ({total.num_made / seconds:,.0f} {self.noun}/s)" if seconds else ""
+        lines = [f"Built {name}: {self._describe_total(total)} in {seconds:,.1f} s{rate}.", f"  in {folder}"]
+        if len(self.splits) > 1:
+            listed = ", ".join(f"{split} {split_counts.num_made:,}" for split, split_counts in self.splits.items())
+            lines.append(f"  Splits: {listed} {self.noun}.")
+        for what, why in (("excluded", "Excluded landmarks"), ("dropped", "Dropped as missing before sampling")):
+            if counts[f"num_images_{what}"]:
+                lines.append(
+                    f"  {why}: {counts[f'num_images_{what}']:,} images, {counts[f'num_landmarks_{what}']:,} landmarks."
+                )
         if self.unreadable:
             lines.append(f"  Unreadable images: {describe_unreadable(self.unreadable)}")
-            lines.append(f"  Triplets that drew another image instead: {self.triplets.num_redrawn:,}.")
-        if self.triplets.left_out:
-            listed = ", ".join(f"{count:,} {reason}" for reason, count in self.triplets.left_out.most_common())
-            lines.append(f"  Triplets left out: {self.triplets.left_out.total():,} ({listed}).")
+            if self.noun == TRIPLETS:
+                lines.append(f"  Triplets that drew another image instead: {total.num_redrawn:,}.")
+        if total.left_out:
+            listed = ", ".join(f"{count:,} {reason}" for reason, count in total.left_out.most_common())
+            lines.append(f"  {self.noun.capitalize()} left out: {total.left_out.total():,} ({listed}).")
         if self.unreadable:
             lines.append(f"  All of them, with reasons: {folder}/{REPORT_NAME}")
         if self.bank:
@@ -176,6 +178,11 @@ class BuildReport:
                 f" {num_reused:,} came from there). It may be deleted at any time."
             )
         return "\n".join(lines)
+
+    def _describe_total(self, total: ExampleCounts) -> str:
+        if self.noun == TRIPLETS:
+            return f"{total.num_made:,} triplets from {self.num_images_read:,} distinct images"
+        return f"{total.num_made:,} images"
 
 
 def describe_unreadable(images: list[UnreadableImage]) -> str:

@@ -16,28 +16,14 @@ from etils import epath
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.beam_build import BeamBuild
+from landmark_triplets_tfds.build import Build
 from landmark_triplets_tfds.build_lock import build_lock
 from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
-from landmark_triplets_tfds.local_build import LocalBuild, read_table
+from landmark_triplets_tfds.local_build import LocalBuild
 from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, find_source
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec
-
-
-class LandmarkBuilderConfig(tfds.core.BuilderConfig):
-    """What `LandmarkBuilder` asks of a config."""
-
-    name: str
-    description: str | None
-    missing_images: str
-
-    def dataset_fields(self) -> dict[str, Any]:
-        """Returns the fields that decide the dataset's bytes, ready for JSON."""
-        raise NotImplementedError
-
-    def thumbnail_spec(self) -> ThumbnailSpec:
-        """Returns what decides the bytes of a stored image."""
-        raise NotImplementedError
+from landmark_triplets_tfds.table_selection import select_images
 
 
 class DeterministicExampleWriter(tfds.core.ExampleWriter):
@@ -102,7 +88,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         with contextlib.suppress(FileNotFoundError):
             recorded.load_metadata(self.data_path)
         differences = []
-        wanted_fields = self.builder_config.dataset_fields()
+        wanted_fields = self.builder_config.dataset_fields(omit_missing_files=True)
         recorded_fields = recorded.get("config", {})
         if not recorded_fields:
             differences.append("it holds no record of how it was made")
@@ -112,9 +98,9 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         default_manual_dir = epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
         manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
         if recorded_fields and manual_dir.exists():
-            with contextlib.suppress(SourceLayoutError):
+            with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
                 options = BuildOptions.from_environment()
-                table, _ = read_table(find_source(manual_dir), self.builder_config.missing_images, options)
+                table = select_images(find_source(manual_dir), self.builder_config, options).images.table
                 if recorded.get("table_sha256") != table.fingerprint:
                     differences.append(f"it was made from another table than {manual_dir}'s")
                 cap = download_config.max_examples_per_split
@@ -148,9 +134,10 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         build = BeamBuild if on_cluster else LocalBuild
         try:
             # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
-            with build(manual_dir, self.data_path, config.thumbnail_spec(), config.missing_images) as self._build:
+            with build(manual_dir, self.data_path, config, self._max_examples) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
+                self._write_more(self._build, download_config)
         except BankError:
             raise  # says itself what is full
         except Exception as error:
@@ -165,6 +152,16 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         self.info.metadata.clear()
         self.info.metadata.update(asked_for | {"counts": self._build.report.counts()})
         self._build.write_report({"dataset": self.info.full_name} | asked_for)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {split: self._generate_examples(split) for split in self.builder_config.splits()}
+
+    def _generate_examples(self, split: str) -> Any:
+        """Returns an iterator over keyed examples or, on a cluster, a PTransform that makes them."""
+        return self._build.make_split(split, self.builder_config.example_spec(split))
+
+    def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
+        """Writes files beside the shards, once these are there."""
 
     def _disk_full(self) -> OSError:
         return OSError(

@@ -1,7 +1,7 @@
 """What every worker of a cluster has to know, and how the work is cut into pieces. Plain fields, no Beam.
 
-A worker gets no table and no plan: it reads train.csv once and computes the triplets of its pieces with the stateless
-sampler. So a job is described by a few hundred bytes, whatever its size.
+A worker gets no table and no examples: it reads train.csv once and computes the examples of its pieces with the
+stateless sampler. So a job is described by a few hundred bytes, whatever its size.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from etils import epath
 import numpy as np
 
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
+from landmark_triplets_tfds.example_plan import ExamplePlan, ExampleSpec, make_plan
 from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
-from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
+from landmark_triplets_tfds.sampling import Rows
 from landmark_triplets_tfds.sources import ImageSource, find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
@@ -31,7 +32,7 @@ _MAX_IMAGES_PER_CHUNK = 64
 # 0.25 to 0.45 bytes per pixel (docs/measure_sizes.py). A triplet needs up to three.
 _MAX_BYTES_PER_RANGE = 16 << 20
 _BYTES_PER_PIXEL = 0.45
-_MAX_TRIPLETS_PER_RANGE = 4096
+_MAX_EXAMPLES_PER_RANGE = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,12 @@ class ClusterPlan:
 
     Attributes:
       manual_dir: the folder with the competition's files, absolute or a URL.
-      table_sha256: fingerprint of the table that triplets are drawn from.
+      table_sha256: fingerprint of the table that examples are drawn from.
       kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
-      sampling_spec: of the triplets.
+      spec: says which examples.
       thumbnail_spec: of the images.
-      num_triplets: how many to make.
-      triplets_per_range: triplets that are put together at a time.
+      num_examples: how many to make.
+      examples_per_range: examples that are put together at a time.
       images_per_chunk: images that are read and encoded at a time.
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
     """
@@ -53,28 +54,28 @@ class ClusterPlan:
     manual_dir: str
     table_sha256: str
     kept_rows_path: str | None
-    sampling_spec: SamplingSpec
+    spec: ExampleSpec
     thumbnail_spec: ThumbnailSpec
-    num_triplets: int
-    triplets_per_range: int
+    num_examples: int
+    examples_per_range: int
     images_per_chunk: int
     num_readers: int
 
     @property
     def num_ranges(self) -> int:
-        return -(-self.num_triplets // self.triplets_per_range)
+        return -(-self.num_examples // self.examples_per_range)
 
     def range_of(self, number: int) -> tuple[int, int]:
-        """Returns the first triplet of a range and the one after its last."""
-        start = number * self.triplets_per_range
-        return start, min(start + self.triplets_per_range, self.num_triplets)
+        """Returns the first example of a range and the one after its last."""
+        start = number * self.examples_per_range
+        return start, min(start + self.examples_per_range, self.num_examples)
 
 
-def choose_triplets_per_range(num_triplets: int, resolution: int) -> int:
-    """Returns how many triplets are put together at a time: as many as memory allows, fewer in small builds."""
+def choose_examples_per_range(num_examples: int, resolution: int) -> int:
+    """Returns how many examples are put together at a time: as many as memory allows, fewer in small builds."""
     by_memory = int(_MAX_BYTES_PER_RANGE / (3 * _BYTES_PER_PIXEL * resolution**2))
-    by_size = -(-num_triplets // _MIN_NUM_PIECES)
-    return max(1, min(by_memory, by_size, _MAX_TRIPLETS_PER_RANGE))
+    by_size = -(-num_examples // _MIN_NUM_PIECES)
+    return max(1, min(by_memory, by_size, _MAX_EXAMPLES_PER_RANGE))
 
 
 def choose_images_per_chunk(num_images: int) -> int:
@@ -112,12 +113,12 @@ class ClusterWorker:
         self.table: LandmarkTable = table
 
     @functools.cached_property
-    def sampler(self) -> TripletSampler:
-        return TripletSampler(self.table, self.plan.sampling_spec)
+    def examples(self) -> ExamplePlan:
+        return make_plan(self.table, self.plan.spec)
 
     def images_of_range(self, number: int) -> Rows:
-        """Returns the rows, ascending and each once, of the images that a range of triplets needs before redraws."""
-        rows: Rows = np.unique(self.sampler.plan(*self.plan.range_of(number)))
+        """Returns the rows, ascending and each once, of the images that a range of examples needs before redraws."""
+        rows: Rows = np.unique(self.examples.rows(*self.plan.range_of(number)))
         return rows
 
     def read(self, row: int) -> bytes | UnreadableImageError:

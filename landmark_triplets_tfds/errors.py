@@ -17,6 +17,14 @@ class NoTripletError(ValueError):
     """The table holds no image from which a triplet could be drawn."""
 
 
+class EmptySplitError(ValueError):
+    """A split of single images would hold none."""
+
+
+class ImageIndexError(ValueError):
+    """The index of a dataset of single images is missing or wrong; the message names the file."""
+
+
 class MissingImagesError(FileNotFoundError):
     """So many of the images in the table have no file that this is a partial copy of the competition."""
 

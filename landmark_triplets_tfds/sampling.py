@@ -61,6 +61,52 @@ class SamplingSpec:
     split: str = TRAIN
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSamplingSpec:
+    """Everything, beside the table, that decides which single images are in a split; fields as in `SamplingSpec`."""
+
+    images_per_landmark: int | None = None
+    validation_percent: float = 0
+    split: str = TRAIN
+
+
+def sample_images(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> Rows:
+    """Returns int64[n]: the rows of the sample, landmark by landmark (ascending id), in train.csv order within each."""
+    return table.rows_by_landmark[_find_sample(table, spec).places]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """The sampled images as places in ``table.rows_by_landmark``.
+
+    Attributes:
+      places: int64[sample size], ascending.
+      sizes: int64[num_landmarks], images of each landmark in the sample.
+      block, rank: int64[num_images], landmark number of each place and its rank among that landmark's.
+    """
+
+    places: Rows
+    sizes: Rows
+    block: Rows
+    rank: Rows
+
+
+def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> _Sample:
+    landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
+    in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
+    sizes = np.diff(table.block_starts)
+    block = np.repeat(np.arange(table.num_landmarks), sizes)
+    rank = np.arange(table.num_images) - table.block_starts[block]
+    limit = spec.images_per_landmark
+    is_sampled = in_split[block] if limit is None else in_split[block] & (rank < limit)
+    return _Sample(
+        places=np.flatnonzero(is_sampled),
+        sizes=(sizes if limit is None else np.minimum(sizes, limit)) * in_split,
+        block=block,
+        rank=rank,
+    )
+
+
 class TripletSampler:
     """Draws the triplets of a table.
 
@@ -77,29 +123,23 @@ class TripletSampler:
         """
         self._table = table
         self._spec = spec
-        landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
-        in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
-        self._check_num_landmarks(int(in_split.sum()))
-        sizes = np.diff(table.block_starts)
-        block = np.repeat(np.arange(table.num_landmarks), sizes)  # of each place in rows_by_landmark
-        rank = np.arange(table.num_images) - table.block_starts[block]
-        limit = spec.images_per_landmark
-        is_sampled = in_split[block] if limit is None else in_split[block] & (rank < limit)
-        places = np.flatnonzero(is_sampled)
+        sample = _find_sample(table, spec)
+        num_landmarks = int((sample.sizes > 0).sum())
+        self._check_num_landmarks(num_landmarks)
         # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
-        self._sample: Rows = table.rows_by_landmark[places]
-        sample_sizes = (sizes if limit is None else np.minimum(sizes, limit)) * in_split
-        self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample_sizes)])
-        anchor_places = places if spec.positive_may_be_anchor else places[sizes[block[places]] >= 2]
+        self._sample: Rows = table.rows_by_landmark[sample.places]
+        self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample.sizes)])
+        has_other = np.diff(table.block_starts)[sample.block[sample.places]] >= 2
+        anchor_places = sample.places if spec.positive_may_be_anchor else sample.places[has_other]
         if not len(anchor_places):
             raise NoTripletError(
-                f"No triplet can be drawn: each of the {in_split.sum()} landmarks{self._of_split()} has a single image,"
+                f"No triplet can be drawn: each of the {num_landmarks} landmarks{self._of_split()} has a single image,"
                 " so no anchor has a positive. A landmark with two images is needed (or set"
                 " positive_may_be_anchor=True, which pairs an image with itself)."
             )
         self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]
-        self._anchor_blocks: Rows = block[anchor_places]
-        self._anchor_ranks: Rows = rank[anchor_places]
+        self._anchor_blocks: Rows = sample.block[anchor_places]
+        self._anchor_ranks: Rows = sample.rank[anchor_places]
 
     def _of_split(self) -> str:
         return f" of split {self._spec.split!r}" if self._spec.validation_percent else ""

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-TRIPLETS_NAME = "triplets.csv"
+from landmark_triplets_tfds.example_plan import ExampleSpec
+from landmark_triplets_tfds.holdout import TRAIN
+from landmark_triplets_tfds.sampling import SamplingSpec
 
 _ID_FIELDS = ("anchor_id", "positive_id", "negative_id", "landmark_id", "negative_landmark_id")
 
 HEADER = ",".join(("key", *_ID_FIELDS)) + "\n"
+
+
+def applies_to(spec: ExampleSpec) -> bool:
+    """Returns whether a split has triplets to list."""
+    return isinstance(spec, SamplingSpec)
+
+
+def name_for(split: str) -> str:
+    """Returns the name of a split's file."""
+    return "triplets.csv" if split == TRAIN else f"triplets-{split}.csv"
 
 
 def format_line(key: str, example: dict[str, Any]) -> str:

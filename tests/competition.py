@@ -11,7 +11,7 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
+from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig
 from landmark_triplets_tfds.landmarks import format_image_id, read_landmark_table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -48,13 +48,20 @@ class Competition:
         return self.folder / "train" / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg"
 
 
-def make_builder(data_dir, config="128px", **kwargs) -> LandmarkTriplets:
-    return LandmarkTriplets(data_dir=data_dir, config=config, **kwargs)
+def make_builder(data_dir, config="128px", builder_class=LandmarkTriplets, **kwargs):
+    return builder_class(data_dir=data_dir, config=config, **kwargs)
 
 
-def build(data_dir, config="128px", manual_dir=DUMMY_DATA, file_format=None, **download_config) -> LandmarkTriplets:
+def build(
+    data_dir,
+    config="128px",
+    manual_dir=DUMMY_DATA,
+    file_format=None,
+    builder_class=LandmarkTriplets,
+    **download_config,
+):
     """Builds in this process and returns the builder."""
-    builder = make_builder(data_dir, config, file_format=file_format)
+    builder = make_builder(data_dir, config, builder_class, file_format=file_format)
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, **download_config), file_format=file_format
     )
@@ -69,6 +76,24 @@ def read_examples(builder, split="train") -> dict[str, dict]:
         for example in tfds.as_numpy(builder.as_dataset(split=split, decoders=skip))
     ]
     return sorted(examples, key=lambda e: (e["anchor_id"], e["positive_id"], e["negative_id"]))
+
+
+def build_images(data_dir, config="64px_all", manual_dir=DUMMY_DATA, **kwargs):
+    """Builds single images."""
+    return build(data_dir, config, manual_dir, builder_class=LandmarkImages, **kwargs)
+
+
+def read_images(builder, split="train") -> list[dict]:
+    """Returns the examples of single images in record order, with the images as stored bytes."""
+    ds = builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
+    return [
+        {"image": e["image"], "image_id": e["image_id"].decode(), "landmark_id": int(e["landmark_id"])}
+        for e in tfds.as_numpy(ds)
+    ]
 
 
 def shard_hashes(builder) -> dict[str, str]:
@@ -107,3 +132,7 @@ def mounted_tmpfs(folder: pathlib.Path, size: str):
 
 def custom_config(name="custom", **fields) -> LandmarkTripletsConfig:
     return LandmarkTripletsConfig(name=name, **fields)
+
+
+def images_config(name="custom", **fields) -> LandmarkImagesConfig:
+    return LandmarkImagesConfig(name=name, **fields)

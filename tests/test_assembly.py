@@ -11,9 +11,10 @@ import pytest
 
 from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.assembly import Example, assemble, find_distinct_images, plan_in_chunks
-from landmark_triplets_tfds.build_report import BuildReport, TripletCounts
+from landmark_triplets_tfds.errors import EmptySplitError
+from landmark_triplets_tfds.example_plan import ExampleCounts, make_plan
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.sampling import Role, SamplingSpec, TripletSampler
+from landmark_triplets_tfds.sampling import ImageSamplingSpec, Role, SamplingSpec, TripletSampler
 
 
 class FakeBank:
@@ -29,14 +30,15 @@ class FakeBank:
 
 
 def build(
-    table: LandmarkTable, spec: SamplingSpec, unreadable: Collection[int] = (), num_triplets: int | None = None
-) -> tuple[dict[str, Example], BuildReport, FakeBank]:
-    sampler, bank = TripletSampler(table, spec), FakeBank(unreadable)
-    report = BuildReport(table)
-    count = sampler.num_triplets if num_triplets is None else num_triplets
-    pairs = list(assemble(table, sampler, bank.get, count, report.triplets))
+    table: LandmarkTable,
+    spec: SamplingSpec | ImageSamplingSpec,
+    unreadable: Collection[int] = (),
+    num_examples: int | None = None,
+) -> tuple[dict[str, Example], ExampleCounts, FakeBank]:
+    plan, bank, counts = make_plan(table, spec), FakeBank(unreadable), ExampleCounts()
+    pairs = list(assemble(plan, bank.get, plan.num_examples if num_examples is None else num_examples, counts))
     assert len(dict(pairs)) == len(pairs), "keys must differ"
-    return dict(pairs), report, bank
+    return dict(pairs), counts, bank
 
 
 TABLE = landmark_table([30, 10, 20, 30, 10, 30, 30, 10, 40, 20])
@@ -62,10 +64,10 @@ def test_keys_and_fields(num_draws: int, cap: int | None) -> None:
             "landmark_id": landmarks[anchor],
             "negative_landmark_id": landmarks[negative],
         }
-    examples, report, _ = build(TABLE, spec, num_triplets=cap)
+    examples, counts, _ = build(TABLE, spec, num_examples=cap)
     assert examples == expected
     assert list(examples) == list(expected)
-    assert report.triplets == TripletCounts(num_made=len(plan))
+    assert counts == ExampleCounts(num_made=len(plan))
 
 
 tables = st.lists(st.integers(0, 4), min_size=3, max_size=24).filter(
@@ -96,7 +98,7 @@ def test_unreadable_images_change_their_own_triplets_only(
     unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1)))
     sampler = TripletSampler(table, spec)
     untouched, _, _ = build(table, spec)
-    examples, report, _ = build(table, spec, unreadable)
+    examples, counts, _ = build(table, spec, unreadable)
     left_out: Counter[str] = Counter()
     num_redrawn = 0
     expected_keys = []
@@ -119,7 +121,7 @@ def test_unreadable_images_change_their_own_triplets_only(
             "negative_landmark_id": landmarks[negative],
         }
     assert list(examples) == expected_keys
-    assert report.triplets == TripletCounts(len(expected_keys), num_redrawn, left_out)
+    assert counts == ExampleCounts(len(expected_keys), num_redrawn, left_out)
 
 
 @pytest.mark.parametrize(
@@ -136,11 +138,9 @@ def test_left_out(
     landmarks: list[int], unreadable: Collection[int], may_be_anchor: bool, num_made: int, left_out: dict[str, int]
 ) -> None:
     spec = SamplingSpec(positive_may_be_anchor=may_be_anchor)
-    examples, report, _ = build(landmark_table(landmarks), spec, unreadable)
-    assert (len(examples), report.triplets.num_made) == (num_made, num_made)
-    assert report.triplets.left_out == left_out
-    assert report.counts()["num_triplets_left_out_by_reason"] == left_out
-    assert report.counts()["num_triplets_left_out"] == sum(left_out.values())
+    examples, counts, _ = build(landmark_table(landmarks), spec, unreadable)
+    assert (len(examples), counts.num_made) == (num_made, num_made)
+    assert counts.left_out == left_out
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -156,11 +156,11 @@ def test_redraws_follow_the_attempts_and_then_the_cyclic_order(role: Role, seed:
     at = block.index(draws[8])
     order = [*draws[1:8], *block[at:], *block[:at]]
     readable = next(row for row in reversed(order) if row not in draws)
-    examples, report, bank = build(table, spec, set(block) - {readable}, num_triplets=1)
+    examples, counts, bank = build(table, spec, set(block) - {readable}, num_examples=1)
     assert bank.calls == [*plan, *order[: order.index(readable) + 1]]
     field = "positive_id" if role is Role.POSITIVE else "negative_id"
     assert [example[field] for example in examples.values()] == [format_image_id(table.image_ids[readable])]
-    assert report.triplets.num_redrawn == 1
+    assert counts.num_redrawn == 1
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -170,37 +170,37 @@ def test_a_redraw_takes_the_first_readable_attempt(role: Role, num_unreadable: i
     sampler = TripletSampler(table, SamplingSpec(images_per_landmark=None))
     draws = [int(sampler.candidates(np.array([0]), role, attempt)[0]) for attempt in range(9)]
     assert len(set(draws)) == 9
-    examples, _, _ = build(table, SamplingSpec(images_per_landmark=None), draws[:num_unreadable], num_triplets=1)
+    examples, _, _ = build(table, SamplingSpec(images_per_landmark=None), draws[:num_unreadable], num_examples=1)
     field = "positive_id" if role is Role.POSITIVE else "negative_id"
     drawn = format_image_id(table.image_ids[draws[num_unreadable]])
     assert [example[field] for example in examples.values()] == [drawn]
 
 
 def test_nothing_is_read_before_it_is_asked_for() -> None:
-    sampler, bank = TripletSampler(TABLE, SamplingSpec()), FakeBank()
-    examples = assemble(TABLE, sampler, bank.get, sampler.num_triplets, TripletCounts())
+    plan, bank = make_plan(TABLE, SamplingSpec()), FakeBank()
+    examples = assemble(plan, bank.get, plan.num_examples, ExampleCounts())
     assert bank.calls == []
     next(examples)
-    assert bank.calls == sampler.plan(0, 1)[0].tolist()
+    assert bank.calls == plan.rows(0, 1)[0].tolist()
 
 
 @settings(max_examples=50, deadline=None)
 @given(landmarks=tables, spec=specs, data=st.data())
 def test_chunks_make_up_the_plan(landmarks: list[int], spec: SamplingSpec, data: st.DataObject) -> None:
     table = landmark_table(landmarks)
-    sampler = TripletSampler(table, spec)
-    count = data.draw(st.integers(0, sampler.num_triplets))
+    plan = make_plan(table, spec)
+    count = data.draw(st.integers(0, plan.num_examples))
     unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1), max_size=3))
-    whole, whole_report, _ = build(table, spec, unreadable, count)
+    whole, whole_counts, _ = build(table, spec, unreadable, count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "_CHUNK_SIZE", data.draw(st.integers(1, 5)))
-        chunks = list(plan_in_chunks(sampler, count))
-        assert build(table, spec, unreadable, count)[:2] == (whole, whole_report)
-        plan = sampler.plan(0, count).tolist()
-        assert [row for _, rows in chunks for row in rows.tolist()] == plan
+        chunks = list(plan_in_chunks(plan, count))
+        assert build(table, spec, unreadable, count)[:2] == (whole, whole_counts)
+        planned = plan.rows(0, count).tolist()
+        assert [row for _, rows in chunks for row in rows.tolist()] == planned
         assert [start for start, _ in chunks] == np.cumsum([0, *(len(rows) for _, rows in chunks)])[:-1].tolist()
-        distinct = sorted({row for rows in plan for row in rows})
-        assert find_distinct_images(sampler, count, table.num_images).tolist() == distinct
+        distinct = sorted({row for rows in planned for row in rows})
+        assert find_distinct_images(plan, count, table.num_images).tolist() == distinct
 
 
 @settings(max_examples=50, deadline=None)
@@ -209,14 +209,50 @@ def test_ranges_of_triplets_make_up_the_whole(landmarks: list[int], spec: Sampli
     """As on a cluster, where each worker makes ranges of the plan."""
     table = landmark_table(landmarks)
     unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1), max_size=3))
-    whole, report, _ = build(table, spec, unreadable)
-    sampler, bank = TripletSampler(table, spec), FakeBank(unreadable)
-    size = data.draw(st.integers(1, sampler.num_triplets))
+    whole, whole_counts, _ = build(table, spec, unreadable)
+    plan, bank = make_plan(table, spec), FakeBank(unreadable)
+    size = data.draw(st.integers(1, plan.num_examples))
     examples: dict[str, Example] = {}
-    counts = TripletCounts()
-    for start in range(0, sampler.num_triplets, size):
-        stop, own = min(start + size, sampler.num_triplets), TripletCounts()
-        examples |= assemble(table, sampler, bank.get, stop, own, start=start)
+    counts = ExampleCounts()
+    for start in range(0, plan.num_examples, size):
+        stop, own = min(start + size, plan.num_examples), ExampleCounts()
+        examples |= assemble(plan, bank.get, stop, own, start=start)
         counts.add(own)
     assert list(examples.items()) == list(whole.items())
-    assert counts == report.triplets
+    assert counts == whole_counts
+
+
+# --- Single images
+
+
+@settings(max_examples=50, deadline=None)
+@given(landmarks=tables, limit=st.sampled_from([1, 2, None]), data=st.data())
+def test_single_images(landmarks: list[int], limit: int | None, data: st.DataObject) -> None:
+    table = landmark_table(landmarks)
+    unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1)))
+    rows = [
+        row
+        for landmark in sorted(set(landmarks))
+        for row in [row for row, each in enumerate(landmarks) if each == landmark][:limit]
+    ]
+    examples, counts, bank = build(table, ImageSamplingSpec(images_per_landmark=limit), unreadable)
+    assert bank.calls == rows
+    readable = [row for row in rows if row not in unreadable]
+    assert list(examples.items()) == [
+        (
+            format_image_id(table.image_ids[row]),
+            {
+                "image": b"thumbnail of row %d" % row,
+                "image_id": format_image_id(table.image_ids[row]),
+                "landmark_id": landmarks[row],
+            },
+        )
+        for row in readable
+    ]
+    num_left_out = len(rows) - len(readable)
+    assert counts == ExampleCounts(len(readable), 0, Counter({"unreadable image": num_left_out}) - Counter())
+
+
+def test_an_empty_split_of_images() -> None:
+    with pytest.raises(EmptySplitError, match=r"'validation' would be empty: validation_percent=0\.01"):
+        make_plan(TABLE, ImageSamplingSpec(validation_percent=0.01, split="validation"))

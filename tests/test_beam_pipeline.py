@@ -179,7 +179,7 @@ def test_everything_is_unreadable(tmp_path):
     competition = Competition(tmp_path / "competition")
     for image_id in competition.ids():
         competition.path(image_id).write_bytes(b"")
-    with pytest.raises(TooManyUnreadableError, match=r"no triplet could be made.* 20 \(20 empty file\)"):
+    with pytest.raises(TooManyUnreadableError, match=r"no example could be made.* 20 \(20 empty file\)"):
         build_with_beam(tmp_path / "data", "64px_all", competition.folder)
 
 

@@ -54,7 +54,9 @@ def test_named_configs():
     names = {config.name for config in LandmarkTriplets.BUILDER_CONFIGS}
     plain = {f"{r}px{s}" for r in (64, 128, 256, 512) for s in ("", "_1per", "_8per", "_all")}
     area = {f"{r}px_area{s}" for r in (128, 256, 512) for s in ("", "_all")}
-    assert names == plain | area
+    holdout = {f"{r}px{s}_holdout10" for r in (64, 128) for s in ("", "_all")}
+    holdout |= {f"{r}px_area{s}_holdout10" for r in (128, 256) for s in ("", "_all")}
+    assert names == plain | area | holdout
     assert LandmarkTriplets.DEFAULT_BUILDER_CONFIG_NAME == "128px"
 
 
@@ -67,7 +69,12 @@ def test_named_configs():
         (
             "512px_area_all",
             "Antialiased, 512 x 512 px; anchors: all images per landmark; 1,580,470 triplets from the whole"
-            " competition.",
+            " competition. Large: each image is stored about three times; landmark_images stores it once.",
+        ),
+        (
+            "128px_holdout10",
+            "128 x 128 px; anchors: 2 images per landmark; 162,626 triplets from the whole competition; 10 % of the"
+            " landmarks held out.",
         ),
     ],
 )
@@ -91,6 +98,9 @@ def test_descriptions(name, description):
         ({"resize_method": "bilinear"}, "resize_method must be one of 'nearest', 'area', got 'bilinear'"),
         ({"fit": "stretch"}, "fit must be one of 'squash', 'crop', 'pad', got 'stretch'"),
         ({"missing_images": None}, "missing_images must be one of 'error', 'drop', got None"),
+        ({"validation_percent": 100}, "validation_percent must be a number between 0 and 99, got 100"),
+        ({"validation_percent": True}, "validation_percent must be a number between 0 and 99, got True"),
+        ({"exclude_landmarks": 7}, "exclude_landmarks must be the path of a text file, got 7"),
         ({"name": "a/b"}, "name must be letters"),
         ({"name": ""}, "name must be letters"),
     ],
@@ -112,7 +122,7 @@ def test_examples_are_the_plan(tmp_path):
     """Every record against the sampler and make_thumbnail, called directly."""
     config = custom_config(resolution=32, triplets_per_anchor=2, images_per_landmark=3, seed=5)
     table = read_landmark_table(DUMMY_DATA / "train.csv")
-    plan = TripletSampler(table, config.sampling_spec()).plan()
+    plan = TripletSampler(table, config.example_spec("train")).plan()
     spec = ThumbnailSpec(resolution=32)
 
     def image(row):

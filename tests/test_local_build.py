@@ -7,11 +7,12 @@ from competition import DUMMY_DATA, Competition, build, custom_config, read_exam
 from etils import epath
 import pytest
 
+from landmark_triplets_tfds import build as build_module
 from landmark_triplets_tfds import local_build
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
-from landmark_triplets_tfds.local_build import read_table
 from landmark_triplets_tfds.sources import find_source
+from landmark_triplets_tfds.table_selection import select_images
 
 
 def remove(competition, image_ids):
@@ -52,7 +53,7 @@ def test_few_missing_images_do_not(tmp_path, num_missing, stops):
 def test_missing_images_are_estimated_from_a_sample(tmp_path, monkeypatch):
     competition = Competition(tmp_path / "competition")
     remove(competition, competition.anchor_ids())
-    monkeypatch.setattr(local_build, "_NUM_LOOKED_UP", 20)
+    monkeypatch.setattr(build_module, "_NUM_LOOKED_UP", 20)
     with pytest.raises(MissingImagesError, match=r"(19|20) of 20 images looked up have no file, so about (95|100)% of"):
         build(tmp_path / "data", "64px_all", competition.folder)
 
@@ -105,8 +106,8 @@ def test_drop_of_everything(tmp_path):
 
 def test_drop_keeps_everything_of_a_whole_copy(tmp_path):
     source = find_source(epath.Path(DUMMY_DATA))
-    table, whole = read_table(source, "drop", BuildOptions())
-    assert table.fingerprint == whole.fingerprint
+    selection = select_images(source, custom_config(missing_images="drop"), BuildOptions())
+    assert selection.images.table is selection.whole
 
 
 # --- The threshold
@@ -189,6 +190,8 @@ def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
         "num_images": 45,
         "num_landmarks": 12,
         "num_landmarks_without_pair": 2,
+        "num_images_excluded": 0,
+        "num_landmarks_excluded": 0,
         "num_images_dropped": 0,
         "num_landmarks_dropped": 0,
         "num_images_read": 44,
@@ -205,6 +208,7 @@ def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
         "num_triplets_redrawn": counts["num_triplets_redrawn"],
         "num_triplets_left_out": len(anchors) - len(examples),
         "num_triplets_left_out_by_reason": counts["num_triplets_left_out_by_reason"],
+        "splits": {"train": {name: counts[name] for name in counts if name.startswith("num_triplets")}},
     }
     assert counts["num_triplets_left_out_by_reason"]["unreadable anchor"] == len(anchors & set(expected))
     intact = {e["anchor_id"]: e for e in read_examples(build(tmp_path / "intact", "64px_all"))}

@@ -1,0 +1,81 @@
+"""Single images with their landmarks, each once, as TFDS sees them: what batches and fresh triplets are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds import image_index
+from landmark_triplets_tfds.build import Build
+from landmark_triplets_tfds.build_report import IMAGES
+from landmark_triplets_tfds.builder_base import LandmarkBuilder
+from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, named_configs
+from landmark_triplets_tfds.sampling import ImageSamplingSpec
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class LandmarkImagesConfig(LandmarkBuilderConfig):
+    """What a dataset of single images is made of; the fields are those of `LandmarkBuilderConfig`.
+
+    Raises:
+      ValueError: when a field is of another type or out of its range.
+    """
+
+    example_noun: ClassVar[str] = IMAGES
+
+    def describe(self) -> str:
+        per_landmark = {None: "all images", 1: "1 image"}.get(
+            self.images_per_landmark, f"up to {self.images_per_landmark} images"
+        )
+        text = f"{self.describe_images()}; {per_landmark} per landmark"
+        if self.images_per_landmark is None:
+            text += ", 1,580,470 in the whole competition"
+        return f"{text}{self.describe_holdout()}."
+
+    def example_spec(self, split: str) -> ImageSamplingSpec:
+        return ImageSamplingSpec(
+            images_per_landmark=self.images_per_landmark, validation_percent=self.validation_percent, split=split
+        )
+
+
+class LandmarkImages(LandmarkBuilder):
+    """Images of the Google Landmark Retrieval 2020 competition, each once, with the landmark it shows."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    BUILDER_CONFIGS = named_configs(LandmarkImagesConfig)
+    DEFAULT_BUILDER_CONFIG_NAME = "128px_all"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        resolution = self.builder_config.resolution
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(resolution, resolution, 3), encoding_format="jpeg"),
+                    "image_id": tfds.features.Text(),
+                    "landmark_id": tfds.features.Scalar(np.int64),
+                }
+            ),
+            supervised_keys=("image", "landmark_id"),
+            homepage="https://www.kaggle.com/c/landmark-retrieval-2020",
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        image_index.check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
+        return super()._split_generators(dl_manager)
+
+    def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
+        """Writes `index.npz`: which image is in which record."""
+        if download_config.nondeterministic_order:
+            print(f"No {image_index.INDEX_NAME} is written: nobody knows the order of the records.")
+            return
+        splits = {}
+        for job in build.jobs:
+            rows = job.rows[~np.isin(job.rows, list(job.unreadable_rows))]
+            table = job.images.table
+            splits[job.split] = image_index.in_record_order(table.image_ids[rows], table.landmark_ids[rows], job.split)
+        image_index.write_image_index(self.data_path / image_index.INDEX_NAME, splits)
