@@ -16,13 +16,11 @@ import sqlite3
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from landmark_triplets_tfds.bank_file import BankFile
+from landmark_triplets_tfds.cache_folder import OFF, cache_folder
 from landmark_triplets_tfds.thumbnail_store import UNKNOWN, SpillStore, ThumbnailStore
 from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS, PIXELS_VERSION, ThumbnailSpec
-
-OFF = "off"
 
 # Bytes that a thumbnail takes in the bank, per pixel: 0.45 is a detailed photograph at the default quality of 94, and
 # SQLite fills its pages to three quarters.
@@ -41,8 +39,7 @@ def bank_path(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path:
     for names in CODEC_DISTRIBUTIONS:
         key[names[0]] = _installed_version(names)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    parent = pathlib.Path(folder).expanduser() if folder else platformdirs.user_cache_path("landmark_triplets_tfds")
-    return parent / f"{spec.resolution}px-{spec.resize_method}-{spec.fit}-{digest[:12]}.sqlite"
+    return cache_folder(folder) / f"{spec.resolution}px-{spec.resize_method}-{spec.fit}-{digest[:12]}.sqlite"
 
 
 def open_store(

@@ -51,7 +51,6 @@ class BeamBuild(Build):
                     f" another working folder, got {path}."
                 )
         super().__init__(manual_dir, data_dir, config, max_examples)
-        self._manual_dir = manual_dir
         self._kept_rows_path = data_dir / _KEPT_ROWS_NAME
 
     def _examples_of(self, job: SplitJob) -> Any:
@@ -62,7 +61,7 @@ class BeamBuild(Build):
             with self._kept_rows_path.open("wb") as file:
                 np.save(file, np.isin(whole.image_ids, self.table.image_ids))
         plan = ClusterPlan(
-            manual_dir=str(self._manual_dir),
+            source=job.images.source.share(self._data_dir),
             table_sha256=self.table.fingerprint,
             kept_rows_path=None if is_whole else str(self._kept_rows_path),
             spec=job.spec,
@@ -146,5 +145,10 @@ class BeamBuild(Build):
     def _clean_up(self) -> None:
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
         outcomes = [self._outcome_path(job) for job in self.jobs]
-        for path in (*outcomes, self._kept_rows_path, *self._data_dir.glob("incomplete.*")):
+        for path in (
+            *outcomes,
+            self._kept_rows_path,
+            *self._data_dir.glob("*.index"),
+            *self._data_dir.glob("incomplete.*"),
+        ):
             path.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import MissingImagesError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan, ExampleSpec, make_plan
 from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.progress import listing_bar
 from landmark_triplets_tfds.sampling import Rows
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import ImageSet, select_images
@@ -105,7 +106,9 @@ class Build:
         self._max_examples = max_examples
         self._resources = contextlib.ExitStack()
         started = time.perf_counter()
-        self.source = find_source(manual_dir)
+        self.source = find_source(manual_dir, self.options.bank)
+        with listing_bar("Indexing archives", " archives") as advance:
+            self.source.prepare(self.options.num_readers(self.source.is_remote), advance)
         self._selection = select_images(self.source, config, self.options)
         self.table = self._selection.images.table
         self.report = BuildReport(

@@ -21,8 +21,9 @@ from landmark_triplets_tfds.build_lock import build_lock
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.local_build import LocalBuild
-from landmark_triplets_tfds.sources import LAYOUT_INSTRUCTIONS, find_source
+from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import select_images
 
 
@@ -100,7 +101,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         if recorded_fields and manual_dir.exists():
             with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
                 options = BuildOptions.from_environment()
-                table = select_images(find_source(manual_dir), self.builder_config, options).images.table
+                source = find_source(manual_dir, options.bank)
+                table = select_images(source, self.builder_config, options).images.table
                 if recorded.get("table_sha256") != table.fingerprint:
                     differences.append(f"it was made from another table than {manual_dir}'s")
                 cap = download_config.max_examples_per_split

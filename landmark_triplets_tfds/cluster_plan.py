@@ -15,9 +15,9 @@ import numpy as np
 
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import ExamplePlan, ExampleSpec, make_plan
-from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sampling import Rows
-from landmark_triplets_tfds.sources import ImageSource, find_source
+from landmark_triplets_tfds.sources import ImageSource
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
 # Pieces that a small build is cut into at least, as far as it goes: many more than there are workers, so that they end
@@ -40,7 +40,7 @@ class ClusterPlan:
     """A build, as the functions on the workers carry it.
 
     Attributes:
-      manual_dir: the folder with the competition's files, absolute or a URL.
+      source: of the files, in a form that other machines can use.
       table_sha256: fingerprint of the table that examples are drawn from.
       kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
       spec: says which examples.
@@ -51,7 +51,7 @@ class ClusterPlan:
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
     """
 
-    manual_dir: str
+    source: ImageSource
     table_sha256: str
     kept_rows_path: str | None
     spec: ExampleSpec
@@ -94,13 +94,13 @@ class ClusterWorker:
           LandmarkTableError: if it sees another table than the program that planned the build.
         """
         self.plan = plan
+        self.source = plan.source
         try:
-            self.source: ImageSource = find_source(epath.Path(plan.manual_dir))
-        except SourceLayoutError as error:
+            table = self.source.read_table()
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise SourceLayoutError(
                 f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
             ) from None
-        table = read_landmark_table(self.source.table_path)
         if plan.kept_rows_path is not None:
             with epath.Path(plan.kept_rows_path).open("rb") as file:
                 table = table.restrict(np.load(file))

@@ -13,6 +13,10 @@ class SourceLayoutError(FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
 
+class ArchiveError(SourceLayoutError):
+    """A zip or tar with the images cannot be used as a whole; the message names it and says how to mend it."""
+
+
 class NoTripletError(ValueError):
     """The table holds no image from which a triplet could be drawn."""
 
@@ -55,6 +59,7 @@ class UnreadableImageError(Exception):
     EMPTY = "empty file"
     NOT_AN_IMAGE = "not a JPEG, PNG or GIF file"
     TOO_LARGE = "too many pixels"
+    FILE_TOO_LARGE = "file too large"
     DAMAGED = "damaged or truncated"
     UNSUPPORTED = "unsupported kind of image"
     NO_ACCESS = "cannot be read from disk"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 
+import numpy as np
 import simplejpeg
 
 from landmark_triplets_tfds.errors import UnreadableImageError
@@ -25,6 +26,7 @@ class ImageHeader:
       width: in px; 0 for a GIF.
       colorspace: simplejpeg's name for a JPEG's; None for other kinds, and where simplejpeg cannot tell.
       frame_marker: the code of a JPEG's start-of-frame marker, which tells the coding process; None if there is none.
+      num_scans: how often a JPEG's decoder goes over the pixels; 1 for other kinds.
     """
 
     num_pixels: int
@@ -32,6 +34,7 @@ class ImageHeader:
     width: int = 0
     colorspace: str | None = None
     frame_marker: int | None = None
+    num_scans: int = 1
 
 
 def read_header(image_bytes: bytes) -> ImageHeader:
@@ -48,7 +51,8 @@ def read_header(image_bytes: bytes) -> ImageHeader:
         except ValueError:  # an unusual header: TensorFlow's reader decides
             height, width, _ = run_tensorflow("extract_jpeg_shape", image_bytes).tolist()
             colorspace = None
-        return ImageHeader(height * width, height, width, colorspace, _find_frame_marker(image_bytes))
+        frame_marker, num_scans = _find_frame_marker(image_bytes), _count_scans(image_bytes)
+        return ImageHeader(height * width, height, width, colorspace, frame_marker, num_scans)
     if image_bytes.startswith(_PNG_SIGNATURE) and len(image_bytes) >= 24:
         width, height = struct.unpack_from(">II", image_bytes, 16)  # IHDR is the first chunk by definition
         return ImageHeader(height * width, height, width)
@@ -76,6 +80,15 @@ def _find_frame_marker(image_bytes: bytes) -> int | None:
             (length,) = struct.unpack_from(">H", image_bytes, position + 2)
             position += 2 + length
     return None
+
+
+def _count_scans(image_bytes: bytes) -> int:
+    """Returns how many start-of-scan markers a JPEG has, with those of embedded previews, which are few.
+
+    In coded pixels, a zero byte or a restart marker follows each 0xFF. (``bytes.count`` takes ten times as long.)
+    """
+    data = np.frombuffer(image_bytes, dtype=np.uint8)
+    return int(np.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA)))
 
 
 def _count_gif_pixels(image_bytes: bytes) -> int:

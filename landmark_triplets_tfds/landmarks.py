@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import re
 
 from etils import epath
@@ -30,7 +31,7 @@ LANDMARK_COLUMN = "landmark_id"
 _IMAGE_ID_HEX_DIGITS = 16
 _IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
 _MAX_LANDMARK_ID_DIGITS = 18  # any 18 digits fit int64
-_LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
+LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
 _ALL_HEX_PATTERN = re.compile(r"[0-9a-f]*")
 
 
@@ -90,14 +91,20 @@ class LandmarkTable:
 
 
 def read_landmark_table(path: epath.Path) -> LandmarkTable:
-    """Reads and validates a table of images.
+    """Reads and validates a table of images from a file; see `parse_landmark_table`."""
+    return parse_landmark_table(path.read_bytes(), os.fspath(path))
+
+
+def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
+    """Parses and validates a table of images.
 
     Columns other than ``id`` and ``landmark_id`` are ignored, so that the tables of the sibling competitions and of
     the public Google Landmarks Dataset v2 (``id,url,landmark_id``) are read too. A byte order mark, CRLF line ends and
     blank lines are accepted.
 
     Args:
-      path: a CSV file with a header line.
+      content: of a CSV file with a header line.
+      name: of the file, for messages.
 
     Returns:
       The table, in the order of the file.
@@ -106,13 +113,12 @@ def read_landmark_table(path: epath.Path) -> LandmarkTable:
       LandmarkTableError: with file, line number and value, when a column is missing, the file is empty or not CSV, an
         id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
     """
-    content = path.read_bytes()
     try:
         return _read_with_pandas(content)
     except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
         problem = str(error)
-    _raise_first_problem(path, content)
-    raise LandmarkTableError(f"{path}: {problem}")
+    _raise_first_problem(name, content)
+    raise LandmarkTableError(f"{name}: {problem}")
 
 
 def _read_with_pandas(content: bytes) -> LandmarkTable:
@@ -133,7 +139,7 @@ def _read_with_pandas(content: bytes) -> LandmarkTable:
         na_filter=False,
         index_col=False,
     )
-    image_ids = _parse_image_ids(frame[ID_COLUMN].tolist())
+    image_ids = parse_image_ids(frame[ID_COLUMN].tolist())
     landmark_ids = _parse_landmark_ids(frame[LANDMARK_COLUMN].tolist())
     if not len(image_ids) or len(np.unique(image_ids)) != len(image_ids):
         raise ValueError("no images, or an id twice")
@@ -153,7 +159,7 @@ def _has_fields_per_line(content: bytes, num_fields: int) -> bool:
     """Returns whether every line that is not blank has so many fields."""
     if b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
         # Commas and line ends may be within fields, or lines end otherwise: the slow pass knows.
-        _raise_first_problem(epath.Path(), content)
+        _raise_first_problem("", content)
         return True
     text = np.frombuffer(content, dtype=np.uint8)
     commas = np.flatnonzero(text == ord(","))
@@ -163,7 +169,7 @@ def _has_fields_per_line(content: bytes, num_fields: int) -> bool:
     return not any(content[bounds[line] + 1 : bounds[line + 1]].strip() for line in others)
 
 
-def _parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
+def parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
     """Returns uint64[n] for n texts of 16 hex digits; raises ValueError for anything else."""
     joined = "".join(texts)
     lengths_right = all(len(text) == _IMAGE_ID_HEX_DIGITS for text in texts)
@@ -181,7 +187,7 @@ def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
     return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
 
 
-def _raise_first_problem(path: epath.Path, content: bytes) -> None:
+def _raise_first_problem(name: str, content: bytes) -> None:
     """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
     columns_wanted = f"{ID_COLUMN} and {LANDMARK_COLUMN}"
     try:
@@ -189,13 +195,13 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise LandmarkTableError(
-            f"{path}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
+            f"{name}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
             f" CSV file with the columns {columns_wanted}; was an archive or another file given this name?"
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise LandmarkTableError(
-            f"{path}, line {line}: a NUL byte ({_shorten(chr(0))}) is not text. Expected a CSV file with the columns"
+            f"{name}, line {line}: a NUL byte ({shorten(chr(0))}) is not text. Expected a CSV file with the columns"
             f" {columns_wanted}; was the file cut off or damaged on its way?"
         )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # an open quote at the end is an error
@@ -204,7 +210,7 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
     line = 0
 
     def problem(message: str) -> LandmarkTableError:
-        return LandmarkTableError(f"{path}, line {line}: {message}")
+        return LandmarkTableError(f"{name}, line {line}: {message}")
 
     while True:
         line = reader.line_num + 1  # where the record starts; line_num is where it ends
@@ -222,16 +228,16 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
                 if header.count(column) != 1:
                     raise problem(
                         f"expected a header with the columns {columns_wanted}, each once,"
-                        f" got {_shorten(','.join(header))}."
+                        f" got {shorten(','.join(header))}."
                     )
             continue
         if len(fields) != len(header):
-            raise problem(f"expected {len(header)} fields as in the header, got {len(fields)}: {_shorten(fields)}.")
+            raise problem(f"expected {len(header)} fields as in the header, got {len(fields)}: {shorten(fields)}.")
         image_id, landmark_id = fields[header.index(ID_COLUMN)], fields[header.index(LANDMARK_COLUMN)]
         if not _IMAGE_ID_PATTERN.fullmatch(image_id):
-            raise problem(f"{ID_COLUMN} must be 16 hex digits (0-9, a-f), got {_shorten(image_id)}.")
-        if not _LANDMARK_ID_PATTERN.fullmatch(landmark_id):
-            raise problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {_shorten(landmark_id)}.")
+            raise problem(f"{ID_COLUMN} must be 16 hex digits (0-9, a-f), got {shorten(image_id)}.")
+        if not LANDMARK_ID_PATTERN.fullmatch(landmark_id):
+            raise problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {shorten(landmark_id)}.")
         if image_id in line_of_id:
             raise problem(
                 f"{ID_COLUMN} {image_id} is there already, on line {line_of_id[image_id]}; each image must occur once."
@@ -239,12 +245,13 @@ def _raise_first_problem(path: epath.Path, content: bytes) -> None:
         line_of_id[image_id] = line
     if header is None:
         raise LandmarkTableError(
-            f"{path} is empty. Expected a CSV file with the columns {columns_wanted}; fetch it again."
+            f"{name} is empty. Expected a CSV file with the columns {columns_wanted}; fetch it again."
         )
     if not line_of_id:
-        raise LandmarkTableError(f"{path} has a header but no images. Fetch it again.")
+        raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
 
 
-def _shorten(value: object) -> str:
+def shorten(value: object) -> str:
+    """Returns a value as messages show it."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+import contextlib
 import sys
 from typing import Any
 
@@ -14,3 +16,17 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
     return tfds.core.utils.tqdm(
         total=total, desc=description, unit=unit, mininterval=0.5 if redrawn else 30.0, leave=False
     )
+
+
+@contextlib.contextmanager
+def listing_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar once there is something to show; yields what is called with the numbers of things done and to do."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def advance(num_done: int, num_all: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar(num_all, description, unit)))
+            bars[0].update(num_done - bars[0].n)
+
+        yield advance

@@ -1,51 +1,60 @@
-"""Where image bytes come from.
+"""Where image bytes come from: which kind of copy a folder holds, found by looking.
 
-A source knows the layout of one kind of copy of the competition and gives the bytes of an image by its id. It looks at
-no pixels. Paths go through epath, so that ``gs://`` works wherever TFDS does.
+A source knows one kind of copy (`folder_source`, `zip_source`, `tar_source`) and gives the bytes of an image by its id.
+It looks at no pixels. Paths go through epath, so that ``gs://`` works wherever TFDS does.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 import os
-import time
+import re
 from typing import Protocol
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.errors import SourceLayoutError, UnreadableImageError
-from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.errors import SourceLayoutError
+from landmark_triplets_tfds.folder_source import FolderSource
+from landmark_triplets_tfds.landmarks import LandmarkTable
+from landmark_triplets_tfds.layout import (
+    COMPETITION,
+    IMAGES_NAME,
+    LAYOUT_INSTRUCTIONS,
+    TABLE_NAME,
+    TABLE_NAMES,
+    TAR_PATTERN,
+    ZIP_NAME,
+)
+from landmark_triplets_tfds.tar_source import TarSource
+from landmark_triplets_tfds.zip_source import ZipSource
 
-COMPETITION = "landmark-retrieval-2020"
-TABLE_NAME = "train.csv"
-IMAGES_NAME = "train"
-
-LAYOUT_INSTRUCTIONS = f"""\
-Expected layout (of the Kaggle competition {COMPETITION}; its sibling competitions and the extracted public
-Google Landmarks Dataset v2 have the same one):
-  <manual_dir>/{TABLE_NAME}               columns id,landmark_id
-  <manual_dir>/{IMAGES_NAME}/a/b/c/<id>.jpg     where a, b, c are the first three characters of the id
-or the same inside <manual_dir>/{COMPETITION}/. To get the files (105 GB, after accepting the rules of the competition
-on its page):
-  kaggle competitions download -c {COMPETITION} && unzip -q {COMPETITION}.zip -d {COMPETITION}
-In a Kaggle notebook, add the competition as input: it is at /kaggle/input/{COMPETITION}. Then name the folder:
-  tfds build landmark_triplets/128px --imports landmark_triplets_tfds --manual_dir <manual_dir>
-"""
-
-# A read that fails for another reason than a missing file (a network mount that is busy, say) is tried again.
-_NUM_READ_ATTEMPTS = 3
-_SECONDS_BETWEEN_ATTEMPTS = 0.5
+_NUM_NAMES_SHOWN = 5
 
 
 class ImageSource(Protocol):
-    """Gives the bytes of images. Used from many threads at once."""
+    """Gives the bytes of images. Used from many threads at once, and pickled small for other processes.
 
-    table_path: epath.Path
+    Attributes:
+      table_path: where the table is, for messages.
+      is_remote: whether reads go over a network to a store such as ``gs://``.
+    """
+
+    table_path: str
     is_remote: bool
+
+    def prepare(self, num_threads: int, on_listed: Callable[[int, int], object]) -> None:
+        """Makes what reading needs, such as the index of archives; without this call, the first read does.
+
+        Calls ``on_listed(archives done, archives in all)``. Raises ArchiveError if an archive cannot be used.
+        """
+
+    def share(self, folder: epath.Path) -> ImageSource:
+        """Returns a source for processes on other machines, which need to reach ``folder`` and the files alone."""
+
+    def read_table(self) -> LandmarkTable:
+        """Reads and validates the table; raises LandmarkTableError, or ArchiveError where it is in an archive."""
 
     def locate(self, image_id: int) -> str:
         """Returns where the image is, for messages."""
@@ -57,7 +66,7 @@ class ImageSource(Protocol):
         """Returns whether there is a file, readable or not."""
 
     def stamp(self, image_id: int) -> tuple[int, int]:
-        """Returns size in bytes and modification time in ns, which tell a changed file; (-1, -1) if there is none."""
+        """Returns two numbers that tell a changed file, the first its size in bytes; (-1, -1) if there is none."""
 
     def find_present(
         self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
@@ -65,96 +74,50 @@ class ImageSource(Protocol):
         """Returns bool[n]: which images have a file. Calls ``on_listed(folders done, folders in all)``."""
 
 
-class FolderSource:
-    """Images at ``train/a/b/c/<id>.jpg`` below a folder."""
+def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> ImageSource:
+    """Finds the competition's files in a folder, or in ``landmark-retrieval-2020/`` within it.
 
-    def __init__(self, root: epath.Path):
-        self.table_path = root / TABLE_NAME
-        # A plain string: building a path object per image costs more than opening the file.
-        self._images = os.fspath(root / IMAGES_NAME)
-        self.is_remote = "://" in self._images
-
-    def locate(self, image_id: int) -> str:
-        name = format_image_id(image_id)
-        return f"{self._images}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
-
-    def read(self, image_id: int) -> bytes:
-        path = self.locate(image_id)
-        for attempt in range(1, _NUM_READ_ATTEMPTS + 1):
-            try:
-                if self.is_remote:
-                    return bytes(epath.Path(path).read_bytes())
-                with open(path, "rb", buffering=0) as file:
-                    return file.read()
-            except (FileNotFoundError, NotADirectoryError):
-                raise UnreadableImageError(UnreadableImageError.MISSING, path) from None
-            except (IsADirectoryError, PermissionError) as error:
-                raise UnreadableImageError(UnreadableImageError.NO_ACCESS, str(error)) from None
-            except OSError as error:
-                if attempt == _NUM_READ_ATTEMPTS:
-                    raise UnreadableImageError(UnreadableImageError.NO_ACCESS, str(error)) from None
-                time.sleep(_SECONDS_BETWEEN_ATTEMPTS * attempt)
-        raise AssertionError("unreachable")
-
-    def exists(self, image_id: int) -> bool:
-        path = self.locate(image_id)
-        # os.path, because a path object would make 1.6 million look-ups ten times as slow.
-        return epath.Path(path).exists() if self.is_remote else os.path.exists(path)  # noqa: PTH110
-
-    def stamp(self, image_id: int) -> tuple[int, int]:
-        path = self.locate(image_id)
-        try:
-            if self.is_remote:
-                remote = epath.Path(path).stat()
-                return int(remote.length), int(remote.mtime) * 1_000_000_000
-            local = os.stat(path)  # noqa: PTH116
-        except OSError:
-            return -1, -1
-        return local.st_size, local.st_mtime_ns
-
-    def find_present(
-        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
-    ) -> npt.NDArray[np.bool_]:
-        """Lists folders instead of looking up files: 4,096 of them hold the 1.6 million images."""
-        rows_of_folder = defaultdict(list)
-        for row, prefix in enumerate((image_ids >> np.uint64(52)).tolist()):  # the first three hex digits
-            rows_of_folder[prefix].append(row)
-        present = np.zeros(len(image_ids), dtype=bool)
-
-        def look(prefix: int) -> None:
-            rows = rows_of_folder[prefix]
-            folder = os.path.dirname(self.locate(int(image_ids[rows[0]])))  # noqa: PTH120
-            names = self._list(folder)
-            present[rows] = [f"{format_image_id(image_ids[row])}.jpg" in names for row in rows]
-
-        with ThreadPoolExecutor(num_threads) as pool:
-            for num_listed, _ in enumerate(pool.map(look, rows_of_folder), 1):
-                on_listed(num_listed, len(rows_of_folder))
-        return present
-
-    def _list(self, folder: str) -> set[str]:
-        try:
-            if self.is_remote:
-                return {path.name for path in epath.Path(folder).iterdir()}
-            return set(os.listdir(folder))  # noqa: PTH208
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
-
-
-def find_source(manual_dir: epath.Path) -> ImageSource:
-    """Finds the competition's files in a folder.
+    Of several copies, an extracted one counts before tars, and tars before a zip: what took more work to put there is
+    what is meant. No archive is opened yet.
 
     Args:
-      manual_dir: a folder that holds ``train.csv`` and ``train/``, or ``landmark-retrieval-2020/`` with them.
+      manual_dir: the folder.
+      index_folder: where indexes of archives are kept: None: the user's cache folder; 'off': nowhere for longer than
+        this process lives.
 
     Raises:
       SourceLayoutError: with the path looked at, what is there, the layout expected and how to get it.
     """
     roots = [manual_dir, manual_dir / COMPETITION]
     for root in roots:
-        if (root / TABLE_NAME).exists() and (root / IMAGES_NAME).is_dir():
-            return FolderSource(root)
+        if (table_name := _find_table(root)) and _holds_folders(root / IMAGES_NAME):
+            return FolderSource(root, table_name)
+    for root in roots:
+        if (table_name := _find_table(root)) and _find_names(root / IMAGES_NAME, TAR_PATTERN):
+            return TarSource(root, table_name, index_folder)
+    for root in roots:
+        zips = _find_names(root, re.compile(r"[^.].*\.zip"))
+        if ZIP_NAME in zips or len(zips) == 1:
+            return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
     raise SourceLayoutError(f"{_describe_wrong_layout(manual_dir, roots)}\n\n{LAYOUT_INSTRUCTIONS}")
+
+
+def _find_table(root: epath.Path) -> str | None:
+    return next((name for name in TABLE_NAMES if (root / name).exists()), None)
+
+
+def _find_names(folder: epath.Path, pattern: re.Pattern[str]) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if pattern.fullmatch(path.name))
+
+
+def _holds_folders(images: epath.Path) -> bool:
+    """Returns whether there is a folder of images that does not hold tars only."""
+    if not images.is_dir():
+        return False
+    names = [path.name for path in images.iterdir()]
+    return any(len(name) == 1 for name in names) or not any(TAR_PATTERN.fullmatch(name) for name in names)
 
 
 def _describe_wrong_layout(manual_dir: epath.Path, roots: list[epath.Path]) -> str:
@@ -162,17 +125,30 @@ def _describe_wrong_layout(manual_dir: epath.Path, roots: list[epath.Path]) -> s
     if not manual_dir.exists():
         return f"The folder {manual_dir} does not exist."
     if not manual_dir.is_dir():
-        return f"{manual_dir} is a file, not a folder."
+        return f"{manual_dir} is a file, not a folder. Name the folder that holds it."
+    parent = manual_dir.parent
+    if not any(_find_table(root) for root in roots) and (table_name := _find_table(parent)):
+        return f"{manual_dir} holds no {TABLE_NAME}, but {parent} holds {table_name}: use that as manual_dir."
     for root in roots:
-        if (root / TABLE_NAME).exists():
-            return f"{root} holds {TABLE_NAME} but no folder {IMAGES_NAME}/ with the images."
+        tars = _find_names(root, re.compile(r".*\.tar"))
+        if tars:
+            return f"{root} holds {tars[0]}. Tars are looked for in {root / IMAGES_NAME}, as images_000.tar and so on."
+        compressed = _find_names(root / IMAGES_NAME, re.compile(r"images_.*\.(tar\..*|tgz)"))
+        if compressed:
+            return f"{root / IMAGES_NAME} holds {compressed[0]}. Only plain tars, images_000.tar and so on, are read."
+    for root in roots:
+        if table_name := _find_table(root):
+            return f"{root} holds {table_name} but no folder {IMAGES_NAME}/ with the images."
+        if num_tars := len(_find_names(root / IMAGES_NAME, TAR_PATTERN)):
+            tables = " nor ".join(TABLE_NAMES)
+            return f"{root / IMAGES_NAME} holds {num_tars:,} tars, but {root} holds neither {tables}."
         if (root / IMAGES_NAME).is_dir():
             return f"{root} holds {IMAGES_NAME}/ but no {TABLE_NAME}."
-    if (manual_dir.parent / TABLE_NAME).exists():
-        return f"{manual_dir} holds no {TABLE_NAME}, but {manual_dir.parent} does: use that as manual_dir."
-    archives = sorted(path.name for path in manual_dir.iterdir() if path.suffix in (".zip", ".tar"))
-    if archives:
-        return f"{manual_dir} holds an archive ({archives[0]}) that is not extracted yet."
+        zips = _find_names(root, re.compile(r".*\.zip"))
+        if len(zips) > 1:
+            return f"{root} holds several zips ({', '.join(zips[:_NUM_NAMES_SHOWN])}), none of them called {ZIP_NAME}."
     names = sorted(path.name for path in manual_dir.iterdir())
-    found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
+    found = (
+        ", ".join(names[:_NUM_NAMES_SHOWN]) + (", ..." if len(names) > _NUM_NAMES_SHOWN else "") if names else "nothing"
+    )
     return f"{manual_dir} does not hold the competition's files. Found there: {found}."

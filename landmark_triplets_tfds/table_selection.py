@@ -9,8 +9,8 @@ import numpy as np
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import LandmarkTableError
-from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
-from landmark_triplets_tfds.progress import progress_bar
+from landmark_triplets_tfds.landmarks import LandmarkTable
+from landmark_triplets_tfds.progress import listing_bar
 from landmark_triplets_tfds.sources import ImageSource
 
 
@@ -48,7 +48,7 @@ def select_images(source: ImageSource, config: LandmarkBuilderConfig, options: B
     Raises:
       LandmarkTableError: if the table or the list of excluded landmarks is invalid, or nothing is left.
     """
-    whole = read_landmark_table(source.table_path)
+    whole = source.read_table()
     table = not_excluded = _exclude(whole, config)
     if config.missing_images == "drop":
         table = _drop_missing(not_excluded, source, options)
@@ -65,12 +65,7 @@ def _exclude(table: LandmarkTable, config: LandmarkBuilderConfig) -> LandmarkTab
 
 
 def _drop_missing(table: LandmarkTable, source: ImageSource, options: BuildOptions) -> LandmarkTable:
-    with progress_bar(None, "Listing images", " folders") as bar:
-
-        def advance(num_listed: int, num_folders: int) -> None:
-            bar.total = num_folders
-            bar.update(1)
-
+    with listing_bar("Listing images", " folders") as advance:
         present = source.find_present(table.image_ids, options.num_readers(source.is_remote), advance)
     if not present.any():
         raise LandmarkTableError(

@@ -48,6 +48,10 @@ RESIZE_METHODS = ("nearest", "area")
 # below; what claims more is damaged or made to exhaust memory.
 MAX_PIXELS = 100_000_000
 
+# A progressive JPEG has about 10 scans; each goes over all pixels, however few bytes it has. A file of 0.7 MB can have
+# 1,000 scans of 100 megapixels, which take minutes. At this limit, decoding takes 2 s.
+MAX_SCANNED_PIXELS = 10 * MAX_PIXELS
+
 _FAST_COLORSPACES = ("YCbCr", "RGB", "Gray")
 
 # Start-of-frame markers by resize_method: 0xC0 and 0xC1 are baseline and extended sequential JPEG, 0xC2 is progressive.
@@ -90,13 +94,20 @@ def make_thumbnail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
       and three otherwise. Deterministic in the arguments and the versions of the codec libraries.
 
     Raises:
-      UnreadableImageError: if the file is empty, damaged, of another kind or larger than `MAX_PIXELS`.
+      UnreadableImageError: if the file is empty, damaged, of another kind, or larger than `MAX_PIXELS` or, with all its
+        scans, than `MAX_SCANNED_PIXELS`.
     """
     header = read_header(image_bytes)
     if header.num_pixels > MAX_PIXELS:
         raise UnreadableImageError(
             UnreadableImageError.TOO_LARGE,
             f"{header.num_pixels / 1e6:,.0f} megapixels, at most {MAX_PIXELS / 1e6:,.0f} are read",
+        )
+    if header.num_pixels * header.num_scans > MAX_SCANNED_PIXELS:
+        raise UnreadableImageError(
+            UnreadableImageError.TOO_LARGE,
+            f"{header.num_pixels / 1e6:,.2f} megapixels in {header.num_scans:,} scans, together at most"
+            f" {MAX_SCANNED_PIXELS / 1e6:,.0f} megapixels are read",
         )
     is_fast = header.colorspace in _FAST_COLORSPACES and header.frame_marker in _FAST_FRAMES[spec.resize_method]
     reduction = _choose_reduction(header, spec) if is_fast else 1
