@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -103,6 +103,8 @@ def build(
     bank: Path | None = None,
     file_format: str | None = None,
     num_shards: int | None = None,
+    max_examples: int | None = None,
+    beam_options: Sequence[str] | None = None,
 ) -> tuple[Measurement, Any]:
     """Builds a dataset.
 
@@ -114,6 +116,8 @@ def build(
       bank: folder of the thumbnail bank; None: no bank. Without effect where the package has none yet.
       file_format: TFDS's name of it; None: TFDS's default.
       num_shards: None: TFDS's choice.
+      max_examples: None: all.
+      beam_options: as on the command line, without dashes, for a build through Beam; None: a local build.
 
     Returns:
       The measurement of ``download_and_prepare``, whose count is that of triplets, and the builder.
@@ -122,7 +126,13 @@ def build(
       NotAvailableError: if the installed package lacks the config.
     """
     builder = tfds().builder(DATASET, config=find_config(config), data_dir=data_dir, file_format=file_format)
-    download_config = tfds().download.DownloadConfig(manual_dir=os.fspath(corpus), num_shards=num_shards)
+    download_config = tfds().download.DownloadConfig(
+        manual_dir=os.fspath(corpus), num_shards=num_shards, max_examples_per_split=max_examples
+    )
+    if beam_options is not None:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        download_config.beam_options = PipelineOptions([f"--{option}" for option in beam_options])
     variables = {"LANDMARK_TRIPLETS_WORKERS": str(workers) if workers else None}
     if has_bank():
         variables["LANDMARK_TRIPLETS_BANK"] = os.fspath(bank) if bank else "off"

@@ -3,18 +3,30 @@
 import json
 import os
 import re
+import zipfile
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from array_record.python.array_record_module import ArrayRecordReader
-from competition import DUMMY_DATA, REPOSITORY, Competition, build, custom_config, run
+from competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    custom_config,
+    images_config,
+    read_examples,
+    read_images,
+    run,
+)
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from landmark_triplets_tfds import cluster_plan
+from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets, cluster_plan
 from landmark_triplets_tfds.errors import MissingImagesError, TooManyUnreadableError
+from landmark_triplets_tfds.image_index import read_image_index
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -250,3 +262,43 @@ def test_functions_carry_plain_fields(tmp_path):
         build_with_beam(tmp_path, "64px_1per", beam_runner=beam_runner)
     for name in (b"LandmarkTripletsConfig", b"LandmarkBuilder", b"BeamBuild", b"LandmarkTable"):
         assert name not in beam_runner.description
+
+
+# --- Single images, held-out landmarks, archives
+
+
+@pytest.mark.parametrize("builder_class", [LandmarkImages, LandmarkTriplets])
+def test_splits_and_index_are_those_of_a_local_build(tmp_path, builder_class):
+    competition = Competition(tmp_path / "competition")
+    for image_id in competition.ids()[::9]:
+        competition.path(image_id).write_bytes(b"")
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text(f"{competition.table.landmark_ids[0]}\n")
+    make_config = images_config if builder_class is LandmarkImages else custom_config
+    config = make_config(
+        resolution=16, images_per_landmark=None, validation_percent=50, exclude_landmarks=str(excluded)
+    )
+    local = build(tmp_path / "local", config, competition.folder, builder_class=builder_class)
+    beam = build_with_beam(tmp_path / "beam", config, competition.folder, builder_class=builder_class)
+    assert list(beam.info.splits) == list(local.info.splits) == ["train", "validation"]
+    assert beam.info.metadata["counts"] == local.info.metadata["counts"]
+    read = read_images if builder_class is LandmarkImages else read_examples
+    for split in ("train", "validation"):
+        assert read(beam, split) == read(local, split)
+        if builder_class is LandmarkImages:
+            of_beam, of_local = (read_image_index(builder.data_dir, split) for builder in (beam, local))
+            assert of_beam.image_ids.tolist() == of_local.image_ids.tolist()
+            assert [f"{i:016x}" for i in of_beam.image_ids.tolist()] == [e["image_id"] for e in read(beam, split)]
+
+
+def test_a_zip_is_read_by_workers_in_place(tmp_path):
+    archive = tmp_path / "zip" / "landmark-retrieval-2020.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(DUMMY_DATA.rglob("*")):
+            if path.is_file():
+                file.write(path, path.relative_to(DUMMY_DATA))
+    config = custom_config(resolution=16, images_per_landmark=None)
+    beam = build_with_beam(tmp_path / "beam", config, archive.parent)
+    assert read_examples(beam) == read_examples(build(tmp_path / "local", config))
+    assert not list(beam.data_path.glob("*.index"))

@@ -1,0 +1,127 @@
+"""Builds through Apache Beam beside the local build: images decoded and triplets made a second, and what Beam adds.
+
+Every build is measured less a build of few triplets by the same engine, which takes away what starting it costs:
+processes, imports, reading the table. So the figures are those of a long job. Flink's two slots are those of two task
+managers, each with one Python worker; it is left out where there is no Java or Maven.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+from pathlib import Path
+import statistics
+
+from benchmarks import builds, report
+from benchmarks.corpus import add_corpus_arguments, open_corpus
+from benchmarks.harness import Case, Measurement, add_common_arguments, alternate
+
+_FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
+_NUM_SHARDS = 8  # more than one, as in large datasets, so that shards are written in parallel
+_MIN_RATIO = 0.6
+
+_LOCAL = "local, 2 workers"
+_PROCESSES = "FnApiRunner, {} worker processes"
+_ENGINES: dict[str, Sequence[str] | None] = {
+    _LOCAL: None,
+    "FnApiRunner, in memory": [_FN_API],
+    _PROCESSES.format(1): [_FN_API, "direct_running_mode=multi_processing", "direct_num_workers=1"],
+    _PROCESSES.format(2): [_FN_API, "direct_running_mode=multi_processing", "direct_num_workers=2"],
+}
+
+
+def start_flink(stack: contextlib.ExitStack, folder: Path) -> dict[str, Sequence[str] | None]:
+    """Starts a Flink cluster that ends with the stack; returns its options for one slot and for two."""
+    from tests.cluster.fleet import Fleet, make_worker_python
+    from tests.cluster.flink import FlinkCluster, NotAvailableError
+
+    python = make_worker_python(folder, Path(__file__).resolve().parents[1], fresh=False)
+    try:
+        cluster = FlinkCluster(stack.enter_context(Fleet(folder)), folder, python)
+    except NotAvailableError as error:
+        print(f"Flink is left out: {error}.")
+        return {}
+    print(cluster.versions)
+    return {f"{cluster.name}, {n} slots": [*cluster.job_options(), f"parallelism={n}"] for n in (1, 2)}
+
+
+def main() -> None:
+    """Prints a table and the ratio that has a target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common_arguments(parser, runs=3)
+    add_corpus_arguments(parser)
+    parser.add_argument("--config", default="128px_all", help="(default: %(default)s)")
+    parser.add_argument("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
+    args = parser.parse_args()
+    machine = report.describe_machine()
+    report.print_machine(machine)
+    builds.tfds()
+    num_images: dict[str, int] = {}
+
+    with contextlib.ExitStack() as stack:
+        corpus = stack.enter_context(open_corpus(args)).resolve()
+        work = stack.enter_context(builds.temporary_folder(args.work)).resolve()
+        engines = dict(_ENGINES) if args.engines != "flink" else {_LOCAL: None}
+        if args.engines != "beam":
+            (work / "flink").mkdir()
+            engines |= start_flink(stack, work / "flink")
+        builds.read_all(corpus)
+
+        def build(name: str, max_examples: int | None) -> tuple[Measurement, int]:
+            with builds.temporary_folder(work) as folder:
+                measurement, builder = builds.build(
+                    args.config,
+                    corpus,
+                    folder,
+                    workers=2,
+                    num_shards=_NUM_SHARDS,
+                    max_examples=max_examples,
+                    beam_options=engines[name],
+                )
+            return measurement, builder.info.metadata["counts"]["num_images_read"]
+
+        def case(name: str) -> Case:
+            def one_round() -> Measurement:
+                start, start_images = build(name, _FEW_TRIPLETS)
+                whole, whole_images = build(name, None)
+                num_images[name] = whole_images - start_images
+                return dataclasses.replace(whole.plus(start, -1.0), count=whole.count - start.count)
+
+            return one_round
+
+        results = alternate({name: case(name) for name in engines}, args.runs)
+
+    local_cpu_s = statistics.median(run.cpu_s / run.count for run in results.measurements[_LOCAL])
+    rows = []
+    for name, runs in results.measurements.items():
+        wall_s, cpu_s = (statistics.median(getattr(run, what) for run in runs) for what in ("wall_s", "cpu_s"))
+        added = cpu_s / runs[0].count - local_cpu_s
+        rows.append(
+            (
+                name,
+                f"{wall_s:.1f}",
+                f"{num_images[name] / wall_s:,.0f}",
+                f"{runs[0].count / wall_s:,.0f}",
+                f"{cpu_s / runs[0].count * 1e3:.2f}",
+                "" if name == _LOCAL else f"{added * 1e3:.2f}",
+            )
+        )
+    header = ("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam")
+    report.print_table(header, rows)
+    ratios = report.ratio(
+        results,
+        "images/s: two worker processes / local",
+        _PROCESSES.format(2),
+        _LOCAL,
+        "per_second",
+        at_least=_MIN_RATIO,
+    )
+    report.print_ratios(ratios)
+    report.write_json(args.json, "cluster", machine=machine, results=results, num_images=num_images, ratios=ratios)
+
+
+if __name__ == "__main__":
+    main()

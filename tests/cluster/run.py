@@ -1,0 +1,265 @@
+"""Builds a dataset on a real engine and compares it with the local build; then again, while machines are killed.
+
+    python -m tests.cluster.run flink          Apache Flink: a job manager, two task managers, processes of their own
+    python -m tests.cluster.run job_service    Beam's portable job service; needs no Java, tries nothing again
+
+Fetches what it needs with Maven (the Flink run needs java and mvn), installs the package from its wheel into a virtual
+environment for the workers, makes a corpus unless it is given one, and ends everything that it started. The exit status
+is 0 if everything was equal, 77 if no engine of those named can be had here, with the reasons, and 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+from pathlib import Path
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from tests.cluster.fleet import Fleet, free_ports, make_worker_python
+from tests.cluster.flink import FlinkCluster, NotAvailableError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+_NOT_AVAILABLE = 77
+_NUM_BROKEN = 12
+_SECONDS_OF_WORK = 4
+
+
+def say(text: str) -> None:
+    print(f"[{time.perf_counter() - _STARTED:5.1f} s] {text}", flush=True)
+
+
+_STARTED = time.perf_counter()
+
+
+# --- Builds
+
+
+def build_command(config: str, corpus: Path, data_dir: Path, beam_options: list[str] | None) -> list[str]:
+    command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build", f"landmark_triplets/{config}"]
+    command += ["--imports", "landmark_triplets_tfds", "--manual_dir", str(corpus), "--data_dir", str(data_dir)]
+    if beam_options:
+        command += ["--beam_pipeline_options", ",".join(beam_options)]
+    return command
+
+
+def build_environment(folder: Path) -> dict[str, str]:
+    # A tenth of the corpus may be broken: some of it is.
+    options = {"BANK": "off", "TRIPLETS_CSV": "on", "MAX_UNREADABLE": "10%"}
+    environment = {f"LANDMARK_TRIPLETS_{name}": value for name, value in options.items()}
+    return os.environ | environment | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
+
+
+def build(folder: Path, config: str, corpus: Path, name: str, beam_options: list[str] | None = None) -> Path:
+    """Builds with the command that users type, and returns the folder of the version."""
+    command = build_command(config, corpus, folder / name, beam_options)
+    started = time.perf_counter()
+    with (folder / f"{name}.log").open("w") as log:
+        done = subprocess.run(command, env=build_environment(folder), cwd=folder, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"Build {name} ended with {done.returncode}:\n{(folder / f'{name}.log').read_text()[-6000:]}"
+        )
+    (version,) = (folder / name / "landmark_triplets" / config).iterdir()
+    say(f"{name}: built in {time.perf_counter() - started:.1f} s")
+    return version
+
+
+def read_records(version: Path) -> list[bytes]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    files = sorted(str(path) for path in version.iterdir() if ".tfrecord-" in path.name)
+    return sorted(record.numpy() for record in tf.data.TFRecordDataset(files))
+
+
+def compare(local: Path, clustered: Path) -> str:
+    """Raises if two builds differ in anything but the cut into shards and what it took; returns a summary."""
+    records = read_records(local)
+    if read_records(clustered) != records:
+        raise AssertionError(f"The records of {clustered} differ from those of {local}.")
+    for name in ("triplets.csv", "metadata.json"):
+        here, there = (json_or_text(version / name) for version in (local, clustered))
+        if here != there:
+            raise AssertionError(f"{name} differs:\n{here}\n{there}")
+    reports = [json.loads((version / "build_report.json").read_text()) for version in (local, clustered)]
+    for field in ("counts", "unreadable_images"):
+        if reports[0][field] != reports[1][field]:
+            raise AssertionError(f"{field} differ:\n{reports[0][field]}\n{reports[1][field]}")
+    names = [
+        {re.sub(r"-\d{5}-of-\d{5}", "", path.name) for path in version.iterdir()} for version in (local, clustered)
+    ]
+    if names[0] != names[1]:
+        raise AssertionError(f"Files differ: {sorted(names[0] ^ names[1])}")
+    counts = reports[0]["counts"]
+    return (
+        f"equal: {len(records):,} records of {sum(map(len, records)) / 1e6:.1f} MB;"
+        f" {counts['num_images_read']:,} images read, {counts['num_images_unreadable']} of them unreadable;"
+        f" {counts['num_triplets_redrawn']} triplets redrawn"
+    )
+
+
+def json_or_text(path: Path) -> object:
+    return json.loads(path.read_text()) if path.suffix == ".json" else path.read_text()
+
+
+# --- The corpus
+
+
+def make_corpus(folder: Path, photos: Path | None, num_landmarks: int) -> Path:
+    from benchmarks.corpus import make_picture_corpus
+
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    make_picture_corpus(corpus, photos, num_landmarks)
+    images = sorted(corpus.glob("train/*/*/*/*.jpg"))
+    for number, image in enumerate(random.Random(0).sample(images, _NUM_BROKEN)):
+        image.write_bytes((b"", b"<html></html>", image.read_bytes()[:2000])[number % 3])
+    say(f"corpus: {len(images):,} images, {_NUM_BROKEN} of them broken")
+    return corpus
+
+
+# --- Engines
+
+
+class JobService:
+    """Beam's own job service: the in-process engine behind the interface that clusters have."""
+
+    def __init__(self, fleet: Fleet, folder: Path, worker_python: Path):
+        import apache_beam
+
+        job_port, self._pool_port = free_ports(2)
+        module = "apache_beam.runners.portability.local_job_service_main"
+        fleet.start("job_server", [sys.executable, "-m", module, "--job_port", job_port, "--staging_dir", folder])
+        path = f"{worker_python.parent}{os.pathsep}{os.environ['PATH']}"  # the pool starts its workers as `python`
+        module = "apache_beam.runners.worker.worker_pool_main"
+        pool = [worker_python, "-m", module, "--service_port", self._pool_port]
+        fleet.start("worker_pool", pool, {"PATH": path})
+        fleet.wait_for_port(job_port)
+        fleet.wait_for_port(self._pool_port)
+        self._job_endpoint = f"localhost:{job_port}"
+        self.versions = f"Beam {apache_beam.__version__}'s portable job service"
+
+    def job_options(self) -> list[str]:
+        return [
+            "runner=PortableRunner",
+            f"job_endpoint={self._job_endpoint}",
+            "environment_type=EXTERNAL",
+            f"environment_config=localhost:{self._pool_port}",
+        ]
+
+
+def kill_machines(cluster: FlinkCluster, running: threading.Event) -> None:
+    """Kills a worker process and then a task manager while a build runs, each when there is work to lose."""
+    before = set(cluster.workers())
+    while running.is_set() and len(set(cluster.workers()) - before) < 2:
+        time.sleep(0.1)
+    time.sleep(_SECONDS_OF_WORK)
+    num_restarts = cluster.num_restarts()
+    worker = max(set(cluster.workers()) - before)
+    os.kill(worker, signal.SIGKILL)
+    say(f"killed a worker (process {worker})")
+    num_restarts = wait_for_restart(cluster, running, num_restarts)
+    time.sleep(_SECONDS_OF_WORK)
+    cluster.kill_task_manager(0)
+    say("killed task manager 0 with its workers")
+    cluster.add_task_manager()
+    wait_for_restart(cluster, running, num_restarts)
+    say("the job goes on without it")
+
+
+def wait_for_restart(cluster: FlinkCluster, running: threading.Event, before: int) -> int:
+    """Waits until jobs have been restarted more often than before; returns how often."""
+    while running.is_set() and cluster.num_restarts() <= before:
+        time.sleep(0.2)
+    if not running.is_set():
+        raise AssertionError("The build had ended before it was disturbed; take a larger corpus.")
+    return cluster.num_restarts()
+
+
+def run(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Runs the engines, each after the other; returns why some of them could not be had."""
+    python = make_worker_python(folder, REPOSITORY, fresh=args.fresh)
+    requirements = "of its own" if args.fresh else "of this environment"
+    say(f"workers' Python: the package from its wheel, requirements {requirements}")
+    corpus = args.corpus.resolve() if args.corpus else make_corpus(folder, args.photos, args.landmarks)
+    local = build(folder, args.config, corpus, "local")
+    left_out = []
+    for engine in args.engines:
+        (folder / engine).mkdir()
+        with Fleet(folder / engine) as fleet:
+            try:
+                cluster = (FlinkCluster if engine == "flink" else JobService)(fleet, folder / engine, python)
+            except NotAvailableError as error:
+                left_out.append(f"{engine} is left out: {error}.")
+                continue
+            say(f"{engine}: {cluster.versions}")
+            clustered = build(folder, args.config, corpus, engine, cluster.job_options())
+            say(compare(local, clustered))
+            if isinstance(cluster, FlinkCluster):
+                say(f"restarts without being disturbed: {cluster.num_restarts()}")
+                say(compare(local, build_disturbed(folder, args.config, corpus, cluster)))
+                say(f"restarts in all: {cluster.num_restarts()}")
+    return left_out
+
+
+def build_disturbed(folder: Path, config: str, corpus: Path, cluster: FlinkCluster) -> Path:
+    """Builds while machines are killed."""
+    running = threading.Event()
+    running.set()
+    failures: list[BaseException] = []
+
+    def disturb() -> None:
+        try:
+            kill_machines(cluster, running)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    try:
+        version = build(folder, config, corpus, "disturbed", cluster.job_options())
+    finally:
+        running.clear()
+        thread.join(timeout=30)
+    if failures:
+        raise failures[0]
+    return version
+
+
+def main() -> int:
+    """Runs the engines that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engines", nargs="+", choices=("flink", "job_service"))
+    parser.add_argument("--config", default="128px_all", help="(default: %(default)s)")
+    parser.add_argument("--landmarks", type=int, default=80, help="of the corpus, 6.5 images each (%(default)s)")
+    parser.add_argument("--photos", type=Path, help="make the corpus from photographs below this folder, not drawn")
+    parser.add_argument("--corpus", type=Path, help="use this corpus instead")
+    parser.add_argument("--fresh", action="store_true", help="install the workers' requirements anew (minutes)")
+    parser.add_argument("--keep", type=Path, help="work in this new folder and keep it, with all logs")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is ended then, too
+    with contextlib.ExitStack() as stack:
+        if args.keep:
+            args.keep.mkdir(parents=True)
+        folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster.")))
+        left_out = run(args, folder.resolve())
+        for reason in left_out:
+            say(reason)
+        if len(left_out) == len(args.engines):
+            return _NOT_AVAILABLE
+        say("all equal")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
