@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 
-from competition import DUMMY_DATA, REPOSITORY, build, run
+from competition import DUMMY_DATA, REPOSITORY, build, build_images, run
 import pytest
 
 README = (REPOSITORY / "README.md").read_text()
@@ -28,6 +28,7 @@ def test_python_blocks_run(tmp_path):
     """In the order of the page, in a folder with dummy_data and what the first command builds."""
     shutil.copytree(DUMMY_DATA, tmp_path / "dummy_data")
     build(tmp_path / "build" / "demo", "128px")
+    build_images(tmp_path / "build" / "demo", "64px_all")  # as the page's command for single images does
     runnable = [block for block in blocks("python") if "<your dataset>" not in block]
     assert len(runnable) >= 4
     assert any("model.fit" in block for block in runnable)
