@@ -2,7 +2,7 @@
 
 Sampling is stateless: every draw is a hash of (seed, role, anchor's image_id, k, attempt), not the next number of a
 generator. So any worker can compute any triplets on its own, the whole plan is a few array operations, and drawing one
-image again changes that triplet and no other.
+image again changes that triplet and no other. Triplets drawn while training have the epoch as one more input.
 
 Definitions:
 
@@ -51,6 +51,8 @@ class SamplingSpec:
       seed: of all draws, 0 <= seed < 2**64.
       validation_percent: share of the landmarks that is held out, see `holdout`.
       split: 'train' or 'validation'.
+      epoch: one more input of the draws, 0 <= epoch < 2**64; None: the triplets of a stored dataset, which are those of
+        no epoch.
     """
 
     images_per_landmark: int | None = 2
@@ -59,6 +61,7 @@ class SamplingSpec:
     seed: int = 0
     validation_percent: float = 0
     split: str = TRAIN
+    epoch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,6 +219,7 @@ class TripletSampler:
             self._table.image_ids[self._anchor_rows[anchors]],
             self.draw_numbers(triplets),
             min(attempt, LAST_DRAWN_ATTEMPT),
+            *(() if self._spec.epoch is None else (self._spec.epoch,)),
         )
         index = below(bits, counts)
         if attempt > LAST_DRAWN_ATTEMPT:

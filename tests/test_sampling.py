@@ -21,6 +21,7 @@ specs = st.builds(
     triplets_per_anchor=st.integers(1, 3),
     positive_may_be_anchor=st.booleans(),
     seed=st.one_of(st.integers(0, 3), st.integers(0, MASK)),
+    epoch=st.one_of(st.none(), st.integers(0, MASK)),
 )
 
 
@@ -61,7 +62,8 @@ class Reference:
         anchor, k = self.triplets[triplet]
         candidates = self.candidates(anchor, role)
         state = 0
-        for word in (self.spec.seed, role, self.ids[anchor], k, min(attempt, 8)):
+        epoch = () if self.spec.epoch is None else (self.spec.epoch,)
+        for word in (self.spec.seed, role, self.ids[anchor], k, min(attempt, 8), *epoch):
             state = (state + word + 0x9E3779B97F4A7C15) & MASK
             state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
             state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
@@ -156,6 +158,9 @@ def test_each_input_of_the_hash_gives_other_draws(role: Role) -> None:
     triplets = np.arange(sampler.num_triplets)
     first = sampler.candidates(triplets, role, 0)
     others = [TripletSampler(table, dataclasses.replace(spec, seed=s)).candidates(triplets, role, 0) for s in (1, MASK)]
+    epochs = [TripletSampler(table, dataclasses.replace(spec, epoch=e)).candidates(triplets, role, 0) for e in (0, 1)]
+    assert (epochs[0] == epochs[1]).mean() < 0.1
+    others += epochs
     others += [sampler.candidates(triplets, role, attempt) for attempt in range(1, LAST_DRAWN_ATTEMPT + 1)]
     assert all((first == other).mean() < 0.1 for other in others)
     assert (first[::2] == first[1::2]).mean() < 0.1  # k = 0 and k = 1
