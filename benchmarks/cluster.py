@@ -55,6 +55,7 @@ def main() -> None:
     add_corpus_arguments(parser)
     parser.add_argument("--config", default="128px_all", help="(default: %(default)s)")
     parser.add_argument("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
+    parser.add_argument("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
     args = parser.parse_args()
     machine = report.describe_machine()
     report.print_machine(machine)
@@ -92,7 +93,7 @@ def main() -> None:
 
             return one_round
 
-        results = alternate({name: case(name) for name in engines}, args.runs)
+        results = alternate({name: case(name) for name in engines}, args.runs, args.warm_up)
 
     local_cpu_s = statistics.median(run.cpu_s / run.count for run in results.measurements[_LOCAL])
     rows = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import itertools
 import json
 from pathlib import Path
 import pickle
@@ -73,7 +74,7 @@ def measure(folder: Path, num_members: int) -> dict[str, float]:
         source = find_source(epath.Path(folder), str(folder / "bank"))
         source.prepare(_NUM_THREADS, lambda num_done, num_all: None)
         prepared_s = time.perf_counter() - started
-        looked_up = list(image_ids(num_members))[:: max(1, num_members // _NUM_LOOKED_UP)]
+        looked_up = list(itertools.islice(image_ids(num_members), 0, None, max(1, num_members // _NUM_LOOKED_UP)))
         started = time.perf_counter()
         num_bytes = sum(len(source.read(image_id)) for image_id in looked_up)
         read_s = time.perf_counter() - started
