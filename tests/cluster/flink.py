@@ -69,7 +69,7 @@ heartbeat.interval: 1000
 heartbeat.timeout: 8000
 restart-strategy.type: fixed-delay
 restart-strategy.fixed-delay.attempts: 10
-restart-strategy.fixed-delay.delay: 1 s
+restart-strategy.fixed-delay.delay: 5 s
 io.tmp.dirs: {folder}
 """
 
@@ -136,8 +136,9 @@ class FlinkCluster:
             f"job_endpoint={self._job_endpoint}",
             "environment_type=EXTERNAL",
             f"environment_config={_POOL_HOST}:{self._pool_port}",
-            # Workers stay for the next stage of the job. Otherwise each stage starts new ones.
-            "environment_cache_millis=60000",
+            # Workers stay for the next stage of the job. Otherwise each stage starts new ones. But dead ones are kept
+            # as well, so this must be less than the pause before a restart.
+            "environment_cache_millis=3000",
             # The task managers have all of it on their class path already.
             f"files_to_stage={runner_jar}",
         ]

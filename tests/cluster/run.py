@@ -30,8 +30,8 @@ from tests.cluster.flink import FlinkCluster, NotAvailableError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _NOT_AVAILABLE = 77
-_NUM_BROKEN = 12
-_SECONDS_OF_WORK = 4
+_IMAGES_PER_BROKEN = 16
+_SECONDS_OF_WORK = 1
 
 
 def say(text: str) -> None:
@@ -122,9 +122,10 @@ def make_corpus(folder: Path, photos: Path | None, num_landmarks: int) -> Path:
     corpus.mkdir()
     make_picture_corpus(corpus, photos, num_landmarks)
     images = sorted(corpus.glob("train/*/*/*/*.jpg"))
-    for number, image in enumerate(random.Random(0).sample(images, _NUM_BROKEN)):
+    broken = random.Random(0).sample(images, len(images) // _IMAGES_PER_BROKEN)
+    for number, image in enumerate(broken):
         image.write_bytes((b"", b"<html></html>", image.read_bytes()[:2000])[number % 3])
-    say(f"corpus: {len(images):,} images, {_NUM_BROKEN} of them broken")
+    say(f"corpus: {len(images):,} images, {len(broken)} of them broken")
     return corpus
 
 
