@@ -134,6 +134,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         config: LandmarkBuilderConfig = self.builder_config
         on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
         build = BeamBuild if on_cluster else LocalBuild
+        fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
         try:
             # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
             with build(manual_dir, self.data_path, config, self._max_examples) as self._build:
@@ -147,7 +148,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 raise self._disk_full() from error
             raise
         asked_for = {
-            "config": config.dataset_fields(),
+            "config": fields,
             "table_sha256": self._build.table.fingerprint,
             "max_examples_per_split": self._max_examples,
         }
