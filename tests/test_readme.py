@@ -7,6 +7,8 @@ import sys
 from competition import DUMMY_DATA, REPOSITORY, build, build_images, run
 import pytest
 
+from landmark_triplets_tfds import LandmarkTriplets
+
 README = (REPOSITORY / "README.md").read_text()
 
 
@@ -35,6 +37,10 @@ def test_python_blocks_run(tmp_path):
     program = "\n".join(runnable)
     result = run(sys.executable, "-c", program, cwd=tmp_path)
     assert "(128, 128, 3)" in result.stdout
+
+
+def test_the_number_of_configs():
+    assert f"builds all {len(LandmarkTriplets.BUILDER_CONFIGS)} of them" in README
 
 
 def test_links_lead_somewhere():
