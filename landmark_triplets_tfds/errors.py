@@ -45,6 +45,10 @@ class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 
 
+class CommandError(ValueError):
+    """What a command was given does not fit; the message says how to mend it."""
+
+
 class UnreadableImageError(Exception):
     """One image has no readable pixels.
 
@@ -76,3 +80,18 @@ class UnreadableImageError(Exception):
     def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
         """Keeps both parts when the error crosses a process boundary."""
         return type(self), (self.reason, self.detail)
+
+
+# What a command line shows without a traceback: the message says it all.
+USER_ERRORS = (
+    LandmarkTableError,
+    SourceLayoutError,
+    NoTripletError,
+    EmptySplitError,
+    ImageIndexError,
+    MissingImagesError,
+    TooManyUnreadableError,
+    BankError,
+    PreparedDataMismatchError,
+    CommandError,
+)
