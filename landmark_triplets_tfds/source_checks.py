@@ -1,0 +1,283 @@
+"""A prepared dataset against the competition's files: the table, the plan, and a sample of images made again.
+
+The plan is a function of the table and the recorded fields, so what a build had to make is known without building: with
+the unreadable images that its report lists, down to every redraw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import importlib.metadata
+from typing import Any
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig, console
+from landmark_triplets_tfds.assembly import plan_in_chunks
+from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.build_report import REPORT_NAME, TRIPLETS
+from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
+from landmark_triplets_tfds.dataset_checks import RecordPlaces
+from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
+from landmark_triplets_tfds.example_plan import ExampleCounts, make_plan
+from landmark_triplets_tfds.findings import INFO, PLAN, SOURCE, TABLE, Findings
+from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
+from landmark_triplets_tfds.prepared_data import ID_FEATURES, IMAGE_FEATURES, METADATA_NAME, PreparedData
+from landmark_triplets_tfds.record_checks import digest_image
+from landmark_triplets_tfds.shard_checks import Records
+from landmark_triplets_tfds.sources import ImageSource, find_source
+from landmark_triplets_tfds.table_selection import Selection, select_images
+from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail
+
+_BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig)}
+_IMAGE_BUILDERS = (LandmarkImages, LandmarkImagesConfig)
+
+_Ids = npt.NDArray[np.uint64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What a dataset is compared with.
+
+    Attributes:
+      manual_dir: the folder with the competition's files.
+      exclude_landmarks: the file that the config named, whose hash alone is recorded; None: not at hand.
+      sample: how many distinct images are made again.
+      seed: of the choice of these.
+    """
+
+    manual_dir: epath.Path
+    exclude_landmarks: str | None
+    sample: int
+    seed: int
+
+
+def check_against_source(
+    data: PreparedData, splits: Mapping[str, Records], options: SourceOptions, findings: Findings
+) -> None:
+    """Adds what does not fit the competition's files.
+
+    Raises:
+      SourceLayoutError, LandmarkTableError, ArchiveError: if these cannot be used.
+    """
+    build_options = BuildOptions.from_environment()
+    source = find_source(options.manual_dir, build_options.bank)
+    config = _recorded_config(data, options, findings)
+    if config is None:
+        _check_table(data, splits, source.read_table(), findings)
+        return
+    selection = select_images(source, config, build_options)
+    _check_table(data, splits, selection.whole, findings)
+    if data.metadata.get("table_sha256") != selection.images.table.fingerprint:
+        findings.add(
+            TABLE,
+            f"the dataset was made from another table of images than the one in {options.manual_dir}"
+            f" (table_sha256 is {str(data.metadata.get('table_sha256'))[:16]}..., here"
+            f" {selection.images.table.fingerprint[:16]}...), so what a build would plan is not compared",
+            file=METADATA_NAME,
+        )
+    else:
+        _check_plan(data, splits, selection, config, findings)
+    num_threads = build_options.num_readers(source.is_remote)
+    _check_images(data, splits, source, config.thumbnail_spec(), options, num_threads, findings)
+
+
+def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findings) -> LandmarkBuilderConfig | None:
+    """Returns the config that the dataset was built with; None, with a note, if it cannot be made here."""
+    builder, config_class = _BUILDERS.get(data.noun, _IMAGE_BUILDERS)
+    not_compared = "what a build would plan, and images made again, are not compared"
+    fields = dict(data.config_fields)
+    if not fields:
+        findings.note(f"{METADATA_NAME} holds no config: {not_compared}.")
+        return None
+    if data.version.rpartition(".")[0] != str(builder.VERSION).rpartition(".")[0]:
+        findings.note(
+            f"It is version {data.version}, and this package makes {builder.VERSION}, with other bytes: {not_compared}."
+        )
+        return None
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(config_class)})
+    if unknown:
+        findings.note(f"This version of the package does not know the recorded {', '.join(unknown)}: {not_compared}.")
+        return None
+    recorded_hash = fields.get("exclude_landmarks")
+    if recorded_hash and options.exclude_landmarks is None:
+        findings.note(
+            f"Landmarks were excluded by a list of which the hash is recorded: {not_compared}. Give the list:"
+            " --exclude_landmarks FILE."
+        )
+        return None
+    try:
+        config = config_class(
+            name=data.config_name, **(fields | {"exclude_landmarks": options.exclude_landmarks if recorded_hash else None})
+        )
+    except (TypeError, ValueError) as error:
+        findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
+        return None
+    if recorded_hash and (found := config.dataset_fields()["exclude_landmarks"]) != recorded_hash:
+        raise LandmarkTableError(
+            f"{options.exclude_landmarks} is not the list of landmarks that was excluded: its hash is {found}, and"
+            f" {recorded_hash} is recorded."
+        )
+    return config
+
+
+def _check_table(data: PreparedData, splits: Mapping[str, Records], table: LandmarkTable, findings: Findings) -> None:
+    """Each image is in the table, with the landmark that the records say."""
+    order = np.argsort(table.image_ids)
+    sorted_ids, names = table.image_ids[order], ID_FEATURES[data.noun]
+    for records in splits.values():
+        places = RecordPlaces(data, records)
+        at = np.minimum(np.searchsorted(sorted_ids, records.image_ids), len(sorted_ids) - 1)
+        known = sorted_ids[at] == records.image_ids
+        landmarks = table.landmark_ids[order[at]]
+        for number, column in np.argwhere(~known | (landmarks != records.landmark_ids)).tolist():
+            name = f"{names[column]} {format_image_id(records.image_ids[number, column])}"
+            message = (
+                f"{name} shows landmark {landmarks[number, column]} by the table, and"
+                f" {records.landmark_ids[number, column]} here"
+                if known[number, column]
+                else f"{name} is not in the table"
+            )
+            findings.add(TABLE, message, **places.place(number))
+
+
+def _check_plan(
+    data: PreparedData,
+    splits: Mapping[str, Records],
+    selection: Selection,
+    config: LandmarkBuilderConfig,
+    findings: Findings,
+) -> None:
+    """The records are those that a build makes, with the recorded unreadable images left out."""
+    unreadable = (data.report or {}).get("unreadable_images")
+    if not isinstance(unreadable, list):
+        findings.note(f"Without {REPORT_NAME}, what a build would make is not compared.")
+        return
+    table = selection.images.table
+    unreadable_ids = np.array([int(str(image["image_id"]), 16) for image in unreadable], dtype=np.uint64)
+    is_unreadable = np.isin(table.image_ids, unreadable_ids)
+    cap = data.metadata.get("max_examples_per_split")
+    for split, records in splits.items():
+        plan_ids = _plan_ids(table, config, split, cap, is_unreadable)
+        _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
+
+
+def _plan_ids(
+    table: LandmarkTable,
+    config: LandmarkBuilderConfig,
+    split: str,
+    cap: int | None,
+    is_unreadable: npt.NDArray[np.bool_],
+) -> _Ids:
+    """Returns uint64[n, k]: the images of each example that a build makes of a split."""
+    plan = make_plan(table, config.example_spec(split))
+    num_examples = plan.num_examples if cap is None else min(cap, plan.num_examples)
+
+    def get_thumbnail(row: int) -> bytes | None:
+        return None if is_unreadable[row] else b"readable"
+
+    parts: list[_Ids] = []
+    for first, rows in plan_in_chunks(plan, num_examples):
+        odd = is_unreadable[rows].any(axis=1)
+        parts.append(table.image_ids[rows[~odd]])
+        for i in np.flatnonzero(odd).tolist():
+            example = plan.make(first + i, rows[i].tolist(), get_thumbnail, ExampleCounts())
+            if example is not None:
+                names = ID_FEATURES[TRIPLETS] if rows.shape[1] > 1 else ("image_id",)
+                parts.append(np.array([[int(example[name], 16) for name in names]], dtype=np.uint64))
+    return np.concatenate(parts)
+
+
+def _compare_with_plan(places: RecordPlaces, planned: _Ids, split: str, findings: Findings) -> None:
+    found = places.records.image_ids
+    both = np.concatenate([planned, found])
+    order = np.lexsort(both.T[::-1])
+    # Equal lines stand beside each other; each planned one may be found once.
+    is_new = np.concatenate([[True], (both[order][1:] != both[order][:-1]).any(axis=1)])
+    group = np.empty(len(both), dtype=np.int64)
+    group[order] = np.cumsum(is_new) - 1
+    of_planned, of_found = group[: len(planned)], group[len(planned) :]
+    num_planned = np.bincount(of_planned, minlength=len(both))
+    num_found = np.bincount(of_found, minlength=len(both))
+    surplus = np.flatnonzero(num_found[of_found] > num_planned[of_found])
+    missing = np.flatnonzero(num_planned[of_planned] > num_found[of_planned])
+    surplus_keys = found[surplus, 0]
+    for number in surplus.tolist():
+        expected = planned[missing[planned[missing, 0] == found[number, 0]]]
+        findings.add(PLAN, _describe_surplus(found[number], expected), **places.place(number))
+    for line in missing[~np.isin(planned[missing, 0], surplus_keys)].tolist():
+        key = format_image_id(planned[line, 0])
+        findings.add(PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out", key=None)
+
+
+def _describe_surplus(found: _Ids, expected: _Ids) -> str:
+    if not len(expected) or len(found) == 1:
+        return "no build would make it from this table"
+    wrong = next(i for i in (1, 2) if found[i] != expected[0, i])
+    name = ID_FEATURES[TRIPLETS][wrong]
+    return f"{name} is {format_image_id(found[wrong])}, and the plan has {format_image_id(expected[0, wrong])}"
+
+
+def _check_images(
+    data: PreparedData,
+    splits: Mapping[str, Records],
+    source: ImageSource,
+    spec: ThumbnailSpec,
+    options: SourceOptions,
+    num_threads: int,
+    findings: Findings,
+) -> None:
+    """Makes some of the images again and compares the bytes."""
+    everything = Records.join(list(splits.values()))
+    places = RecordPlaces(data, everything)
+    ids, firsts = np.unique(everything.image_ids, return_index=True)
+    rng = np.random.default_rng(options.seed)
+    chosen = firsts[rng.permutation(len(ids))[: options.sample]].tolist()
+    source.prepare(num_threads, lambda num_done, num_all: None)
+
+    def make_again(at: int) -> int | UnreadableImageError:
+        try:
+            return digest_image(make_thumbnail(source.read(int(everything.image_ids.flat[at])), spec))
+        except UnreadableImageError as error:
+            return error.without_traceback()
+
+    names = IMAGE_FEATURES[data.noun]
+    others = _describe_other_versions(data.report)
+    with (
+        console.progress(len(chosen), "Making images again", " images") as bar,
+        ThreadPoolExecutor(num_threads) as pool,
+    ):
+        for at, result in zip(chosen, pool.map(make_again, chosen), strict=True):
+            bar.update()
+            number, column = divmod(at, len(names))
+            image_id = int(everything.image_ids[number, column])
+            if isinstance(result, UnreadableImageError):
+                findings.add(
+                    SOURCE, f"{names[column]}: {source.locate(image_id)} is unreadable now ({result})",
+                    **places.place(number),
+                )
+            elif result != everything.digests[number, column]:
+                findings.add(
+                    SOURCE, f"{names[column]} is not what {source.locate(image_id)} gives{others}", **places.place(number)
+                )
+
+
+def _describe_other_versions(report: dict[str, Any] | None) -> str:
+    """Returns which libraries differ from those of the build, as a remark; '' if none is known to."""
+    recorded = (report or {}).get("versions")
+    if not isinstance(recorded, dict):
+        return ""
+    differing = []
+    for names in CODEC_DISTRIBUTIONS:
+        for name in names:
+            try:
+                here = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            if name in recorded and recorded[name] != here:
+                differing.append(f"{name} {recorded[name]}, here {here}")
+    return f" (it was built with {'; '.join(differing)}: other versions may give other bytes)" if differing else ""
