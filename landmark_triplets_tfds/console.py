@@ -9,12 +9,15 @@ import os
 import sys
 from typing import Any
 
+# Exit statuses of commands.
+OK, FOUND_WRONG, FAILED = range(3)
+
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _BAR_DELAY_S = 2.0
 
 
 def uses_colours() -> bool:
-    """Returns whether standard output is a terminal that shows colours and no NO_COLOR (https://no-color.org) is set."""
+    """Returns whether standard output is a terminal that shows colours; NO_COLOR (https://no-color.org) says no."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -21,7 +21,6 @@ import re
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from landmark_triplets_tfds.errors import LandmarkTableError
 
@@ -128,6 +127,8 @@ def _read_with_pandas(content: bytes) -> LandmarkTable:
     columns = _read_header(content)
     if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
         raise ValueError("wrong header")
+    import pandas as pd  # takes as long to import as TFDS, and the package is imported where no table is read
+
     # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
     if not _has_fields_per_line(content, len(columns)):
         raise ValueError("a line has more or fewer fields than the header")
