@@ -18,6 +18,8 @@ from landmark_triplets_tfds.arguments import Command, parse
 from landmark_triplets_tfds.console import FAILED, OK
 from landmark_triplets_tfds.errors import USER_ERRORS
 from landmark_triplets_tfds.inspect_command import Inspect
+from landmark_triplets_tfds.preview_command import Preview
+from landmark_triplets_tfds.verify_command import Verify
 
 PROGRAM = "landmark-triplets"
 _DISTRIBUTION = "landmark_triplets_tfds"
@@ -26,6 +28,8 @@ _DESCRIPTION = "Looks at the files of a landmark competition before a dataset is
 # In the order of --help.
 _COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
+    "preview": Preview,
+    "verify": Verify,
 }
 
 
