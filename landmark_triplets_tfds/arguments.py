@@ -16,8 +16,12 @@ import shutil
 import sys
 from typing import Any, NoReturn, Protocol, cast
 
+from etils import epath
 import simple_parsing
 from simple_parsing.wrappers.dataclass_wrapper import DataclassWrapper
+
+from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.errors import CommandError
 
 _MAX_WIDTH = 100
 _HYPHENS_PATTERN = re.compile(r"(--[a-z]+(?:-[a-z]+)+)(=.*)?", re.DOTALL)
@@ -67,6 +71,25 @@ def positional(help_text: str, *, metavar: str) -> Any:
 def json_flag() -> Any:
     """Returns the field of the switch that all commands have."""
     return flag("Print one JSON object instead of text (docs/command.md says what is in it).")
+
+
+def folder(text: str) -> epath.Path:
+    """Returns the path that an argument names, local or remote, with ``~`` expanded."""
+    return epath.Path(text).expanduser()
+
+
+def check_at_least(name: str, value: int, lowest: int) -> None:
+    """Raises CommandError if the value of an argument is too small."""
+    if value < lowest:
+        raise CommandError(f"{name} must be at least {lowest}, got {value}.")
+
+
+def build_options() -> BuildOptions:
+    """Returns the build options of the environment; raises CommandError if one does not fit."""
+    try:
+        return BuildOptions.from_environment()
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def parse(

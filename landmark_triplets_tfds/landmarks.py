@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.errors import LandmarkTableError
+from landmark_triplets_tfds.stand_ins import ADVICE, stand_in
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
@@ -191,6 +192,9 @@ def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
 def _raise_first_problem(name: str, content: bytes) -> None:
     """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
     columns_wanted = f"{ID_COLUMN} and {LANDMARK_COLUMN}"
+    if kind := stand_in(content):
+        article = "an" if kind.startswith("H") else "a"
+        raise LandmarkTableError(f"{name}, line 1: not a table, but {article} {kind}. {ADVICE[kind]}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
