@@ -45,7 +45,9 @@ def choose_config(dataset: str, config: str | None = None) -> ConfigChoice:
     name, _, named = dataset.strip("/").partition("/")
     named = named.partition(":")[0]
     if name not in _BUILDERS:
-        raise CommandError(f"There is no dataset {name!r}; there are {' and '.join(_BUILDERS)}.{_suggest(name, _BUILDERS)}")
+        raise CommandError(
+            f"There is no dataset {name!r}; there are {' and '.join(_BUILDERS)}.{_suggest(name, _BUILDERS)}"
+        )
     builder = _BUILDERS[name]
     if config is not None and named:
         raise CommandError(f"Name the config once: either {name}/{named} or --config.")
@@ -65,7 +67,11 @@ def _parse_config(builder: Any, text: str) -> LandmarkBuilderConfig:
     try:
         config: LandmarkBuilderConfig = builder.builder_config_cls(**json.loads(text))
     except (ValueError, TypeError) as error:
-        problem = str(error).replace("LandmarkTripletsConfig.__init__()", "it").replace("LandmarkImagesConfig.__init__()", "it")
+        problem = (
+            str(error)
+            .replace("LandmarkTripletsConfig.__init__()", "it")
+            .replace("LandmarkImagesConfig.__init__()", "it")
+        )
         raise CommandError(f"--config {text} is no config of {builder.name}: {problem}") from None
     return config
 

@@ -59,22 +59,20 @@ def _check_same_everywhere(places: RecordPlaces, findings: Findings) -> None:
     width = len(names)
     ids = records.image_ids.ravel()
     order = np.argsort(ids, kind="stable")
-    for values, kind, describe in (
-        (records.landmark_ids.ravel(), RULE, lambda value, usual: f"shows landmark {value}, and landmark {usual}"),
-        (records.digests.ravel(), IMAGE, lambda value, usual: "differs from the stored image of the same id"),
-    ):
+    for kind, values in ((RULE, records.landmark_ids.ravel()), (IMAGE, records.digests.ravel())):
         for start, stop in _find_contradictions(ids[order], values[order]):
             group = order[start:stop]
             found, first, counts = np.unique(values[group], return_index=True, return_counts=True)
             usual = max(range(len(found)), key=lambda i: (counts[i], -first[i]))
             elsewhere = places.describe(int(group[first[usual]]) // width)
             for at in group[values[group] != found[usual]].tolist():
-                findings.add(
-                    kind,
-                    f"{names[at % width]}, image {format_image_id(ids[at])},"
-                    f" {describe(values[at], found[usual])} in {elsewhere}",
-                    **places.place(at // width),
+                what = (
+                    f"shows landmark {values[at]}, and landmark {found[usual]} in {elsewhere}"
+                    if kind == RULE
+                    else f"differs from the image stored under the same id in {elsewhere}"
                 )
+                message = f"{names[at % width]}, image {format_image_id(ids[at])}, {what}"
+                findings.add(kind, message, **places.place(at // width))
 
 
 def _find_contradictions(ids: _Words, values: _Words) -> list[tuple[int, int]]:
@@ -116,8 +114,9 @@ def _check_sample_size(places: RecordPlaces, firsts: _Words, limit: int, finding
     landmarks, counts = np.unique(places.records.landmark_ids[firsts, 0], return_counts=True)
     for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
         findings.add(
-            RULE, f"landmark {landmark} has {count:,} {'anchors' if places.records.image_ids.shape[1] > 1 else 'images'},"
-            f" and the config allows images_per_landmark={limit}"
+            RULE,
+            f"landmark {landmark} has {count:,} {'anchors' if places.records.image_ids.shape[1] > 1 else 'images'},"
+            f" and the config allows images_per_landmark={limit}",
         )
 
 
@@ -159,13 +158,12 @@ def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Fi
         except ImageIndexError as error:
             findings.add(INDEX, str(error), file=INDEX_NAME)
             return
-        lengths = [shard.num_records for shard in data.shards if shard.split == split]
-        if None in lengths:
+        lengths = [shard.num_records for shard in data.shards if shard.split == split and shard.num_records is not None]
+        if len(lengths) < sum(shard.split == split for shard in data.shards):
             continue  # what place in the split a record has is not known
-        if len(index) != sum(length or 0 for length in lengths):
-            findings.add(
-                INDEX, f"it lists {len(index):,} records of {split}, which has {sum(map(int, lengths)):,}", file=INDEX_NAME  # type: ignore[arg-type]
-            )
+        if len(index) != sum(lengths):
+            message = f"it lists {len(index):,} records of {split}, which has {sum(lengths):,}"
+            findings.add(INDEX, message, file=INDEX_NAME)
             continue
         first_shard = next(i for i, shard in enumerate(data.shards) if shard.split == split)
         starts = np.concatenate([[0], np.cumsum(lengths)])

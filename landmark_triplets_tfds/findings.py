@@ -69,11 +69,11 @@ class Findings:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
 
-    def add(self, kind: str, message: str, *, count: int = 1, **place: Any) -> None:
-        """Adds a problem, which stands for so many of its kind."""
+    def add(self, kind: str, message: str, **place: Any) -> None:
+        """Adds a problem; its place as `Problem` has it."""
         if self.counts[kind] < NUM_KEPT:
             self.problems.append(Problem(kind, message, **place))
-        self.counts[kind] += count
+        self.counts[kind] += 1
 
     def note(self, sentence: str) -> None:
         """Adds a note."""

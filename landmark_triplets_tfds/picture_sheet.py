@@ -75,13 +75,13 @@ def draw_sheet(rows: Sequence[Row], title: str = "", headings: Sequence[str] = (
     has_notes = any(cell.note for row in rows for cell in row.cells)
     caption = _BAR_HEIGHT + _BAR_GAP + has_ids * _line(_ID_SIZE) + has_notes * _line(_NOTE_SIZE)
     above = [_line(_HEADING_SIZE) if row.heading else 0 for row in rows]
-    top = _MARGIN + (_line(_TITLE_SIZE) + 8 if title else 0) + (_line(_HEADING_SIZE) + 4 if headings else 0)
+    top = _MARGIN + (_line(_TITLE_SIZE) + 14 if title else 0) + (_line(_HEADING_SIZE) + 4 if headings else 0)
     sheet_width = 2 * _MARGIN + num_columns * (width + _GAP) - _GAP
     if title:
         sheet_width = max(sheet_width, 2 * _MARGIN + pillow.width_of(title, _TITLE_SIZE))
     sheet_height = top + sum(above) + len(rows) * (height + caption + _ROW_GAP) - _ROW_GAP + _MARGIN
 
-    sheet = pillow.image.new("RGB", (sheet_width, sheet_height), _PAPER)
+    sheet: Image.Image = pillow.image.new("RGB", (sheet_width, sheet_height), _PAPER)
     pen = _Pen(pillow, sheet)
     if title:
         pen.write(title, _MARGIN, _MARGIN, _TITLE_SIZE, _INK)
@@ -130,9 +130,7 @@ def _line(size: int) -> int:
 
 
 def _displayed_size(pixels: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Returns height and width of a picture on the sheet: small ones enlarged a whole number of times, so that each
-    stored pixel becomes a block; large ones made smaller.
-    """
+    """Returns height and width of a picture on the sheet; a small one becomes whole blocks for pixels."""
     height, width = pixels.shape[:2]
     longer = max(height, width)
     if longer > _MAX_SIDE:
@@ -148,7 +146,9 @@ class _Pillow:
         try:
             from PIL import Image, ImageDraw, ImageFont
         except ImportError as error:
-            raise CommandError(f"Pictures are drawn by Pillow, which cannot be imported ({error}): pip install pillow.") from error
+            raise CommandError(
+                f"Pictures are drawn by Pillow, which cannot be imported ({error}): pip install pillow."
+            ) from error
         self.image = Image
         self.draw = ImageDraw
         self._image_font = ImageFont

@@ -1,4 +1,4 @@
-"""A dataset as it lies on disk: which folder it is in, and what its own files say about it.
+"""A dataset as it lies on disk: what its own files say about it.
 
 TFDS's reader of these files raises whatever comes up when one of them is damaged. Here each file is read by itself, so
 that `verify` can say what is wrong with one and still look at the others. Nothing but the folder is needed: not the
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import json
-import os
 import re
 from typing import Any
 
@@ -29,7 +28,7 @@ IMAGE_FEATURES = {TRIPLETS: ("anchor_img", "positive_img", "negative_img"), IMAG
 ID_FEATURES = {TRIPLETS: ("anchor_id", "positive_id", "negative_id"), IMAGES: ("image_id",)}
 LANDMARK_FEATURES = {TRIPLETS: ("landmark_id", "landmark_id", "negative_landmark_id"), IMAGES: ("landmark_id",)}
 
-_SHARD_PATTERN = re.compile(r"(?P<dataset>.+)-(?P<split>\w+)\.(?P<format>\w+)-(?P<number>\d+)-of-(?P<count>\d+)")
+SHARD_PATTERN = re.compile(r"(?P<dataset>.+)-(?P<split>\w+)\.(?P<format>\w+)-(?P<number>\d+)-of-(?P<count>\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,72 +93,6 @@ class PreparedData:
         return list(dict.fromkeys(shard.split for shard in self.shards))
 
 
-def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
-    """Finds the folder of a prepared dataset.
-
-    Args:
-      data_dir: where datasets are; None: where TFDS keeps them.
-      dataset: ``landmark_triplets/128px``, for the newest version, ``landmark_triplets/128px:1.0.0``, or the path of a
-        folder: of a version, or of a config.
-
-    Raises:
-      CommandError: if there is no such dataset; it names those that are there.
-    """
-    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    name, _, version = dataset.rstrip("/").partition(":") if "://" not in dataset else (dataset.rstrip("/"), "", "")
-    for folder in (root / name, epath.Path(name).expanduser()):
-        if _is_version(folder):
-            return folder
-        versions = _list_versions(folder)
-        if version in versions:
-            return folder / version
-        if version and versions:
-            raise CommandError(f"{folder} has the versions {', '.join(versions)}, but no {version}.")
-        if versions:
-            return folder / versions[-1]
-        configs = [path.name for path in _list_folders(folder) if _list_versions(path)]
-        if len(configs) == 1:
-            return find_version_folder(os.fspath(folder), configs[0] + (f":{version}" if version else ""))
-        if configs:
-            raise CommandError(
-                f"{folder} holds several datasets. Name one of them: {', '.join(f'{name}/{c}' for c in configs)}."
-            )
-    raise CommandError(f"There is no prepared dataset {dataset} in {root}. {_describe_prepared(root)}")
-
-
-def _is_version(folder: epath.Path) -> bool:
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return bool(names & {INFO_NAME, FEATURES_NAME}) or any(_SHARD_PATTERN.fullmatch(name) for name in names)
-
-
-def _list_versions(folder: epath.Path) -> list[str]:
-    """Returns the versions in a folder, the newest last."""
-    names = [path.name for path in _list_folders(folder) if tfds.core.Version.is_valid(path.name)]
-    return sorted((name for name in names if "*" not in name), key=tfds.core.Version)
-
-
-def _list_folders(folder: epath.Path) -> list[epath.Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
-
-
-def _describe_prepared(root: epath.Path) -> str:
-    if not root.is_dir():
-        return "That folder does not exist. Name the one that the dataset was built into: --data_dir DIR."
-    found = [
-        f"{dataset.name}/{config.name}"
-        for dataset in _list_folders(root)
-        for config in _list_folders(dataset)
-        if _list_versions(config)
-    ]
-    if not found:
-        return "It holds no datasets. Name the folder that the dataset was built into: --data_dir DIR."
-    return f"It holds {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}."
-
-
 def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     """Reads what the files of a dataset say about it; adds what is wrong with them to the findings.
 
@@ -173,7 +106,7 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     report = None
     if REPORT_NAME in names:
         report = _read_json(folder / REPORT_NAME, findings, lambda content: content["counts"]) or None
-    matches = [match for match in map(_SHARD_PATTERN.fullmatch, names) if match]
+    matches = [match for match in map(SHARD_PATTERN.fullmatch, names) if match]
     file_format = str(info.get("fileFormat") or (matches[0]["format"] if matches else FILE_FORMATS[0]))
     if file_format not in FILE_FORMATS:
         raise CommandError(
@@ -212,16 +145,20 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     )
 
 
-def _read_json(
-    path: epath.Path, findings: Findings, look_at: Callable[[dict[str, Any]], object]
-) -> dict[str, Any]:
+def _read_json(path: epath.Path, findings: Findings, look_at: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Returns the object in a JSON file; {} with a problem added if there is none that can be looked at."""
     try:
         content = json.loads(path.read_text())
         look_at(content)
     except FileNotFoundError:
         findings.add(INFO, "it is missing", file=path.name)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # UnicodeDecodeError and JSON's are ValueErrors
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # UnicodeDecodeError and JSON's are ValueErrors
         why = f"no {error}" if isinstance(error, KeyError) else error
         findings.add(INFO, f"it is damaged ({why})", file=path.name)
     else:
@@ -238,7 +175,9 @@ def _read_features(folder: epath.Path, findings: Findings) -> dict[str, Any] | N
     try:
         return dict(tfds.features.FeatureConnector.from_config(folder).items())
     except Exception as error:  # TFDS and protobuf raise many types
-        findings.add(INFO, f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})", file=FEATURES_NAME)
+        findings.add(
+            INFO, f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})", file=FEATURES_NAME
+        )
         return None
 
 
@@ -257,7 +196,10 @@ def _list_shards(info: dict[str, Any]) -> tuple[list[Shard], dict[str, int]]:
     for split in info["splits"]:
         name, lengths = str(split["name"]), [int(length) for length in split.get("shardLengths", [])]
         template = tfds.core.ShardedFileTemplate(
-            data_dir=epath.Path(), template=split.get("filepathTemplate", ""), dataset_name=str(info["name"]), split=name,
+            data_dir=epath.Path(),
+            template=split.get("filepathTemplate", ""),
+            dataset_name=str(info["name"]),
+            split=name,
             filetype_suffix=str(info["fileFormat"]),
         )
         files = template.sharded_filenames(len(lengths)) if lengths else []
@@ -272,5 +214,5 @@ def _compare_files(names: list[str], shards: list[Shard], findings: Findings) ->
     for name in sorted(listed - set(names)):
         findings.add(FILE, "it is missing", file=name)
     for name in names:
-        if name not in listed and _SHARD_PATTERN.fullmatch(name):
+        if name not in listed and SHARD_PATTERN.fullmatch(name):
             findings.add(FILE, f"{INFO_NAME} lists no such shard", file=name)

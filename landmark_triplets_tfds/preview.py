@@ -22,7 +22,6 @@ from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import Example, ExampleCounts, make_plan
 from landmark_triplets_tfds.findings import Findings
 from landmark_triplets_tfds.image_index import INDEX_NAME, read_image_index
-from landmark_triplets_tfds.landmarks import format_image_id
 from landmark_triplets_tfds.prepared_data import (
     ID_FEATURES,
     IMAGE_FEATURES,
@@ -76,7 +75,9 @@ class PreparedExamples:
         self.name, self.noun, self.notes = self._data.name, self._data.noun, list[str]()
         self._shards = [shard for shard in self._data.shards if shard.split == split]
         if not self._shards:
-            raise CommandError(f"{self.name} has no split {split!r}; it has {', '.join(self._data.splits()) or 'none'}.")
+            raise CommandError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self._data.splits()) or 'none'}."
+            )
         lengths = [shard.num_records for shard in self._shards]
         if None in lengths:
             raise CommandError(f"{folder} is damaged. To see what is wrong: landmark-triplets verify {folder}")
@@ -138,10 +139,8 @@ class PlannedExamples:
             raise CommandError(f"{choice.name} has no split {split!r}; it has {', '.join(config.splits())}.")
         options = BuildOptions.from_environment()
         source = find_source(manual_dir, options.bank)
-        with console.progress(None, "Indexing archives", " archives") as bar:
-            source.prepare(
-                options.num_readers(source.is_remote), lambda num_done, num_all: bar.update(num_done - bar.n)
-            )
+        with console.progress_of_listing("Indexing archives", " archives") as advance:
+            source.prepare(options.num_readers(source.is_remote), advance)
         images = select_images(source, config, options).images
         self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
         self._plan = make_plan(images.table, config.example_spec(split))

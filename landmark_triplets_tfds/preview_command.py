@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Draw a picture of some examples, of a built dataset or before it is built.
+    r"""Draw a picture of some examples, of a built dataset or before it is built.
 
     Triplets are shown in rows of anchor, positive and negative, single images in rows of one landmark each. With
     --manual_dir, the picture shows what a build would make, without building.
@@ -22,7 +22,7 @@ class Preview:
     Examples:
       landmark-triplets preview --data_dir ~/tfds landmark_triplets/128px
       landmark-triplets preview --manual_dir ~/landmarks landmark_triplets/128px_area
-      landmark-triplets preview --manual_dir ~/landmarks landmark_triplets \\
+      landmark-triplets preview --manual_dir ~/landmarks landmark_triplets \
         --config '{"name": "96px_crop", "resolution": 96, "fit": "crop"}'
     """
 
@@ -85,7 +85,7 @@ class Preview:
 
         from landmark_triplets_tfds.config_choice import choose_config
         from landmark_triplets_tfds.errors import CommandError
-        from landmark_triplets_tfds.prepared_data import find_version_folder
+        from landmark_triplets_tfds.prepared_folder import find_version_folder
         from landmark_triplets_tfds.preview import PlannedExamples, PreparedExamples
 
         if self.manual_dir is None:

@@ -72,6 +72,11 @@ class RecordChecker:
         self._landmarks = LANDMARK_FEATURES[rules.noun]
         self._known: set[int] = set()
 
+    @property
+    def num_images(self) -> int:
+        """Images in a record."""
+        return len(self._images)
+
     def check(self, record: bytes, add_problem: AddProblem) -> RecordContent | None:
         """Checks a record.
 

@@ -9,6 +9,7 @@ too, which their own library verifies.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import hashlib
 import os
 import struct
@@ -217,7 +218,8 @@ class _ArrayRecordFile:
 
     def __exit__(self, *error: object) -> None:
         if self._reader is not None:
-            self._reader.close()
+            with contextlib.suppress(Exception):  # of a damaged file it says again what it said before
+                self._reader.close()
 
 
 def _read_array_records(path: epath.Path) -> Iterator[Read]:

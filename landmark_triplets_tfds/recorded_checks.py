@@ -15,7 +15,7 @@ def check_recorded(data: PreparedData, results: Iterable[ShardResult], findings:
     """Adds what does not fit together in dataset_info.json, metadata.json, build_report.json and the shards."""
     results = list(results)
     _check_sizes(data, results, findings)
-    num_records = {split: 0 for split in data.splits()}
+    num_records = dict.fromkeys(data.splits(), 0)
     for result in results:
         num_records[result.shard.split] += result.num_records
     resolution = data.config_fields.get("resolution")
@@ -36,7 +36,8 @@ def check_recorded(data: PreparedData, results: Iterable[ShardResult], findings:
     counts = data.report.get("counts")
     if isinstance(counts, dict) and num_listed != counts.get("num_images_unreadable"):
         findings.add(
-            COUNT, f"it lists {num_listed:,} unreadable images, and counts {counts.get('num_images_unreadable')}",
+            COUNT,
+            f"it lists {num_listed:,} unreadable images, and counts {counts.get('num_images_unreadable')}",
             file=REPORT_NAME,
         )
 
@@ -48,7 +49,9 @@ def _check_sizes(data: PreparedData, results: list[ShardResult], findings: Findi
         found = sum(result.num_bytes for result in of_split)
         if found != expected and not any(result.findings.num_problems for result in of_split):
             findings.add(
-                COUNT, f"the records of {split} have {found:,} bytes, and it says num_bytes={expected:,}", file=INFO_NAME
+                COUNT,
+                f"the records of {split} have {found:,} bytes, and it says num_bytes={expected:,}",
+                file=INFO_NAME,
             )
 
 

@@ -86,26 +86,35 @@ def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterat
         image_px=data.image_px,
         positive_may_be_anchor=bool(data.config_fields.get("positive_may_be_anchor", False)),
     )
-    check = functools.partial(_check_shard, data.folder, data.file_format, rules)
     numbers = range(len(data.shards))
     num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
     sizes = [path.stat().length for shard in data.shards if (path := data.folder / shard.name).exists()]
     if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
+        check = functools.partial(_check_shard, RecordChecker(rules), data.folder, data.file_format)
         yield from map(check, numbers, data.shards)
         return
     with loky.ProcessPoolExecutor(num_processes) as pool:
-        yield from pool.map(check, numbers, data.shards)
+        yield from pool.map(
+            functools.partial(_check_in_process, rules, data.folder, data.file_format), numbers, data.shards
+        )
 
 
 @functools.lru_cache(maxsize=1)
-def _checker(rules: RecordRules) -> RecordChecker:
-    """Returns the checker of this process, which remembers images from one shard to the next."""
+def _checker_of_process(rules: RecordRules) -> RecordChecker:
+    """Returns a checker that remembers images from one shard to the next."""
     return RecordChecker(rules)
 
 
-def _check_shard(folder: epath.Path, file_format: str, rules: RecordRules, number: int, shard: Shard) -> ShardResult:
+def _check_in_process(
+    rules: RecordRules, folder: epath.Path, file_format: str, number: int, shard: Shard
+) -> ShardResult:
+    return _check_shard(_checker_of_process(rules), folder, file_format, number, shard)
+
+
+def _check_shard(
+    checker: RecordChecker, folder: epath.Path, file_format: str, number: int, shard: Shard
+) -> ShardResult:
     findings = Findings()
-    checker = _checker(rules)
     contents: list[RecordContent] = []
     numbers: list[int] = []
     num_records = num_bytes = 0
@@ -131,15 +140,16 @@ def _check_shard(folder: epath.Path, file_format: str, rules: RecordRules, numbe
             findings.add(
                 COUNT, f"it has {num_records:,} records, and {INFO_NAME} says {shard.num_records:,}", file=shard.name
             )
-    return ShardResult(shard, sha256, num_records, num_bytes, _as_records(contents, numbers, number, rules), findings)
+    records = _as_records(contents, numbers, number, checker.num_images)
+    return ShardResult(shard, sha256, num_records, num_bytes, records, findings)
 
 
 def _add(findings: Findings, file: str, record: int, kind: str, message: str, key: str | None) -> None:
     findings.add(kind, message, file=file, record=record, key=key)
 
 
-def _as_records(contents: list[RecordContent], numbers: list[int], shard: int, rules: RecordRules) -> Records:
-    shape = (len(contents), 3 if rules.noun == "triplets" else 1)
+def _as_records(contents: list[RecordContent], numbers: list[int], shard: int, width: int) -> Records:
+    shape = (len(contents), width)
     return Records(
         image_ids=np.array([content.image_ids for content in contents], dtype=np.uint64).reshape(shape),
         landmark_ids=np.array([content.landmark_ids for content in contents], dtype=np.int64).reshape(shape),

@@ -7,34 +7,35 @@ the unreadable images that its report lists, down to every redraw.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 import dataclasses
-import importlib.metadata
-from typing import Any
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig, console
+from landmark_triplets_tfds import (
+    LandmarkImages,
+    LandmarkImagesConfig,
+    LandmarkTriplets,
+    LandmarkTripletsConfig,
+    console,
+)
 from landmark_triplets_tfds.assembly import plan_in_chunks
 from landmark_triplets_tfds.build_options import BuildOptions
-from landmark_triplets_tfds.build_report import REPORT_NAME, TRIPLETS
+from landmark_triplets_tfds.build_report import IMAGES, REPORT_NAME, TRIPLETS
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.dataset_checks import RecordPlaces
-from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
+from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.example_plan import ExampleCounts, make_plan
-from landmark_triplets_tfds.findings import INFO, PLAN, SOURCE, TABLE, Findings
+from landmark_triplets_tfds.findings import INFO, PLAN, TABLE, Findings
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.prepared_data import ID_FEATURES, IMAGE_FEATURES, METADATA_NAME, PreparedData
-from landmark_triplets_tfds.record_checks import digest_image
+from landmark_triplets_tfds.prepared_data import ID_FEATURES, METADATA_NAME, PreparedData
+from landmark_triplets_tfds.remade_images import check_images
 from landmark_triplets_tfds.shard_checks import Records
-from landmark_triplets_tfds.sources import ImageSource, find_source
+from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import Selection, select_images
-from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail
 
-_BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig)}
-_IMAGE_BUILDERS = (LandmarkImages, LandmarkImagesConfig)
+_BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig), IMAGES: (LandmarkImages, LandmarkImagesConfig)}
 
 _Ids = npt.NDArray[np.uint64]
 
@@ -66,6 +67,9 @@ def check_against_source(
     """
     build_options = BuildOptions.from_environment()
     source = find_source(options.manual_dir, build_options.bank)
+    num_threads = build_options.num_readers(source.is_remote)
+    with console.progress_of_listing("Indexing archives", " archives") as advance:
+        source.prepare(num_threads, advance)
     config = _recorded_config(data, options, findings)
     if config is None:
         _check_table(data, splits, source.read_table(), findings)
@@ -82,13 +86,12 @@ def check_against_source(
         )
     else:
         _check_plan(data, splits, selection, config, findings)
-    num_threads = build_options.num_readers(source.is_remote)
-    _check_images(data, splits, source, config.thumbnail_spec(), options, num_threads, findings)
+    check_images(data, splits, source, config.thumbnail_spec(), options.sample, options.seed, num_threads, findings)
 
 
 def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findings) -> LandmarkBuilderConfig | None:
     """Returns the config that the dataset was built with; None, with a note, if it cannot be made here."""
-    builder, config_class = _BUILDERS.get(data.noun, _IMAGE_BUILDERS)
+    builder, config_class = _BUILDERS[data.noun]
     not_compared = "what a build would plan, and images made again, are not compared"
     fields = dict(data.config_fields)
     if not fields:
@@ -103,6 +106,10 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
     if unknown:
         findings.note(f"This version of the package does not know the recorded {', '.join(unknown)}: {not_compared}.")
         return None
+    files = sorted(name for name, value in fields.items() if str(value).startswith("sha256:"))
+    if set(files) - {"exclude_landmarks"}:
+        findings.note(f"Of {', '.join(files)} the hash alone is recorded: {not_compared}.")
+        return None
     recorded_hash = fields.get("exclude_landmarks")
     if recorded_hash and options.exclude_landmarks is None:
         findings.note(
@@ -112,7 +119,8 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
         return None
     try:
         config = config_class(
-            name=data.config_name, **(fields | {"exclude_landmarks": options.exclude_landmarks if recorded_hash else None})
+            name=data.config_name,
+            **(fields | {"exclude_landmarks": options.exclude_landmarks if recorded_hash else None}),
         )
     except (TypeError, ValueError) as error:
         findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
@@ -162,6 +170,9 @@ def _check_plan(
     is_unreadable = np.isin(table.image_ids, unreadable_ids)
     cap = data.metadata.get("max_examples_per_split")
     for split, records in splits.items():
+        if split not in config.splits():
+            findings.note(f"Split {split} is not one that this package plans: it is not compared with a plan.")
+            continue
         plan_ids = _plan_ids(table, config, split, cap, is_unreadable)
         _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
 
@@ -211,7 +222,9 @@ def _compare_with_plan(places: RecordPlaces, planned: _Ids, split: str, findings
         findings.add(PLAN, _describe_surplus(found[number], expected), **places.place(number))
     for line in missing[~np.isin(planned[missing, 0], surplus_keys)].tolist():
         key = format_image_id(planned[line, 0])
-        findings.add(PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out", key=None)
+        findings.add(
+            PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out", key=None
+        )
 
 
 def _describe_surplus(found: _Ids, expected: _Ids) -> str:
@@ -220,64 +233,3 @@ def _describe_surplus(found: _Ids, expected: _Ids) -> str:
     wrong = next(i for i in (1, 2) if found[i] != expected[0, i])
     name = ID_FEATURES[TRIPLETS][wrong]
     return f"{name} is {format_image_id(found[wrong])}, and the plan has {format_image_id(expected[0, wrong])}"
-
-
-def _check_images(
-    data: PreparedData,
-    splits: Mapping[str, Records],
-    source: ImageSource,
-    spec: ThumbnailSpec,
-    options: SourceOptions,
-    num_threads: int,
-    findings: Findings,
-) -> None:
-    """Makes some of the images again and compares the bytes."""
-    everything = Records.join(list(splits.values()))
-    places = RecordPlaces(data, everything)
-    ids, firsts = np.unique(everything.image_ids, return_index=True)
-    rng = np.random.default_rng(options.seed)
-    chosen = firsts[rng.permutation(len(ids))[: options.sample]].tolist()
-    source.prepare(num_threads, lambda num_done, num_all: None)
-
-    def make_again(at: int) -> int | UnreadableImageError:
-        try:
-            return digest_image(make_thumbnail(source.read(int(everything.image_ids.flat[at])), spec))
-        except UnreadableImageError as error:
-            return error.without_traceback()
-
-    names = IMAGE_FEATURES[data.noun]
-    others = _describe_other_versions(data.report)
-    with (
-        console.progress(len(chosen), "Making images again", " images") as bar,
-        ThreadPoolExecutor(num_threads) as pool,
-    ):
-        for at, result in zip(chosen, pool.map(make_again, chosen), strict=True):
-            bar.update()
-            number, column = divmod(at, len(names))
-            image_id = int(everything.image_ids[number, column])
-            if isinstance(result, UnreadableImageError):
-                findings.add(
-                    SOURCE, f"{names[column]}: {source.locate(image_id)} is unreadable now ({result})",
-                    **places.place(number),
-                )
-            elif result != everything.digests[number, column]:
-                findings.add(
-                    SOURCE, f"{names[column]} is not what {source.locate(image_id)} gives{others}", **places.place(number)
-                )
-
-
-def _describe_other_versions(report: dict[str, Any] | None) -> str:
-    """Returns which libraries differ from those of the build, as a remark; '' if none is known to."""
-    recorded = (report or {}).get("versions")
-    if not isinstance(recorded, dict):
-        return ""
-    differing = []
-    for names in CODEC_DISTRIBUTIONS:
-        for name in names:
-            try:
-                here = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-            if name in recorded and recorded[name] != here:
-                differing.append(f"{name} {recorded[name]}, here {here}")
-    return f" (it was built with {'; '.join(differing)}: other versions may give other bytes)" if differing else ""

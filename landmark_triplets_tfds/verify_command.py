@@ -55,7 +55,7 @@ class Verify:
         from etils import epath
 
         from landmark_triplets_tfds.errors import CommandError
-        from landmark_triplets_tfds.prepared_data import find_version_folder
+        from landmark_triplets_tfds.prepared_folder import find_version_folder
         from landmark_triplets_tfds.published_hashes import read_hashes
         from landmark_triplets_tfds.source_checks import SourceOptions
         from landmark_triplets_tfds.verify import verify
@@ -105,7 +105,9 @@ def _describe(verification: Verification, manual_dir: str | None, num_shown: int
     if findings.num_problems:
         lines.append(console.styled(f"{findings.num_problems:,} problems.", "red"))
     elif manual_dir is None:
-        lines.append(console.styled("All well", "green") + "; not compared with the competition's files (--manual_dir).")
+        lines.append(
+            console.styled("All well", "green") + "; not compared with the competition's files (--manual_dir)."
+        )
     else:
         lines.append(console.styled("All well.", "green"))
     return lines

@@ -100,8 +100,9 @@ def _take(examples: Iterable[Any], num: int) -> list[Any]:
         raise ValueError(f"num must be at least 1, got {num}.")
     if isinstance(examples, Mapping):  # one example or batch
         examples = [examples]
-    if hasattr(examples, "as_numpy_iterator"):  # a tf.data.Dataset; a whole batch is at least one example
-        examples = examples.take(num).as_numpy_iterator()
+    take = getattr(examples, "take", None)
+    if take is not None and hasattr(examples, "as_numpy_iterator"):  # a tf.data.Dataset
+        examples = take(num).as_numpy_iterator()
     taken = list(itertools.islice((single for example in examples for single in _unbatch(example)), num))
     if not taken:
         raise ValueError("there is no example to show.")
