@@ -136,7 +136,7 @@ class PlannedExamples:
         """
         config = choice.config
         if split not in config.splits():
-            raise CommandError(f"{choice.name} has no split {split!r}; it has {', '.join(config.splits())}.")
+            raise CommandError(f"{choice.full_name} has no split {split!r}; it has {', '.join(config.splits())}.")
         options = BuildOptions.from_environment()
         source = find_source(manual_dir, options.bank)
         with console.progress_of_listing("Indexing archives", " archives") as advance:
@@ -145,7 +145,7 @@ class PlannedExamples:
         self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
         self._plan = make_plan(images.table, config.example_spec(split))
         self._unreadable: dict[int, str] = {}
-        self.name, self.noun, self.notes = choice.name, config.example_noun, list[str]()
+        self.name, self.noun, self.notes = choice.full_name, config.example_noun, list[str]()
         self.num_examples = self._plan.num_examples
         self.landmark_ids = None
         if self.noun == IMAGES:

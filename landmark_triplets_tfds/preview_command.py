@@ -9,6 +9,7 @@ from landmark_triplets_tfds import console
 from landmark_triplets_tfds.arguments import json_flag, option, positional
 
 if TYPE_CHECKING:
+    from landmark_triplets_tfds.config_choice import ConfigChoice
     from landmark_triplets_tfds.preview import Examples
 
 
@@ -83,7 +84,6 @@ class Preview:
     def _find_examples(self) -> Examples:
         from etils import epath
 
-        from landmark_triplets_tfds.config_choice import choose_config
         from landmark_triplets_tfds.errors import CommandError
         from landmark_triplets_tfds.prepared_folder import find_version_folder
         from landmark_triplets_tfds.preview import PlannedExamples, PreparedExamples
@@ -94,12 +94,26 @@ class Preview:
             return PreparedExamples(find_version_folder(self.data_dir, self.dataset), self.split)
         if self.data_dir is not None:
             raise CommandError("Give either --data_dir, to see what is built, or --manual_dir, to see what would be.")
-        choice = choose_config(self.dataset, self.config)
+        choice = _choose_config(self.dataset, self.config)
         return PlannedExamples(epath.Path(self.manual_dir).expanduser(), choice, self.split)
 
     def _describe(self, examples: Examples, num_rows: int) -> str:
         would = " (not built)" if self.manual_dir is not None else ""
         return f"{examples.name}{would}, {self.split}: {examples.num_examples:,} {examples.noun}"
+
+
+def _choose_config(dataset: str, config: str | None) -> ConfigChoice:
+    """Returns the config that ``landmark_triplets/128px``, or ``landmark_triplets`` with ``--config``, means."""
+    from landmark_triplets_tfds.config_choice import BUILDERS, find_config
+    from landmark_triplets_tfds.errors import CommandError
+
+    dataset, _, name = dataset.strip("/").partition("/")
+    name = name.partition(":")[0]
+    if dataset not in BUILDERS:
+        raise CommandError(f"There is no dataset {dataset!r}; there are {' and '.join(BUILDERS)}.")
+    if name and config is not None:
+        raise CommandError(f"Name the config once: either {dataset}/{name} or --config.")
+    return find_config(config or name or BUILDERS[dataset].DEFAULT_BUILDER_CONFIG_NAME, dataset)
 
 
 def _check_out(out: str | None) -> Any:
