@@ -60,7 +60,7 @@ class BudgetAnswer:
     Attributes:
       budget: bytes.
       named: the largest config with a name that fits; None if none does.
-      smallest_named: the smallest config with a name.
+      smallest_named: where none fits, the one that comes closest.
       all_fit: whether all configs with names fit.
       custom: the best custom config; None if none fits, or none is larger than the named one.
       alternatives: other custom configs, with the estimated bytes of their datasets.
@@ -154,9 +154,7 @@ class _Search:
         if not named:
             raise NoTripletError("No config makes an example of this table: it is too small.")
         largest = self._largest_fitting(named)
-        smallest = largest if largest is not None and largest.choice is named[0][1] else None
-        if largest is None:
-            smallest = self._forecast(named[0][1])
+        smallest = self._forecast(named[0][1]) if largest is None else None
         all_fit = largest is not None and largest.choice is named[-1][1]
         options = [] if all_fit else list(self._custom_options())
         custom = self._best_of(options)

@@ -174,7 +174,7 @@ def _explain(forecasts: list[Forecast]) -> Iterator[str]:
     error = max(each.error_bytes / each.num_bytes for each in forecasts)
     sure = "" if error == 0 else f" Bytes: give or take {max(error, 0.001):.1%}."
     yield console.fill(
-        f"Numbers of examples and of distinct images are exact.{sure} Times are those of a first build, beside about"
+        f"Numbers of examples and of distinct images are exact.{sure} Times are those of a first build, beside 5 to"
         " 10 s to start; a second one finds its thumbnails in the bank, which is kept in the cache folder"
         " (LANDMARK_TRIPLETS_BANK moves it).",
         indent=0,

@@ -11,6 +11,7 @@ from helpers import encode_image, smooth_pixels
 import numpy as np
 import pytest
 
+from benchmarks.forecast import compare
 from landmark_triplets_tfds import cli
 from landmark_triplets_tfds.budget import find_fitting, parse_size
 from landmark_triplets_tfds.build_options import BuildOptions
@@ -133,6 +134,15 @@ def test_nothing_readable_is_an_error(tmp_path):
         competition.path(image_id).write_bytes(b"no image")
     with pytest.raises(CommandError, match="Too few of the sampled images are readable"):
         forecast(competition.folder, "64px")
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares(corpus, tmp_path):
+    """`benchmarks.forecast`, on a scale at which CPU times mean little."""
+    compared = compare("64px_all", corpus, tmp_path, num_sampled=100, seed=0)
+    assert (compared.forecast_examples, compared.forecast_images) == (compared.examples, compared.images)
+    assert compared.bytes_ratio == pytest.approx(1, abs=0.1)
+    assert 0.2 < compared.cpu_ratio < 5
 
 
 # --- Budgets

@@ -189,6 +189,16 @@ def test_many_broken_images_are_a_problem(competition, capsys):
     assert "git lfs pull" in problem["advice"]
 
 
+def test_a_small_sample_tells_of_a_large_share(competition, capsys):
+    """Half of the images are broken; 8 looked at, of which some are: a build would meet more than 10."""
+    for image_id in competition.ids()[::2]:
+        competition.path(image_id).write_bytes(b"")
+    status, found = run_inspect(capsys, competition.folder, "--images", "8")
+    assert found["images"]["num_looked_at"] == 8
+    assert 2 <= found["images"]["num_unreadable"]["empty file"] < 8
+    assert status == 1
+
+
 def test_many_missing_images_are_a_problem(competition, capsys):
     for image_id in competition.ids()[:11]:
         competition.path(image_id).unlink()
