@@ -10,29 +10,23 @@ few resolutions; what is recommended is then forecast like any config, and has t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import re
 
-import numpy as np
-
 from landmark_triplets_tfds.config_choice import ConfigChoice, named_choices
-from landmark_triplets_tfds.errors import CommandError, EmptySplitError, NoTripletError, UnreadableImageError
+from landmark_triplets_tfds.errors import CommandError, EmptySplitError, NoTripletError
 from landmark_triplets_tfds.forecast import Forecast, Forecaster
-from landmark_triplets_tfds.image_header import read_header
-from landmark_triplets_tfds.image_sample import choose_rows
 from landmark_triplets_tfds.sampling import SamplingSpec
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnail_sizes import ThumbnailSizes
 
 _SIZE_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
 _POWERS: dict[str, int] = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
-_NUM_MEASURED = 150  # images; their mean is off by some 3 %
 _LIKELY = 1.1  # what is estimated to be larger than so many budgets is not looked at
 
 _PER_LANDMARK = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, None)
 _RESOLUTION_STEP_PX = 16
-_MIN_RESOLUTION_PX, _GOOD_RESOLUTION_PX, _MAX_RESOLUTION_PX = 32, 128, 1024
+_MIN_RESOLUTION_PX, _GOOD_RESOLUTION_PX = 32, 128
 _MIN_QUALITY, _MAX_QUALITY = 90, 95
 
 _NUM_CORRECTIONS = 6
@@ -74,42 +68,6 @@ class BudgetAnswer:
     alternatives: list[tuple[ConfigChoice, int, int]]
 
 
-class SizeModel:
-    """How large thumbnails of a copy's images are, by resolution and quality."""
-
-    def __init__(self, forecaster: Forecaster, choice: ConfigChoice, seed: int):
-        """Reads a few images."""
-        table = forecaster.table(choice)
-        rows = choose_rows(table.image_ids, _NUM_MEASURED, seed)
-        self._pool = ThreadPoolExecutor(forecaster.options.num_workers())
-        self._files = []
-        sides = []
-        for image_id in table.image_ids[rows].tolist():
-            try:
-                content = forecaster.source.read(image_id)
-                header = read_header(content)
-                make_thumbnail(content, ThumbnailSpec())
-            except UnreadableImageError:
-                continue
-            self._files.append(content)
-            sides.append(min(header.height, header.width))
-        if not self._files:
-            raise CommandError("None of the sampled images is readable, so nothing can be forecast: run inspect first.")
-        self.short_side_px = float(np.median(sides))
-        self._means: dict[ThumbnailSpec, float] = {}
-
-    def mean_bytes(self, spec: ThumbnailSpec) -> float:
-        """Returns the mean size of thumbnails."""
-        if spec not in self._means:
-            sizes = self._pool.map(lambda content: len(make_thumbnail(content, spec)), self._files)
-            self._means[spec] = float(np.mean(list(sizes)))
-        return self._means[spec]
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._pool.shutdown(cancel_futures=True)
-
-
 def find_fitting(
     forecaster: Forecaster, dataset: str, budget: int, seed: int, on_forecast: Callable[[], object]
 ) -> BudgetAnswer:
@@ -122,32 +80,26 @@ def find_fitting(
       seed: of the sample on which sizes are measured.
       on_forecast: called with each config that was looked at closely.
     """
-    model = SizeModel(forecaster, named_choices(dataset)[0], seed)
-    try:
-        return _Search(forecaster, model, dataset, budget, on_forecast).answer()
-    finally:
-        model.close()
+    table = forecaster.table(named_choices(dataset)[0])
+    with ThumbnailSizes(forecaster.source, table.image_ids, forecaster.options.num_workers(), seed) as sizes:
+        return _Search(forecaster, sizes, dataset, budget, on_forecast).answer()
 
 
 class _Search:
     def __init__(
         self,
         forecaster: Forecaster,
-        model: SizeModel,
+        sizes: ThumbnailSizes,
         dataset: str,
         budget: int,
         on_forecast: Callable[[], object],
     ):
         self._forecaster = forecaster
-        self._model = model
+        self._sizes = sizes
         self._dataset = dataset
         self._budget = budget
         self._on_forecast = on_forecast
         self._config_class = type(named_choices(dataset)[0].config)
-        # The resolutions at which sizes are measured; between them they are interpolated.
-        step = _RESOLUTION_STEP_PX
-        top = int(min(_MAX_RESOLUTION_PX, max(_GOOD_RESOLUTION_PX, model.short_side_px // step * step)))
-        self._grid = [px for px in (32, 64, 128, 256, 512) if px < top] + [top]
 
     def answer(self) -> BudgetAnswer:
         named = sorted(self._named_sizes(), key=lambda pair: pair[0])
@@ -173,7 +125,7 @@ class _Search:
         """Yields the estimated bytes of the configs; those with landmarks held out are as large as those without."""
         for choice in named_choices(self._dataset):
             if not choice.config.validation_percent and (num_examples := self._num_examples(choice)):
-                mean = self._model.mean_bytes(choice.config.thumbnail_spec())
+                mean = self._sizes.mean_bytes(choice.config.thumbnail_spec())
                 yield self._dataset_bytes(choice, num_examples, mean), choice
 
     def _num_examples(self, choice: ConfigChoice) -> int:
@@ -208,7 +160,7 @@ class _Search:
             if choice is None:
                 return  # more images fit even less
             config = choice.config
-            mean = self._size(config.resolution, config.jpeg_quality)
+            mean = self._sizes.estimate(config.resolution, config.jpeg_quality)
             yield choice, num_examples, round(self._dataset_bytes(choice, num_examples, mean))
 
     def _fit(self, per_landmark: int | None, num_examples: int, num_bytes: float) -> ConfigChoice | None:
@@ -219,23 +171,15 @@ class _Search:
         if resolution is None:
             return None
         qualities = range(_MIN_QUALITY + 1, _MAX_QUALITY + 1)
-        quality = max((each for each in qualities if self._size(resolution, each) <= limit), default=_MIN_QUALITY)
+        quality = max(
+            (each for each in qualities if self._sizes.estimate(resolution, each) <= limit), default=_MIN_QUALITY
+        )
         return self._custom(resolution, per_landmark, quality)
 
     def _largest_resolution(self, limit: float) -> int | None:
         """Returns the largest resolution whose thumbnails have at most ``limit`` bytes on average."""
-        candidates = range(_MIN_RESOLUTION_PX, self._grid[-1] + 1, _RESOLUTION_STEP_PX)
-        return max((px for px in candidates if self._size(px, _MIN_QUALITY) <= limit), default=None)
-
-    def _size(self, resolution: int, quality: int) -> float:
-        """Returns the mean size of thumbnails: by resolution between measured ones, by quality as at 128 px."""
-
-        def measured(px: int, jpeg_quality: int) -> float:
-            return self._model.mean_bytes(ThumbnailSpec(resolution=px, jpeg_quality=jpeg_quality))
-
-        sizes = [measured(px, _MIN_QUALITY) for px in self._grid]
-        size = float(np.exp(np.interp(np.log(resolution), np.log(self._grid), np.log(sizes))))
-        return size * measured(_GOOD_RESOLUTION_PX, quality) / measured(_GOOD_RESOLUTION_PX, _MIN_QUALITY)
+        candidates = range(_MIN_RESOLUTION_PX, self._sizes.max_resolution_px + 1, _RESOLUTION_STEP_PX)
+        return max((px for px in candidates if self._sizes.estimate(px, _MIN_QUALITY) <= limit), default=None)
 
     def _best_of(self, options: list[tuple[ConfigChoice, int, int]]) -> Forecast | None:
         """Forecasts the best option; where that does not fit, estimates were too low, and it is chosen anew."""
@@ -254,7 +198,7 @@ class _Search:
                 return forecast
             config = tried.config
             estimated = round(
-                self._dataset_bytes(tried, num_examples, self._size(config.resolution, config.jpeg_quality))
+                self._dataset_bytes(tried, num_examples, self._sizes.estimate(config.resolution, config.jpeg_quality))
             )
             num_bytes = min(num_bytes * 0.99, self._budget * estimated / (forecast.num_bytes + forecast.error_bytes))
             tried = self._fit(per_landmark, num_examples, num_bytes)

@@ -23,7 +23,7 @@ from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import TRIPLETS
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import ExamplePlan, make_plan
+from landmark_triplets_tfds.example_plan import ExampleSpec, make_plan
 from landmark_triplets_tfds.image_sample import Rows, choose_rows
 from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sources import ImageSource
@@ -140,7 +140,7 @@ class Forecaster:
         self._seed = seed
         self._table_cpu_s = table_cpu_s
         self._tables: dict[tuple[str | None, str], LandmarkTable] = {}
-        self._plans: dict[tuple[str, Any], ExamplePlan] = {}
+        self._num_examples: dict[tuple[str, ExampleSpec], int] = {}
         self._overheads: dict[str, float] = {}
 
     def table(self, choice: ConfigChoice) -> LandmarkTable:
@@ -153,25 +153,27 @@ class Forecaster:
                 raise CommandError(f"{choice.full_name}: {error}") from None
         return self._tables[key]
 
-    def plan(self, choice: ConfigChoice, split: str) -> ExamplePlan:
-        """Returns the plan of a split."""
-        table, spec = self.table(choice), choice.config.example_spec(split)
-        key = (table.fingerprint, spec)
-        if key not in self._plans:
-            self._plans[key] = make_plan(table, spec)
-        return self._plans[key]
-
     def num_examples(self, choice: ConfigChoice) -> int:
-        """Returns how many examples a config plans, without drawing them."""
-        return sum(self.plan(choice, split).num_examples for split in choice.config.splits())
+        """Returns how many examples a config plans, without drawing them.
+
+        Raises:
+          NoTripletError, EmptySplitError: if it makes none of this table.
+        """
+        table = self.table(choice)
+        specs = [choice.config.example_spec(split) for split in choice.config.splits()]
+        for spec in specs:  # only the numbers are kept: the plan of a whole competition takes 100 MB
+            if (table.fingerprint, spec) not in self._num_examples:
+                self._num_examples[table.fingerprint, spec] = make_plan(table, spec).num_examples
+        return sum(self._num_examples[table.fingerprint, spec] for spec in specs)
 
     def plan_facts(self, choice: ConfigChoice) -> PlanFacts:
         """Draws the examples of a config and counts."""
         started = time.process_time()
-        uses = np.zeros(self.table(choice).num_images, dtype=np.int64)
+        table = self.table(choice)
+        uses = np.zeros(table.num_images, dtype=np.int64)
         num_examples = {}
         for split in choice.config.splits():
-            plan = self.plan(choice, split)
+            plan = make_plan(table, choice.config.example_spec(split))
             num_examples[split] = plan.num_examples
             for _, rows in assembly.plan_in_chunks(plan, plan.num_examples):
                 np.add.at(uses, rows.ravel(), 1)
