@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from landmark_triplets_tfds.config_choice import ConfigChoice
     from landmark_triplets_tfds.preview import Examples
 
+SCHEMA_VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
@@ -70,7 +72,13 @@ class Preview:
         chosen = [[describe_example(example) for example in row] for row in rows]
         if self.json:
             console.print_json(
-                {"dataset": examples.name, "split": self.split, "seed": self.seed, "out": str(path)}
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "dataset": examples.name,
+                    "split": self.split,
+                    "seed": self.seed,
+                    "out": str(path),
+                }
                 | {"num_examples": examples.num_examples, "notes": examples.notes}
                 | {examples.noun: [example for row in chosen for example in row]}
             )

@@ -22,6 +22,8 @@ from landmark_triplets_tfds.recorded_checks import check_recorded
 from landmark_triplets_tfds.shard_checks import Records, ShardResult, check_shards
 from landmark_triplets_tfds.source_checks import SourceOptions, check_against_source
 
+SCHEMA_VERSION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
@@ -46,6 +48,7 @@ class Verification:
     def as_json(self) -> dict[str, Any]:
         """Returns everything, ready for JSON."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "dataset": self.data.name,
             "folder": str(self.data.folder),
             "file_format": self.data.file_format,
