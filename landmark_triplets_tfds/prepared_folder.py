@@ -67,7 +67,7 @@ def _list_folders(folder: epath.Path) -> list[epath.Path]:
 
 def _describe_prepared(root: epath.Path) -> str:
     if not root.is_dir():
-        return "That folder does not exist. Name the one that the dataset was built into: --data_dir DIR."
+        return "That folder does not exist. Name the folder that the dataset was built into: --data_dir DIR."
     found = [
         f"{dataset.name}/{config.name}"
         for dataset in _list_folders(root)

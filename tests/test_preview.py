@@ -89,6 +89,7 @@ def test_unreadable_images_are_drawn_again_as_in_a_build(tmp_path, capsys, monke
     assert any("A build would leave out" in note for note in content["notes"])
     monkeypatch.setenv("LANDMARK_TRIPLETS_MAX_UNREADABLE", "100%")
     build(tmp_path / "data", custom_config(resolution=16, images_per_landmark=None), competition.folder)
+    capsys.readouterr()
     built = preview(capsys, "landmark_triplets/custom", "--data_dir", tmp_path / "data", *options)
     ids = [sorted(map(str, content["triplets"])), sorted(map(str, built["triplets"]))]
     assert ids[0] == ids[1]
