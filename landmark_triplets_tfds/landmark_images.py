@@ -48,9 +48,8 @@ class LandmarkImagesConfig(LandmarkBuilderConfig):
         text = f"{self.describe_images()}; {per_landmark} per landmark"
         if self.images_per_landmark is None:
             text += ", 1,580,470 in the whole competition"
-        if self.unlabeled_splits:
-            text += f"; the folders {' and '.join(UNLABELED_NAMES)} too, without labels"
-        return f"{text}{self.describe_holdout()}."
+        unlabeled = f"; also {' and '.join(UNLABELED_NAMES)}, without labels" if self.unlabeled_splits else ""
+        return f"{text}{self.describe_holdout()}{unlabeled}."
 
     def unlabeled_folders(self) -> tuple[str, ...]:
         return UNLABELED_NAMES if self.unlabeled_splits else ()

@@ -28,6 +28,7 @@ from landmark_triplets_tfds.layout import (
     IMAGES_NAME,
     LAYOUT_INSTRUCTIONS,
     TABLE_NAME,
+    UNLABELED_NAMES,
     image_path,
     is_zip_table,
     parse_zip_name,
@@ -147,7 +148,8 @@ def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
     members_of = {folder: of_all_folders[numbers == number] for number, folder in enumerate(FOLDER_NAMES)}
     members = members_of[IMAGES_NAME]
     if not table or not len(members):
-        others += [f"{len(images):,} images in {name}/" for name, images in members_of.items() if len(images)]
+        counts = {name: len(members_of[name]) for name in UNLABELED_NAMES}
+        others += [f"{count:,} images in {name}/" for name, count in counts.items() if count]
         found = f"It holds {', '.join(others)}" if others else "It holds nothing else"
         lacks = f"no {TABLE_NAME}" if len(members) else "no image train/a/b/c/<id>.jpg"
         raise ArchiveError(f"{path} holds {lacks}. {found}.\n\n{LAYOUT_INSTRUCTIONS}")
