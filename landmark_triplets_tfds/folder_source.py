@@ -73,9 +73,10 @@ class FolderSource:
         """Returns the ids of the images in some folders ``a/b/c``, in any order."""
 
         def list_ids(folder: str) -> npt.NDArray[np.uint64]:
-            found = (parse_file_name(name) for name in self._list(folder))
+            found = map(parse_file_name, self._list(folder))
+            ids = np.array([image_id for image_id in found if image_id is not None], dtype=np.uint64)
             # A file that is in another folder than its id says is not where it would be read.
-            return np.array([i for i in found if i is not None and image_path(i)[:5] == folder], dtype=np.uint64)
+            return ids[ids >> np.uint64(52) == int(folder.replace("/", ""), 16)]
 
         parts = [np.zeros(0, dtype=np.uint64)]
         with ThreadPoolExecutor(num_threads) as pool:
