@@ -113,6 +113,7 @@ def _find_unlabeled(source: ImageSource, folders: Sequence[str], options: BuildO
         raise SourceLayoutError(
             f"unlabeled_splits=True, but there is no image in {' or '.join(str(place / folder) for folder in folders)}."
             f" Such a folder is beside {IMAGES_NAME}/, in the same folder or the same zip, and holds a/b/c/<id>.jpg or,"
-            " outside of zips, images_000.tar and so on. Put one of them there, or use a config without unlabeled_splits."
+            " outside of zips, images_000.tar and so on. Put one of them there, or use a config without"
+            " unlabeled_splits."
         )
     return found
