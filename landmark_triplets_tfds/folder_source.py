@@ -76,7 +76,8 @@ class FolderSource:
             found = map(parse_file_name, self._list(folder))
             ids = np.array([image_id for image_id in found if image_id is not None], dtype=np.uint64)
             # A file that is in another folder than its id says is not where it would be read.
-            return ids[ids >> np.uint64(52) == int(folder.replace("/", ""), 16)]
+            in_place: npt.NDArray[np.bool_] = ids >> np.uint64(52) == int(folder.replace("/", ""), 16)
+            return ids[in_place]
 
         parts = [np.zeros(0, dtype=np.uint64)]
         with ThreadPoolExecutor(num_threads) as pool:
