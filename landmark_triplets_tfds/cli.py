@@ -18,6 +18,7 @@ from landmark_triplets_tfds.arguments import Command, parse
 from landmark_triplets_tfds.console import FAILED, OK
 from landmark_triplets_tfds.errors import USER_ERRORS
 from landmark_triplets_tfds.inspect_command import Inspect
+from landmark_triplets_tfds.mine_command import Mine
 
 PROGRAM = "landmark-triplets"
 _DISTRIBUTION = "landmark_triplets_tfds"
@@ -26,6 +27,7 @@ _DESCRIPTION = "Looks at the files of a landmark competition before a dataset is
 # In the order of --help.
 _COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
+    "mine": Mine,
 }
 
 

@@ -37,8 +37,8 @@ def read_image_ids(path: epath.Path) -> npt.NDArray[np.uint64]:
     """Reads the ids of images, in the order of the embeddings.
 
     Args:
-      path: of a ``.npy`` file with uint64 or with texts of 16 hex digits, or of a text file with such an id per line, in
-        which blank lines do not count.
+      path: of a ``.npy`` file with uint64 or with texts of 16 hex digits, or of a text file with such an id per line.
+        Blank lines do not count.
 
     Returns:
       uint64[n].
@@ -98,7 +98,7 @@ def landmarks_of(image_ids: npt.NDArray[np.uint64], table: LandmarkTable, table_
 
 def _load(path: epath.Path, mmap_mode: Any, how_to_save: str) -> npt.NDArray[Any]:
     if "://" in os.fspath(path):
-        raise EmbeddingsError(f"{path} is not on this machine, and embeddings are mapped from local files. Copy it here.")
+        raise EmbeddingsError(f"{path} is not on this machine. Files of arrays are mapped, so copy it here.")
     try:
         content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def _read_lines(path: epath.Path) -> list[str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise EmbeddingsError(f"{path} cannot be read ({error}). Expected a text file with an image id per line.") from None
+        raise EmbeddingsError(f"{path} cannot be read ({error}). Expected is text, an image id per line.") from None
     # Whatever the bytes are, they are text in this encoding, of which ids are checked to be hex digits.
     text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
     return [line.strip(" \t") for line in re.split("\r\n|\r|\n", text)]

@@ -100,6 +100,7 @@ class MinedTriplets:
       image_ids: uint64[n, 3]: their ids.
       similarities: float32[n, 2]: of the anchor with its positive and with its negative.
       num_anchors: images in all; n of them have a triplet.
+      num_landmarks: of these images.
       num_left_out: anchors without a triplet, by reason: the three of this module, each of which is there.
       num_negatives: triplets by what their negative is: SEMI_HARD, HARDER and EASIER, each of which is there.
       num_passed_over: pairs (anchor, other image) above ``max_similarity``: 'positive' and 'negative'. An approximate
@@ -111,6 +112,7 @@ class MinedTriplets:
     image_ids: npt.NDArray[np.uint64]
     similarities: Similarities
     num_anchors: int
+    num_landmarks: int
     num_left_out: dict[str, int]
     num_negatives: dict[str, int]
     num_passed_over: dict[str, int]
@@ -230,7 +232,8 @@ def _choose_negatives(neighbours: Neighbours, to_positive: Similarities, spec: M
     num_found = np.count_nonzero(neighbours.places >= 0, axis=1)
     # The first that is less similar than the positive: semi-hard if one is, else the most similar of the easier ones.
     num_harder = np.count_nonzero(neighbours.similarities >= to_positive[:, np.newaxis], axis=1)
-    return np.maximum(0, np.minimum(num_harder, num_found - 1))
+    chosen: Places = np.maximum(0, np.minimum(num_harder, num_found - 1))
+    return chosen
 
 
 def _collect(images: LandmarkVectors, blocks: list[_Block], spec: MiningSpec, search: str) -> MinedTriplets:
@@ -247,6 +250,7 @@ def _collect(images: LandmarkVectors, blocks: list[_Block], spec: MiningSpec, se
         image_ids=images.image_ids[places],
         similarities=similarities,
         num_anchors=len(images),
+        num_landmarks=images.num_landmarks,
         num_left_out={
             SINGLE_IMAGE: int(is_single.sum()),
             NO_POSITIVE: int((~is_single & ~has_positive).sum()),

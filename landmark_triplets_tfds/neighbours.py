@@ -106,7 +106,7 @@ def _keep_best(keys: Keys, products: Similarities, mask: npt.NDArray[np.bool_], 
     hits = np.greater(products, bound[:, np.newaxis], out=mask)
     num_groups = _GROUPS_PER_NEIGHBOUR * keys.shape[1]
     if np.count_nonzero(hits) > _MANY * products.size and num_columns >= 2 * num_groups:
-        # Each of the best `kept` of the groups' maxima is one product: so many are at least as good as the last of them.
+        # The best of the groups' maxima, as many as are kept, are as many products: none worse than they is kept.
         groups = products[:, : num_columns // num_groups * num_groups].reshape(num_rows, -1, num_groups).max(axis=1)
         at = num_groups - keys.shape[1]
         just_below = np.nextafter(np.partition(groups, at, axis=1)[:, at], np.float32(-np.inf))
