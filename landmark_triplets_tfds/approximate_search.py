@@ -49,7 +49,11 @@ def load_faiss() -> Any:
 
 
 class ApproximateSearch:
-    """Compares every image with those in the nearest lists of an inverted file."""
+    """Compares every image with those in the nearest lists of an inverted file.
+
+    Attributes:
+      num_probes: lists that an image is compared with.
+    """
 
     def __init__(self, images: LandmarkVectors, max_similarity: float, num_probes: int = DEFAULT_NUM_PROBES):
         """Builds the file, which takes as much memory as the vectors.
@@ -57,7 +61,7 @@ class ApproximateSearch:
         Args:
           images: all of them.
           max_similarity: the ceiling, above which images are passed over.
-          num_probes: lists that an image is compared with.
+          num_probes: see the attribute; as many lists as there are, at most.
 
         Raises:
           CommandError: if faiss is not installed.
@@ -68,7 +72,7 @@ class ApproximateSearch:
         self._max_similarity = max_similarity
         count, dim = images.vectors.shape
         self._num_lists = max(1, min(round(_LISTS_PER_ROOT * count**0.5), count // _TRAINING_IMAGES_PER_LIST))
-        self._num_probes = min(num_probes, self._num_lists)
+        self.num_probes = num_probes
         self._index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, self._num_lists, faiss.METRIC_INNER_PRODUCT)
         self._index.cp.niter = _NUM_ITERATIONS
         self._index.train(images.vectors[:: max(1, count // (self._num_lists * _TRAINING_IMAGES_PER_LIST))])
@@ -82,7 +86,7 @@ class ApproximateSearch:
         num_above = np.zeros(stop - start, dtype=np.int64)
         limits = np.minimum(images.stops - images.starts + kept + _MAX_PASSED_OVER, len(images))
         pending = np.arange(start, stop)
-        depth, num_probes = min(2 * kept, len(images)), self._num_probes
+        depth, num_probes = min(2 * kept, len(images)), min(self.num_probes, self._num_lists)
         while len(pending):
             again = []
             step = max(1, _NUM_RESULTS // depth)

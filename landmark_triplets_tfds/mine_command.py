@@ -102,8 +102,8 @@ class Mine:
             triplets = mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
         seconds = time.perf_counter() - start
         if not len(triplets):
-            reasons = _list_counts(triplets.num_left_out)
-            raise NoTripletError("\n".join(["No triplet can be mined: " + reasons + ".", *_advice(triplets, spec)]))
+            reasons = _list_counts(triplets.num_left_out, ": ")
+            raise NoTripletError("\n".join([f"No triplet can be mined. {reasons}.", *_advice(triplets, spec)]))
         write_triplets(triplets, out)
         if self.json:
             console.print_json(_as_json(triplets, spec, self.out, num_without, seconds))
@@ -179,7 +179,8 @@ def _lines(triplets: MinedTriplets, spec: MiningSpec, out: str, num_without: int
         "bold",
     )
     yield f"  Negatives: {_list_counts(triplets.num_negatives)}."
-    yield f"  Anchors left out: {_num_left_out(triplets):,}{_in_brackets(_list_counts(triplets.num_left_out))}."
+    reasons = _list_counts(triplets.num_left_out, ": ")
+    yield f"  Anchors left out: {_num_left_out(triplets):,}{reasons and f' ({reasons})'}."
     above = triplets.num_passed_over
     yield (
         f"  Pairs passed over, as they are above {spec.max_similarity:g}: {above['positive']:,} of the same landmark,"
@@ -234,12 +235,8 @@ def _name_quantile(share: float) -> str:
     return {0: "min", 0.5: "median", 1: "max"}.get(share, f"{share:.0%}")
 
 
-def _list_counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
+def _list_counts(counts: dict[str, int], separator: str = " ") -> str:
+    return ", ".join(f"{count:,}{separator}{what}" for what, count in counts.items() if count)
 
 
 def _num_left_out(triplets: MinedTriplets) -> int:
