@@ -187,6 +187,6 @@ def test_notes_say_what_does_not_suit_the_embeddings(prepared, capsys):
     assert mine_prepared(prepared) == 2  # every image is above 0.95
     assert "Note: 100% of the anchors have only images above --max_similarity 0.95" in capsys.readouterr().err
     assert mine_prepared(prepared, "--max_similarity", 1, "--neighbours", 2) == 0
-    output = capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())  # without line breaks
     assert "of the anchors have no semi-hard negative among their 2 nearest images" in output
     assert "--neighbours 20." in output
