@@ -58,7 +58,8 @@ def read(folder: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint64],
 
 def measure_mining(folder: Path, search: str) -> dict[str, Any]:
     """Mines all triplets with the defaults; to be called in a fresh process."""
-    from landmark_triplets_tfds.hard_triplets import MiningSpec, mine_triplets
+    from landmark_triplets_tfds.hard_triplets import mine_triplets
+    from landmark_triplets_tfds.mining_spec import MiningSpec
 
     images = read(folder)
     if search == "approximate":
@@ -83,7 +84,7 @@ def measure_recall(folder: Path, k: int = 50) -> dict[str, Any]:
     """Compares the neighbours that both searches find for some anchors, by the number of lists that are probed."""
     from landmark_triplets_tfds.approximate_search import ApproximateSearch
     from landmark_triplets_tfds.embeddings import arrange
-    from landmark_triplets_tfds.hard_triplets import MiningSpec
+    from landmark_triplets_tfds.mining_spec import MiningSpec
     from landmark_triplets_tfds.neighbours import ExactSearch, NeighbourSearch
 
     images = arrange(*read(folder))

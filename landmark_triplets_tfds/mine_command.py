@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # importing it takes what only the command itself needs
     import numpy as np
     import numpy.typing as npt
 
-    from landmark_triplets_tfds.hard_triplets import MinedTriplets, MiningSpec
+    from landmark_triplets_tfds.hard_triplets import MinedTriplets
+    from landmark_triplets_tfds.mining_spec import MiningSpec
 
 _QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
@@ -112,7 +113,7 @@ class Mine:
         return console.OK
 
     def _spec(self) -> MiningSpec:
-        from landmark_triplets_tfds.hard_triplets import MiningSpec
+        from landmark_triplets_tfds.mining_spec import MiningSpec
 
         try:
             return MiningSpec(**{field.name: getattr(self, field.name) for field in dataclasses.fields(MiningSpec)})

@@ -17,9 +17,9 @@ from landmark_triplets_tfds.hard_triplets import (
     NO_POSITIVE,
     SEMI_HARD,
     SINGLE_IMAGE,
-    MiningSpec,
     mine_triplets,
 )
+from landmark_triplets_tfds.mining_spec import MiningSpec
 
 
 def make_images(count, dim=6, num_landmarks=5, seed=0, dtype=np.float32, spread=0.7):

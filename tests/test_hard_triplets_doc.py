@@ -6,12 +6,11 @@ from competition import REPOSITORY
 import pytest
 
 from landmark_triplets_tfds.hard_triplets import (
-    MAX_IMAGES_EXACT,
     NO_NEGATIVE,
     NO_POSITIVE,
     SINGLE_IMAGE,
-    MiningSpec,
 )
+from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
 
 TEXT = " ".join((REPOSITORY / "docs" / "hard_triplets.md").read_text().split())
 

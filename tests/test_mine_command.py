@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from landmark_triplets_tfds import cli
-from landmark_triplets_tfds.hard_triplets import MiningSpec, mine_triplets
+from landmark_triplets_tfds.hard_triplets import mine_triplets
 from landmark_triplets_tfds.image_index import INDEX_NAME, read_image_index, write_image_index
 from landmark_triplets_tfds.landmarks import format_image_id, read_landmark_table
+from landmark_triplets_tfds.mining_spec import MiningSpec
 
 COLUMNS = ["anchor_id", "positive_id", "negative_id", "positive_similarity", "negative_similarity"]
 
