@@ -70,7 +70,8 @@ def test_it_looks_further_where_near_duplicates_fill_the_nearest():
     images = arrange(embeddings, image_ids, np.random.default_rng(0).permutation(landmark_ids))
     exact = ExactSearch(images, 0.999).search(0, 300, 5)
     found = ApproximateSearch(images, 0.999, num_probes=10**6).search(0, 300, 5)
-    assert found.places.tolist() == exact.places.tolist()
+    # Not the places: of many that are equally similar, faiss returns any.
+    assert found.similarities.tolist() == exact.similarities.tolist()
     assert found.num_above.tolist() == exact.num_above.tolist()
 
 
