@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.embeddings import check_distinct, check_embeddings
 from landmark_triplets_tfds.errors import EmbeddingsError
-from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, parse_image_ids, shorten
+from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id, parse_image_ids
 
 _ID_PATTERN = re.compile(r"[0-9a-f]{16}")
 _NUM_IDS_SHOWN = 3
+_NUM_CHARACTERS_SHOWN = 60
 
 
 def read_embeddings(path: epath.Path) -> npt.NDArray[np.floating]:
@@ -129,5 +130,5 @@ def _parse(path: epath.Path, texts: list[str], numbers: Any, what: str) -> npt.N
     except ValueError:
         at = next(at for at, text in enumerate(texts) if not _ID_PATTERN.fullmatch(text))
         raise EmbeddingsError(
-            f"{path}, {what} {numbers[at]:,}: an id must be 16 hex digits (0-9, a-f), got {shorten(texts[at])}."
+            f"{path}, {what} {numbers[at]:,}: an id must be 16 hex digits (0-9, a-f), got {texts[at][:_NUM_CHARACTERS_SHOWN]!r}."
         ) from None
