@@ -130,5 +130,6 @@ def _parse(path: epath.Path, texts: list[str], numbers: Any, what: str) -> npt.N
     except ValueError:
         at = next(at for at, text in enumerate(texts) if not _ID_PATTERN.fullmatch(text))
         raise EmbeddingsError(
-            f"{path}, {what} {numbers[at]:,}: an id must be 16 hex digits (0-9, a-f), got {texts[at][:_NUM_CHARACTERS_SHOWN]!r}."
+            f"{path}, {what} {numbers[at]:,}: an id must be 16 hex digits (0-9, a-f), got"
+            f" {texts[at][:_NUM_CHARACTERS_SHOWN]!r}."
         ) from None
