@@ -55,7 +55,9 @@ def option(help_text: str, *, default: Any = dataclasses.MISSING, metavar: str =
 
 def options(help_text: str, *, metavar: str) -> Any:
     """Returns the field, a list, of an argument ``--name VALUE [VALUE ...]`` that may be left out or given again."""
-    return simple_parsing.field(default_factory=list, help=help_text, metavar=metavar, nargs="+", action="extend")
+    return simple_parsing.field(
+        default_factory=list, help=help_text, metavar=metavar, nargs="+", action="extend", required=False
+    )
 
 
 def flag(help_text: str) -> Any:

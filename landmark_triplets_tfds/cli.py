@@ -14,9 +14,12 @@ import os
 import signal
 import sys
 
+from absl import logging as absl_logging
+
 from landmark_triplets_tfds.arguments import Command, parse
 from landmark_triplets_tfds.console import FAILED, OK
 from landmark_triplets_tfds.errors import USER_ERRORS
+from landmark_triplets_tfds.forecast_command import ForecastCommand
 from landmark_triplets_tfds.inspect_command import Inspect
 from landmark_triplets_tfds.mine_command import Mine
 
@@ -27,13 +30,16 @@ _DESCRIPTION = "Looks at the files of a landmark competition before a dataset is
 # In the order of --help.
 _COMMANDS: dict[str, type[Command]] = {
     "inspect": Inspect,
+    "forecast": ForecastCommand,
     "mine": Mine,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what TensorFlow says of its devices is of no use here
+    # What TensorFlow says of its devices, and TFDS of configs, is of no use here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl_logging.set_verbosity(absl_logging.ERROR)
     try:
         command = parse(PROGRAM, _DESCRIPTION, _version(), _COMMANDS, arguments)
         status = command.execute() if command is not None else OK

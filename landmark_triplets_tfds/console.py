@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +17,7 @@ OK, FOUND_WRONG, FAILED = range(3)
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _BAR_DELAY_S = 2.0
+_QUANTITY_PATTERN = re.compile(r"([0-9]) (B|kB|MB|GB|TB|s|min|h|px)\b")
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")  # of a character, from the left
 
 
@@ -66,6 +68,16 @@ def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes:.1f} {units[0]}" if num_bytes < 9.95 and units[0] != "B" else f"{num_bytes:,.0f} {units[0]}"
 
 
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as people say it: 0.8 s, 42 s, 12 min, 3.5 h."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 119.5:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"
+
+
 def bar(share: float, width: int) -> str:
     """Returns a horizontal bar, ``width`` characters for a share of 1; a share above 0 shows."""
     eighths = max(round(8 * width * share), 1 if share else 0)
@@ -95,11 +107,12 @@ def fill(text: str, *, indent: int = 2) -> str:
     """
     width = min(100, shutil.get_terminal_size().columns)
     pad = " " * indent
+    kept = _QUANTITY_PATTERN.sub("\\1\u00a0\\2", text)  # textwrap breaks lines at ASCII spaces only
     return "\n".join(
         pad + line
         if line.startswith(" ")
         else textwrap.fill(
             line, width, initial_indent=pad, subsequent_indent=pad, break_long_words=False, break_on_hyphens=False
         )
-        for line in text.split("\n")
-    )
+        for line in kept.split("\n")
+    ).replace("\u00a0", " ")

@@ -7,7 +7,6 @@ images than one of all. In a dataset of triplets an image counts as often as the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import dataclasses
@@ -24,12 +23,14 @@ from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import TRIPLETS
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import ExamplePlan, make_plan
+from landmark_triplets_tfds.example_plan import ExampleSpec, make_plan
 from landmark_triplets_tfds.image_sample import Rows, choose_rows
 from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sources import ImageSource
 from landmark_triplets_tfds.table_selection import select_images
 from landmark_triplets_tfds.trial_build import Trial, run_trial
+
+_NUM_WARM_UP = 20  # images
 
 _Z = 1.96  # 95 % of a normal distribution lies within so many standard deviations
 
@@ -96,10 +97,9 @@ class Forecast:
     def total_examples(self) -> int:
         return sum(self.num_examples.values())
 
-    @property
-    def fits(self) -> Callable[[float], bool]:
-        """Tells of a number of bytes whether the dataset will most likely stay within it."""
-        return lambda budget: self.num_bytes + self.error_bytes <= budget
+    def fits(self, budget: int) -> bool:
+        """Returns whether the dataset will most likely stay within a number of bytes."""
+        return self.num_bytes + self.error_bytes <= budget
 
     def as_json(self) -> dict[str, Any]:
         """Returns what `--json` prints; docs/command.md documents it."""
@@ -140,8 +140,8 @@ class Forecaster:
         self._seed = seed
         self._table_cpu_s = table_cpu_s
         self._tables: dict[tuple[str | None, str], LandmarkTable] = {}
-        self._plans: dict[tuple[str, Any], ExamplePlan] = {}
-        self._warm = False
+        self._num_examples: dict[tuple[str, ExampleSpec], int] = {}
+        self._overheads: dict[str, float] = {}
 
     def table(self, choice: ConfigChoice) -> LandmarkTable:
         """Returns the images that a config draws from."""
@@ -153,25 +153,27 @@ class Forecaster:
                 raise CommandError(f"{choice.full_name}: {error}") from None
         return self._tables[key]
 
-    def plan(self, choice: ConfigChoice, split: str) -> ExamplePlan:
-        """Returns the plan of a split."""
-        table, spec = self.table(choice), choice.config.example_spec(split)
-        key = (table.fingerprint, spec)
-        if key not in self._plans:
-            self._plans[key] = make_plan(table, spec)
-        return self._plans[key]
-
     def num_examples(self, choice: ConfigChoice) -> int:
-        """Returns how many examples a config plans, without drawing them."""
-        return sum(self.plan(choice, split).num_examples for split in choice.config.splits())
+        """Returns how many examples a config plans, without drawing them.
+
+        Raises:
+          NoTripletError, EmptySplitError: if it makes none of this table.
+        """
+        table = self.table(choice)
+        specs = [choice.config.example_spec(split) for split in choice.config.splits()]
+        for spec in specs:  # only the numbers are kept: the plan of a whole competition takes 100 MB
+            if (table.fingerprint, spec) not in self._num_examples:
+                self._num_examples[table.fingerprint, spec] = make_plan(table, spec).num_examples
+        return sum(self._num_examples[table.fingerprint, spec] for spec in specs)
 
     def plan_facts(self, choice: ConfigChoice) -> PlanFacts:
         """Draws the examples of a config and counts."""
         started = time.process_time()
-        uses = np.zeros(self.table(choice).num_images, dtype=np.int64)
+        table = self.table(choice)
+        uses = np.zeros(table.num_images, dtype=np.int64)
         num_examples = {}
         for split in choice.config.splits():
-            plan = self.plan(choice, split)
+            plan = make_plan(table, choice.config.example_spec(split))
             num_examples[split] = plan.num_examples
             for _, rows in assembly.plan_in_chunks(plan, plan.num_examples):
                 np.add.at(uses, rows.ravel(), 1)
@@ -187,13 +189,11 @@ class Forecaster:
         table = self.table(choice)
         rows = facts.rows[choose_rows(table.image_ids[facts.rows], self._num_sampled, self._seed)]
         image_ids = table.image_ids[rows]
-        if not self._warm:  # what is done for the first time in a process takes longer
-            self._try(choice, image_ids[:20])
-            self._warm = True
+        self.overhead_bytes(choice)  # what is done for the first time in a process takes longer
         read_s = self._read_all(image_ids)
         trial = self._try(choice, image_ids)
-        readable = trial.thumbnail_bytes > 0
-        mean, error = _weighted_mean(trial.thumbnail_bytes[readable], facts.uses[rows[readable]], len(facts.rows))
+        known = trial.thumbnail_bytes > 0
+        mean, error = _weighted_mean(trial.thumbnail_bytes[known], facts.uses[rows[known]], len(facts.rows))
         num_images, num_examples = len(facts.rows), facts.total_examples
         cpu_s = self._table_cpu_s + facts.cpu_s + num_images * trial.image_cpu_s + num_examples * trial.example_cpu_s
         limits = {
@@ -213,8 +213,16 @@ class Forecaster:
             wall_s=limits[limited_by],
             limited_by=limited_by,
             num_sampled=len(rows),
-            num_unreadable=int((~readable).sum()),
+            num_unreadable=trial.num_unreadable,
         )
+
+    def overhead_bytes(self, choice: ConfigChoice) -> float:
+        """Returns the bytes of a record beyond its thumbnails, from a few real ones of the same dataset."""
+        if choice.dataset not in self._overheads:
+            image_ids = self.table(choice).image_ids
+            few = image_ids[choose_rows(image_ids, _NUM_WARM_UP, self._seed)]
+            self._overheads[choice.dataset] = self._try(choice, few).overhead_bytes
+        return self._overheads[choice.dataset]
 
     def _try(self, choice: ConfigChoice, image_ids: Any) -> Trial:
         with tempfile.TemporaryDirectory(prefix="landmark_triplets.") as folder:
@@ -238,8 +246,6 @@ def _weighted_mean(values: Any, weights: Any, num_all: int) -> tuple[float, floa
 
     The ratio estimator of sampling theory (Cochran, Sampling Techniques, 1977, chapter 6).
     """
-    if not len(values):
-        raise CommandError("None of the sampled images is readable, so nothing can be forecast: run inspect first.")
     mean = float((weights * values).sum() / weights.sum())
     share_left = max(0.0, 1 - len(values) / num_all)
     error = float(np.sqrt(share_left * ((weights * (values - mean)) ** 2).sum()) / weights.sum())

@@ -18,12 +18,14 @@ _BAR_WIDTH = 40
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Tell whether a copy of the competition is usable, and if not, what to do.
+    """Tell whether a copy of the competition is usable.
 
-    Looks at the kind of copy, at the table of images, at which files are missing, and at a random sample
-    of the images, of which it makes thumbnails as a build does.
+    Looks at the kind of copy, at the table of images, at which files are
+    missing, and at a random sample of the images, of which it makes
+    thumbnails as a build does. Says of each problem what to do about it.
 
-    Exit status: 0 if a dataset can be built from it, 1 if not, 2 if it could not be looked at.
+    Exit status: 0 if a dataset can be built from it, 1 if not, 2 if it could
+    not be looked at.
 
     Example:
       landmark-triplets inspect --manual_dir ~/landmarks

@@ -31,6 +31,7 @@ from landmark_triplets_tfds.sources import ImageSource, find_source
 from landmark_triplets_tfds.stand_ins import ADVICE
 
 _NUM_EXAMPLES = 3
+_PARTIAL_CONFIG = """'{"name": "128px_partial", "missing_images": "drop"}'"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
         seen = list(look_at(sample, lambda image_id: look_at_image(source, image_id), num_readers, bar.update))
     result.images = describe_images(table.num_images, int(present.sum()), seen)
     _judge_missing(result, source, table, present, options)
-    _judge_unreadable(result, source, sample, seen, options)
+    _judge_unreadable(result, source, sample, seen, len(ids), options)
     return result
 
 
@@ -161,15 +162,14 @@ def _judge_missing(
         f"{num_missing:,} of the {table.num_images:,} images have no file ({share:.1%}), such as"
         f" {source.locate(missing_id)}."
     )
-    if not present.any():
-        advice = f"Is {source.table_path} the table of these images? {_describe_neighbours(source, missing_id)}"
-    else:
-        advice = (
-            "Fetch the rest; or leave these images out with a config like --config"
-            """ '{"name": "128px_partial", "missing_images": "drop"}'."""
-        )
     is_problem = num_missing > options.max_num_unreadable(table.num_images)
-    (result.problems if is_problem else result.notes).append(Finding("missing", message, advice.strip()))
+    if not present.any():
+        advice = f"Is {source.table_path} the table of these images? {_describe_neighbours(source, missing_id)}".strip()
+    elif is_problem:
+        advice = "Fetch the rest; or leave these images out, with a config such as\n  --config " + _PARTIAL_CONFIG
+    else:
+        advice = "A build goes on without them: it draws other images in their place and lists them in its report."
+    (result.problems if is_problem else result.notes).append(Finding("missing", message, advice))
 
 
 def _describe_neighbours(source: ImageSource, image_id: int) -> str:
@@ -184,7 +184,12 @@ def _describe_neighbours(source: ImageSource, image_id: int) -> str:
 
 
 def _judge_unreadable(
-    result: Inspection, source: ImageSource, sample: list[int], seen: list[SeenImage], options: BuildOptions
+    result: Inspection,
+    source: ImageSource,
+    sample: list[int],
+    seen: list[SeenImage],
+    num_present: int,
+    options: BuildOptions,
 ) -> None:
     broken = [(image_id, each.error) for image_id, each in zip(sample, seen, strict=True) if each.error is not None]
     if not broken:
@@ -197,8 +202,8 @@ def _judge_unreadable(
         for image_id, error in broken[:_NUM_EXAMPLES]
     )
     advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), "Fetch these files again.")
-    limit = options.max_num_unreadable(len(seen))
-    is_problem = len(broken) > limit or len(broken) == len(seen)
+    # A build counts the unreadable images of its plan; of all images, there are about so many.
+    is_problem = share * num_present > options.max_num_unreadable(num_present)
     if not is_problem:
         advice += " A build goes on without them: it draws other images in their place and lists them in its report."
     finding = Finding(

@@ -1,6 +1,6 @@
 """A small build of sampled images, through everything a real one goes through: what an image and an example cost here.
 
-The images are taken two and two for the same landmark, so that there are as many examples as images. They are built
+The images are taken for those of landmarks, four each, so that there are as many examples as images. They are built
 twice: with an empty bank of thumbnails, and with the bank that the first time filled. What the second build takes is
 per example (drawing thumbnails from the bank, TFDS's encoding, shuffling and writing), and what it takes less than the
 first is per image (reading, decoding, encoding, the bank's commits). Nothing is assumed of the machine.
@@ -27,6 +27,7 @@ from landmark_triplets_tfds.build import SplitJob
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport
 from landmark_triplets_tfds.config_choice import ConfigChoice
+from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.example_plan import ExampleSpec, make_plan
 from landmark_triplets_tfds.holdout import TRAIN
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
@@ -44,7 +45,8 @@ class Trial:
     """What came of it.
 
     Attributes:
-      thumbnail_bytes: int64[num_images], in the order of the images; 0 where one is unreadable.
+      thumbnail_bytes: int64[num_images], in the order of the images; 0 where one is unreadable or in no example.
+      num_unreadable: images.
       overhead_bytes: of a record in its shard, beyond its thumbnails.
       bank_bytes: that an image takes in the bank's file.
       image_cpu_s: CPU time of an image, user and system, of all threads.
@@ -53,6 +55,7 @@ class Trial:
     """
 
     thumbnail_bytes: npt.NDArray[np.int64]
+    num_unreadable: int
     overhead_bytes: float
     bank_bytes: float
     image_cpu_s: float
@@ -70,6 +73,7 @@ class _Run:
     num_bytes: int
     size_of_id: dict[str, int]
     used_bytes: int
+    num_unreadable: int
 
 
 def run_trial(
@@ -87,10 +91,13 @@ def run_trial(
       image_ids: uint64[num_images], at least two.
       options: how many threads there are.
       folder: where to.
+
+    Raises:
+      CommandError: if no example could be made, because images are unreadable.
     """
     import_tensorflow()
     options = dataclasses.replace(options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False)
-    table = LandmarkTable(image_ids=image_ids, landmark_ids=np.arange(len(image_ids)) % max(2, len(image_ids) // 2))
+    table = LandmarkTable(image_ids=image_ids, landmark_ids=np.arange(len(image_ids)) % max(2, len(image_ids) // 4))
     images = ImageSet(table, source)
     spec = _spec_of_all(choice.config.example_spec(TRAIN))
     with _messages_to_standard_error():
@@ -98,9 +105,10 @@ def run_trial(
         bank_bytes = sum(path.stat().st_size for path in (folder / "bank").iterdir())
         second = _build(choice, images, spec, options, folder / "second")
     sizes = np.array([first.size_of_id.get(format_image_id(image_id), 0) for image_id in image_ids.tolist()])
-    num_examples = max(1, first.num_examples)
+    num_examples = first.num_examples
     return Trial(
         thumbnail_bytes=sizes,
+        num_unreadable=first.num_unreadable,
         overhead_bytes=(first.num_bytes - first.used_bytes) / num_examples,
         bank_bytes=bank_bytes / len(image_ids),
         image_cpu_s=max(0.0, first.cpu_s - second.cpu_s) / len(image_ids),
@@ -135,6 +143,8 @@ def _build(
                 used_bytes += size
                 size_of_id[example[id_feature]] = size
             yield key, example
+        if not num_examples:
+            raise CommandError("Too few of the sampled images are readable to forecast anything: run inspect first.")
 
     write = _prepare_writer(choice, folder)
     gc.collect()
@@ -147,7 +157,7 @@ def _build(
         split.close()
     cpu_s, thread_s = time.process_time() - cpu_s, time.thread_time() - thread_s
     num_bytes = sum(path.stat().st_size for path in folder.rglob(f"*-{TRAIN}.*"))
-    return _Run(cpu_s, thread_s, num_examples, num_bytes, size_of_id, used_bytes)
+    return _Run(cpu_s, thread_s, num_examples, num_bytes, size_of_id, used_bytes, len(report.unreadable))
 
 
 def _features_of(example: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_version(capsys):
     [
         (["inspct"], "invalid choice: 'inspct'"),
         (["inspect"], "the following arguments are required: --manual_dir"),
-        (["inspect", "--manual_dir", "x", "--sample", "many"], "argument --sample: "),
+        (["inspect", "--manual_dir", "x", "--images", "many"], "argument --images: "),
         (["inspect", "--manual_dir", "x", "--nothing"], "unrecognized arguments: --nothing"),
         (["inspect", "--manual_dir"], "argument --manual_dir: expected one argument"),
         (["inspect", "--manual", "x"], "--manual_dir"),  # abbreviations would change meaning with new options
@@ -123,7 +123,7 @@ def test_a_reader_that_goes_away_is_no_error():
 @pytest.mark.slow
 def test_ctrl_c(tmp_path):
     """Interrupts a command that waits, for a table that nobody writes."""
-    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0").mkdir(parents=True)
     os.mkfifo(tmp_path / "train.csv")
     process = subprocess.Popen(
         [*COMMAND, "inspect", "--manual_dir", str(tmp_path)],
