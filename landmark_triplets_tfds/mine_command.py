@@ -153,6 +153,7 @@ class Mine:
 
 def _as_json(triplets: MinedTriplets, spec: MiningSpec, out: str, num_without: int, seconds: float) -> dict[str, Any]:
     return {
+        "schema_version": 1,
         "out": out,
         "spec": dataclasses.asdict(spec),
         "search": triplets.search,
