@@ -21,7 +21,14 @@ from landmark_triplets_tfds.approximate_search import ApproximateSearch
 from landmark_triplets_tfds.counter_hash import below, hash_words
 from landmark_triplets_tfds.embeddings import LandmarkVectors, Places, arrange
 from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
-from landmark_triplets_tfds.neighbours import ROWS_PER_BLOCK, ExactSearch, Neighbours, NeighbourSearch, Similarities
+from landmark_triplets_tfds.neighbours import (
+    ROWS_PER_BLOCK,
+    ExactSearch,
+    Neighbours,
+    NeighbourSearch,
+    Similarities,
+    as_similarities,
+)
 
 # What negatives turn out to be.
 SEMI_HARD, HARDER, EASIER = "semi-hard", "at least as similar as the positive", "less similar by more than the margin"
@@ -154,7 +161,7 @@ def _choose_positives(
     anchors, candidates = np.arange(start, stop)[:, np.newaxis], np.arange(first, last)
     # In float64 and then rounded, as neighbours' similarities are: whatever the shape of the block.
     products = images.vectors[start:stop].astype(np.float64) @ images.vectors[first:last].T.astype(np.float64)
-    similarities = products.astype(np.float32)
+    similarities = as_similarities(products)
     is_other = (images.starts[first:last] == images.starts[start:stop, np.newaxis]) & (candidates != anchors)
     is_above = is_other & (similarities > spec.max_similarity)
     eligible = is_other & ~is_above

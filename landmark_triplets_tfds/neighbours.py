@@ -180,11 +180,16 @@ def finish(
 
 def similarities_to(images: LandmarkVectors, start: int, places: Places) -> Similarities:
     """Returns float32[n, k]: of the images from ``start`` on with those at these places (of -1: anything)."""
-    similarities = np.empty(places.shape, dtype=np.float32)
+    products = np.empty(places.shape, dtype=np.float64)
     dim = images.vectors.shape[1]
     step = max(1, _NUM_GATHERED // (places.shape[1] * dim))
     for at in range(0, len(places), step):
         others = images.vectors[places[at : at + step]]
         own = images.vectors[start + at : start + at + len(others)]
-        similarities[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64, casting="same_kind")
-    return similarities
+        products[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64)
+    return as_similarities(products)
+
+
+def as_similarities(products: npt.NDArray[np.float64]) -> Similarities:
+    """Returns products of unit vectors as cosines: the length of a vector in float32 may be a bit more than 1."""
+    return np.clip(products, -1, 1).astype(np.float32)

@@ -38,7 +38,7 @@ def make_images(count, dim=6, num_landmarks=5, seed=0, dtype=np.float32, spread=
 def exact_similarities(embeddings):
     vectors = embeddings.astype(np.float64)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
-    return np.einsum("nd,md->nm", vectors, vectors).astype(np.float32)
+    return np.clip(np.einsum("nd,md->nm", vectors, vectors), -1, 1).astype(np.float32)
 
 
 def mine_slowly(embeddings, image_ids, landmark_ids, spec):
@@ -147,6 +147,17 @@ def test_equal_embeddings_are_no_trouble():
     assert set(mined.rows[:, 2].tolist()) == {49, 59}  # the last of the 50 nearest
     all_above = mine_triplets(np.ones((3000, 4), np.float16), image_ids, landmark_ids)
     assert all_above.num_left_out == {SINGLE_IMAGE: 0, NO_POSITIVE: 3000, NO_NEGATIVE: 0}
+
+
+def test_a_ceiling_of_1_passes_nothing_over():
+    # Scaled to length 1 and rounded, a vector's product with itself may be more than 1.
+    embeddings = np.repeat(np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32), 4, axis=0)
+    mined = mine_triplets(
+        embeddings, np.arange(2000, dtype=np.uint64), np.arange(2000) // 2, MiningSpec(max_similarity=1.0)
+    )
+    assert len(mined) == 2000
+    assert mined.num_passed_over == {"positive": 0, "negative": 0}
+    assert mined.similarities.max() == 1
 
 
 def test_the_order_of_rows_and_the_lengths_of_embeddings_do_not_matter():
