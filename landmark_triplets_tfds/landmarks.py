@@ -21,9 +21,9 @@ import re
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from landmark_triplets_tfds.errors import LandmarkTableError
+from landmark_triplets_tfds.stand_ins import ADVICE, stand_in
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
@@ -134,6 +134,8 @@ def _read_with_pandas(content: bytes) -> LandmarkTable:
     columns = _read_header(content)
     if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
         raise ValueError("wrong header")
+    import pandas as pd  # takes as long to import as TFDS, and the package is imported where no table is read
+
     # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
     if not _has_fields_per_line(content, len(columns)):
         raise ValueError("a line has more or fewer fields than the header")
@@ -196,6 +198,9 @@ def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
 def _raise_first_problem(name: str, content: bytes) -> None:
     """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
     columns_wanted = f"{ID_COLUMN} and {LANDMARK_COLUMN}"
+    if kind := stand_in(content):
+        article = "an" if kind.startswith("H") else "a"
+        raise LandmarkTableError(f"{name}, line 1: not a table, but {article} {kind}. {ADVICE[kind]}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

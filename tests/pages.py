@@ -26,7 +26,19 @@ _FENCE = re.compile(
 RUNNABLE = ("bash", "python")
 
 # The first words of lines that look like something to type.
-_COMMANDS = ("tfds", "landmark-triplets", "python", "pip", "kaggle", "curl", "!tfds", "!pip", "gsutil", "import", "from")
+_COMMANDS = (
+    "tfds",
+    "landmark-triplets",
+    "python",
+    "pip",
+    "kaggle",
+    "curl",
+    "!tfds",
+    "!pip",
+    "gsutil",
+    "import",
+    "from",
+)
 
 # For those two lines, .ci/run itself is the test, in a fresh virtual environment; the rest of the line is run here too.
 _INSTALLS = ("pip install . && ", "pip install '.[test]' && pytest")
