@@ -21,6 +21,7 @@ from landmark_triplets_tfds.console import FAILED, OK
 from landmark_triplets_tfds.errors import USER_ERRORS
 from landmark_triplets_tfds.forecast_command import ForecastCommand
 from landmark_triplets_tfds.inspect_command import Inspect
+from landmark_triplets_tfds.mine_command import Mine
 from landmark_triplets_tfds.preview_command import Preview
 from landmark_triplets_tfds.verify_command import Verify
 
@@ -34,6 +35,7 @@ _COMMANDS: dict[str, type[Command]] = {
     "forecast": ForecastCommand,
     "preview": Preview,
     "verify": Verify,
+    "mine": Mine,
 }
 
 

@@ -15,6 +15,7 @@ SMALL = {
     "beam_designs": ["--runs=1", "--resolution=32", "--workers=1"],
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "codec_loop": ["--runs=1"],
+    "mine_triplets": ["--images=2000", "--landmarks", "50", "100"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
@@ -29,7 +30,7 @@ ELSEWHERE = {
     "forecast": "tests/test_forecast.py compares a forecast with a build",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
 }
-WITHOUT_CORPUS = ("open_archives", "plan_speed", "scaling")
+WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling")
 
 
 @pytest.fixture(scope="module")
