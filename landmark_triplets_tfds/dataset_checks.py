@@ -59,9 +59,13 @@ def _check_same_everywhere(places: RecordPlaces, findings: Findings) -> None:
     width = len(names)
     ids = records.image_ids.ravel()
     order = np.argsort(ids, kind="stable")
-    for kind, values in ((RULE, records.landmark_ids.ravel()), (IMAGE, records.digests.ravel())):
-        for start, stop in _find_contradictions(ids[order], values[order]):
-            group = order[start:stop]
+    labeled = order[records.landmark_ids.ravel()[order] >= 0]  # an image may be in an unlabeled split too
+    for kind, values, among in (
+        (RULE, records.landmark_ids.ravel(), labeled),
+        (IMAGE, records.digests.ravel(), order),
+    ):
+        for start, stop in _find_contradictions(ids[among], values[among]):
+            group = among[start:stop]
             found, first, counts = np.unique(values[group], return_index=True, return_counts=True)
             usual = max(range(len(found)), key=lambda i: (counts[i], -first[i]))
             elsewhere = places.describe(int(group[first[usual]]) // width)
@@ -89,6 +93,8 @@ def _find_contradictions(ids: _Words, values: _Words) -> list[tuple[int, int]]:
 
 def _check_repetitions(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
     """An anchor has as many triplets as the config says, a single image one record."""
+    if data.config_fields.get("triplets_file"):
+        return  # a file of triplets says itself how often an anchor is one
     per_anchor = data.config_fields.get("triplets_per_anchor", 1)
     for records in splits.values():
         if not len(records):
@@ -111,7 +117,8 @@ def _check_repetitions(data: PreparedData, splits: Mapping[str, Records], findin
 
 def _check_sample_size(places: RecordPlaces, firsts: _Words, limit: int, findings: Findings) -> None:
     """Adds landmarks with more anchors, or images, than the config allows; ``firsts``: a record of each."""
-    landmarks, counts = np.unique(places.records.landmark_ids[firsts, 0], return_counts=True)
+    found = places.records.landmark_ids[firsts, 0]
+    landmarks, counts = np.unique(found[found >= 0], return_counts=True)
     for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
         findings.add(
             RULE,
@@ -122,9 +129,10 @@ def _check_sample_size(places: RecordPlaces, firsts: _Words, limit: int, finding
 
 def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
     """No landmark is in two splits, and each is where the hash of its id puts it."""
+    labeled = {split: records for split, records in splits.items() if (records.landmark_ids >= 0).any()}
     percent = data.config_fields.get("validation_percent", 0)
-    if isinstance(percent, int | float) and percent and set(splits) <= {TRAIN, VALIDATION}:
-        for split, records in splits.items():
+    if isinstance(percent, int | float) and percent and set(labeled) <= {TRAIN, VALIDATION}:
+        for split, records in labeled.items():
             landmarks = np.unique(records.landmark_ids)
             wrong = landmarks[is_held_out(landmarks, percent) != (split == VALIDATION)]
             places = RecordPlaces(data, records)
@@ -137,9 +145,9 @@ def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: F
                     **places.place(at),
                 )
         return
-    for (first, some), (second, others) in itertools.combinations(splits.items(), 2):
+    for (first, some), (second, others) in itertools.combinations(labeled.items(), 2):
         for what, values, more in (
-            ("landmark", some.landmark_ids[some.landmark_ids >= 0], others.landmark_ids),
+            ("landmark", some.landmark_ids, others.landmark_ids),
             ("image", some.image_ids, others.image_ids),
         ):
             for value in np.intersect1d(values, more):

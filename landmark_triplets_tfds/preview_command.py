@@ -17,10 +17,10 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
-    r"""Draw a picture of some examples, of a built dataset or before it is built.
+    r"""Draw a picture of some examples, built or planned.
 
     Triplets are shown in rows of anchor, positive and negative, single images in rows of one landmark each. With
-    --manual_dir, the picture shows what a build would make, without building.
+    --manual_dir, the picture shows what a build would make, before it is built.
 
     Examples:
       landmark-triplets preview --data_dir ~/tfds landmark_triplets/128px

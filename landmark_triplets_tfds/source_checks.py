@@ -33,7 +33,7 @@ from landmark_triplets_tfds.prepared_data import ID_FEATURES, METADATA_NAME, Pre
 from landmark_triplets_tfds.remade_images import check_images
 from landmark_triplets_tfds.shard_checks import Records
 from landmark_triplets_tfds.sources import find_source
-from landmark_triplets_tfds.table_selection import Selection, select_images
+from landmark_triplets_tfds.table_selection import ImageSet, select_images
 
 _BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig), IMAGES: (LandmarkImages, LandmarkImagesConfig)}
 
@@ -72,21 +72,41 @@ def check_against_source(
         source.prepare(num_threads, advance)
     config = _recorded_config(data, options, findings)
     if config is None:
-        _check_table(data, splits, source.read_table(), findings)
+        table = source.read_table()
+        _check_table(data, {split: (records, table) for split, records in _labeled(splits).items()}, findings)
         return
     selection = select_images(source, config, build_options)
-    _check_table(data, splits, selection.whole, findings)
-    if data.metadata.get("table_sha256") != selection.images.table.fingerprint:
+    of_splits = {split: selection.unlabeled.get(split) or selection.images for split in splits}
+    tables = {split: selection.whole if split in config.splits() else of_splits[split].table for split in splits}
+    _check_table(data, {split: (records, tables[split]) for split, records in splits.items()}, findings)
+    differing = [
+        name for name, fingerprint in selection.fingerprints().items() if data.metadata.get(name) != fingerprint
+    ]
+    for name in differing:
         findings.add(
             TABLE,
-            f"the dataset was made from another table of images than the one in {options.manual_dir}"
-            f" (table_sha256 is {str(data.metadata.get('table_sha256'))[:16]}..., here"
-            f" {selection.images.table.fingerprint[:16]}...), so what a build would plan is not compared",
+            f"{name} is not that of {options.manual_dir}: the dataset was made from other images, so what a build would"
+            " plan is not compared",
             file=METADATA_NAME,
         )
-    else:
-        _check_plan(data, splits, selection, config, findings)
-    check_images(data, splits, source, config.thumbnail_spec(), options.sample, options.seed, num_threads, findings)
+    if not differing:
+        _check_plan(data, splits, of_splits, config, findings)
+    for images in {id(images): images for images in of_splits.values()}.values():
+        check_images(
+            data,
+            {split: records for split, records in splits.items() if of_splits[split] is images},
+            images.source,
+            config.thumbnail_spec(),
+            options.sample,
+            options.seed,
+            num_threads,
+            findings,
+        )
+
+
+def _labeled(splits: Mapping[str, Records]) -> dict[str, Records]:
+    """Returns the splits whose images have landmarks."""
+    return {split: records for split, records in splits.items() if (records.landmark_ids >= 0).any()}
 
 
 def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findings) -> LandmarkBuilderConfig | None:
@@ -133,11 +153,12 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
     return config
 
 
-def _check_table(data: PreparedData, splits: Mapping[str, Records], table: LandmarkTable, findings: Findings) -> None:
-    """Each image is in the table, with the landmark that the records say."""
-    order = np.argsort(table.image_ids)
-    sorted_ids, names = table.image_ids[order], ID_FEATURES[data.noun]
-    for records in splits.values():
+def _check_table(data: PreparedData, splits: Mapping[str, tuple[Records, LandmarkTable]], findings: Findings) -> None:
+    """Each image is in the table of its split, with the landmark that the records say."""
+    names = ID_FEATURES[data.noun]
+    for records, table in splits.values():
+        order = np.argsort(table.image_ids)
+        sorted_ids = table.image_ids[order]
         places = RecordPlaces(data, records)
         at = np.minimum(np.searchsorted(sorted_ids, records.image_ids), len(sorted_ids) - 1)
         known = sorted_ids[at] == records.image_ids
@@ -156,7 +177,7 @@ def _check_table(data: PreparedData, splits: Mapping[str, Records], table: Landm
 def _check_plan(
     data: PreparedData,
     splits: Mapping[str, Records],
-    selection: Selection,
+    of_splits: Mapping[str, ImageSet],
     config: LandmarkBuilderConfig,
     findings: Findings,
 ) -> None:
@@ -165,14 +186,11 @@ def _check_plan(
     if not isinstance(unreadable, list):
         findings.note(f"Without {REPORT_NAME}, what a build would make is not compared.")
         return
-    table = selection.images.table
     unreadable_ids = np.array([int(str(image["image_id"]), 16) for image in unreadable], dtype=np.uint64)
-    is_unreadable = np.isin(table.image_ids, unreadable_ids)
     cap = data.metadata.get("max_examples_per_split")
     for split, records in splits.items():
-        if split not in config.splits():
-            findings.note(f"Split {split} is not one that this package plans: it is not compared with a plan.")
-            continue
+        table = of_splits[split].table
+        is_unreadable = np.isin(table.image_ids, unreadable_ids)
         plan_ids = _plan_ids(table, config, split, cap, is_unreadable)
         _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
 

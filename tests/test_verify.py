@@ -103,6 +103,21 @@ def test_array_records(tmp_path, build_kind):
     assert_all_well(verified(folder, source=dummy_source()))
 
 
+def test_images_without_labels(tmp_path):
+    """They are in no table, and in as many splits as there are folders of them."""
+    competition = Competition(tmp_path / "competition")
+    config = images_config(**FIELDS, unlabeled_splits=True, validation_percent=50)
+    folder = build_images(tmp_path / "data", config, competition.folder).data_path
+    assert_all_well(verified(folder))
+    verification = verified(folder, source=dummy_source(competition.folder))
+    assert_all_well(verification)
+    assert {"train", "validation", "index", "test"} == set(verification.num_records)
+    changed = next((competition.folder / "index").rglob("*.jpg"))
+    changed.write_bytes(encode_image(smooth_pixels(20, 20)))
+    (problem,) = verified(folder, source=dummy_source(competition.folder)).findings.problems
+    assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (findings.SOURCE, True, True)
+
+
 def test_a_cap_on_examples(tmp_path):
     folder = build(tmp_path, custom_config(**FIELDS), max_examples_per_split=10).data_path
     assert_all_well(verified(folder, source=dummy_source()))
@@ -488,7 +503,7 @@ def test_another_table(copy, tmp_path):
     table = competition.folder / "train.csv"
     table.write_text(table.read_text() + "0123456789abcdef,5\n")
     (problem,) = verified(copy, source=dummy_source(competition.folder)).findings.problems
-    assert "another table of images" in problem.message
+    assert "table_sha256 is not that of" in problem.message
 
 
 def test_a_changed_source(copy, tmp_path):
