@@ -28,6 +28,7 @@ ELSEWHERE = {
     "kill_resume": "tests/test_resume.py kills builds",
     "fuzz": "tests/test_fuzz.py is a short run of it",
     "forecast": "tests/test_forecast.py compares a forecast with a build",
+    "verify_speed": "tests/test_verify_command.py lets it read a small dataset",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
 }
 WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling")
