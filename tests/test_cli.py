@@ -106,7 +106,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")
 def test_a_reader_that_goes_away_is_no_error():
     script = f"{' '.join(COMMAND)} --help | exec true; echo ${{PIPESTATUS[0]}}"  # which ends before there is any text
-    result = run("bash", "-c", script, cwd=REPOSITORY)
+    result = run("bash", "-c", script, cwd=REPOSITORY, environment={"PYTHONUNBUFFERED": ""})
     assert result.stderr == ""
     assert result.stdout.strip() == "141"
 
