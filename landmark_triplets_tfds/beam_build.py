@@ -19,6 +19,7 @@ from landmark_triplets_tfds.beam_outcome import Outcome
 from landmark_triplets_tfds.build import Build, SplitJob
 from landmark_triplets_tfds.build_report import describe_unreadable
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets
 from landmark_triplets_tfds.cluster_plan import ClusterPlan, choose_examples_per_range, choose_images_per_chunk
 from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails import make_thumbnail
@@ -64,7 +65,7 @@ class BeamBuild(Build):
             source=job.images.source.share(self._data_dir),
             table_sha256=self.table.fingerprint,
             kept_rows_path=None if is_whole else str(self._kept_rows_path),
-            spec=job.spec,
+            spec=job.spec.store(self._chosen_path(job)) if isinstance(job.spec, ChosenTriplets) else job.spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
@@ -131,6 +132,9 @@ class BeamBuild(Build):
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"
 
+    def _chosen_path(self, job: SplitJob) -> epath.Path:
+        return self._data_dir / f"beam_triplets-{job.split}.npy"
+
     def _csv_parts_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_triplets_csv-{job.split}"
 
@@ -144,9 +148,9 @@ class BeamBuild(Build):
 
     def _clean_up(self) -> None:
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
-        outcomes = [self._outcome_path(job) for job in self.jobs]
         for path in (
-            *outcomes,
+            *map(self._outcome_path, self.jobs),
+            *map(self._chosen_path, self.jobs),
             self._kept_rows_path,
             *self._data_dir.glob("*.index"),
             *self._data_dir.glob("incomplete.*"),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.example_plan import ExampleSpec
 from landmark_triplets_tfds.holdout import TRAIN, VALIDATION
@@ -81,7 +82,7 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         """Returns the names of the splits."""
         return (TRAIN, VALIDATION) if self.validation_percent else (TRAIN,)
 
-    def example_spec(self, split: str) -> ExampleSpec:
+    def example_spec(self, split: str) -> ExampleSpec | TripletsFileSpec:
         """Returns what decides which examples a split is made of."""
         raise NotImplementedError
 
@@ -96,7 +97,7 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
           omit_missing_files: leaves out fields that name a file that is not there, as on a machine that only trains.
 
         Raises:
-          LandmarkTableError: if such a file is wrong.
+          LandmarkTableError, TripletsFileError: if such a file is wrong.
           OSError: if it cannot be read.
         """
         own = {field.name for field in dataclasses.fields(self)}
