@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, TripletsFileSpec
+from landmark_triplets_tfds.counter_hash import hash_words
 from landmark_triplets_tfds.errors import NoTripletError
 from landmark_triplets_tfds.holdout import TRAIN, VALIDATION, is_held_out
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.sampling import Rows
 from landmark_triplets_tfds.triplets_file import TripletsFile
 from landmark_triplets_tfds.triplets_formats import ID_COLUMNS
 
@@ -25,6 +25,8 @@ EXCLUDED_LANDMARK = "excluded landmark"
 DROPPED_IMAGE = "dropped image"
 
 _ANCHOR, _POSITIVE, _NEGATIVE = range(len(ID_COLUMNS))
+
+_RowNumbers = npt.NDArray[np.int32]  # half the memory of int64, and there may be many triplets
 
 
 class ChosenSplits:
@@ -59,8 +61,7 @@ class ChosenSplits:
         _check_repetitions(file, rows)
         rows_of_kept = _row_in(kept, whole)[rows]
         # Numbered in the file as a whole, so that a key stays the same whatever else is left out.
-        numbers = np.column_stack([rows_of_kept, _count_up(rows[:, _ANCHOR])])
-        self._numbers: npt.NDArray[np.int32] = numbers.astype(np.int32)
+        self._numbers: _RowNumbers = np.column_stack([rows_of_kept, _count_up(rows[:, _ANCHOR])])
         self._is_dropped = (rows_of_kept < 0).any(axis=1)
         self._is_excluded = (_row_in(not_excluded, whole)[rows] < 0).any(axis=1)
         self._is_validation = held_out[rows[:, _ANCHOR]]
@@ -96,18 +97,19 @@ class ChosenSplits:
         )
 
 
-def _row_in(table: LandmarkTable, of: LandmarkTable) -> Rows:
-    """Returns int64[of.num_images]: in which row of the table each image of another one is, -1: in none."""
+def _row_in(table: LandmarkTable, of: LandmarkTable) -> _RowNumbers:
+    """Returns int32[of.num_images]: in which row of the table each image of another one is, -1: in none."""
     if table is of:
-        return np.arange(of.num_images)
-    rows: Rows = pd.Index(table.image_ids).get_indexer(pd.Index(of.image_ids))
-    return rows
+        return np.arange(of.num_images, dtype=np.int32)
+    return pd.Index(table.image_ids).get_indexer(pd.Index(of.image_ids)).astype(np.int32)
 
 
-def _find_rows(file: TripletsFile, table: LandmarkTable) -> Rows:
-    """Returns int64[num_triplets, 3] rows; raises TripletsFileError for the first id that is not in the table."""
+def _find_rows(file: TripletsFile, table: LandmarkTable) -> _RowNumbers:
+    """Returns int32[num_triplets, 3] rows; raises TripletsFileError for the first id that is not in the table."""
     index = pd.Index(table.image_ids)
-    rows = np.stack([index.get_indexer(pd.Index(ids)) for ids in file.ids.T], axis=1)
+    rows = np.empty(file.ids.shape, dtype=np.int32)
+    for column in range(len(ID_COLUMNS)):
+        rows[:, column] = index.get_indexer(pd.Index(file.ids[:, column]))
     unknown = (rows < 0).any(axis=1)
     if unknown.any():
         number = int(unknown.argmax())
@@ -121,7 +123,7 @@ def _find_rows(file: TripletsFile, table: LandmarkTable) -> Rows:
 
 
 def _check(
-    file: TripletsFile, spec: TripletsFileSpec, table: LandmarkTable, rows: Rows, held_out: npt.NDArray[np.bool_]
+    file: TripletsFile, spec: TripletsFileSpec, table: LandmarkTable, rows: _RowNumbers, held_out: npt.NDArray[np.bool_]
 ) -> None:
     """Raises TripletsFileError for the first triplet that is none."""
     landmarks = table.landmark_ids[rows]
@@ -156,9 +158,15 @@ def _check(
     raise file.problem(number, message)
 
 
-def _check_repetitions(file: TripletsFile, rows: Rows) -> None:
+def _check_repetitions(file: TripletsFile, rows: _RowNumbers) -> None:
     """Raises TripletsFileError for the first triplet that is in the file before, with the same key if it has keys."""
-    repeated: list[int] = np.flatnonzero(pd.DataFrame(rows).duplicated(keep=False)).tolist()
+    hashes = hash_words(*rows.T)
+    order = np.argsort(hashes)
+    is_equal = np.diff(hashes[order]) == 0
+    if not is_equal.any():
+        return
+    candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)])
+    repeated: list[int] = candidates[pd.DataFrame(rows[candidates]).duplicated(keep=False)].tolist()
     if not repeated:
         return
     has_keys = file.places(repeated[:1])[repeated[0]].key is not None
@@ -173,7 +181,10 @@ def _check_repetitions(file: TripletsFile, rows: Rows) -> None:
         first[triplet] = number
 
 
-def _count_up(values: Rows) -> Rows:
-    """Returns int64[n]: how often each value occurs before it."""
-    counts: Rows = pd.Series(values).groupby(values).cumcount().to_numpy(dtype=np.int64).astype(np.int64, copy=False)
+def _count_up(values: _RowNumbers) -> _RowNumbers:
+    """Returns int32[n]: how often each value occurs before it."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-1))  # of the runs of equal values
+    counts = np.empty(len(values), dtype=np.int32)
+    counts[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
     return counts

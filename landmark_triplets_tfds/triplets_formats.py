@@ -191,7 +191,7 @@ def _parquet_batches(file: IO[bytes], path: str, columns: Collection[str]) -> It
             yield [batch.column(column) for column in columns]
     except TripletsFileError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise TripletsFileError(f"{path} is damaged, or Parquet of an unusual kind ({error}).") from None
 
 
