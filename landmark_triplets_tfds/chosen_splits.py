@@ -53,8 +53,8 @@ class ChosenSplits:
           TripletsFileError: with the line, if an id is not in the table, a positive is of another landmark or is the
             anchor, a negative is of the same landmark or of the other split, or a triplet occurs twice.
         """
-        self._file = file
-        self._spec = spec
+        self._path, self._num_triplets = file.path, file.num_triplets  # but not the ids, for the time of the build
+        self._validation_percent = spec.validation_percent
         rows = _find_rows(file, whole)
         held_out = is_held_out(whole.landmark_ids, spec.validation_percent)
         _check(file, spec, whole, rows, held_out)
@@ -83,16 +83,15 @@ class ChosenSplits:
         return chosen, left_out
 
     def _raise_empty(self, split: str, num_in_split: int, left_out: Counter[str]) -> None:
-        path, num_triplets = self._file.path, self._file.num_triplets
         if num_in_split:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
             raise NoTripletError(
-                f"All {num_in_split:,} triplets that {path} has for split {split!r} are left out ({listed})."
+                f"All {num_in_split:,} triplets that {self._path} has for split {split!r} are left out ({listed})."
             )
         side = "held out" if split == VALIDATION else "not held out"
         raise NoTripletError(
-            f"Split {split!r} would be empty: of the {num_triplets:,} triplets in {path}, none has an anchor whose"
-            f" landmark is {side} by validation_percent={self._spec.validation_percent:g}. Add triplets of such"
+            f"Split {split!r} would be empty: of the {self._num_triplets:,} triplets in {self._path}, none has an"
+            f" anchor whose landmark is {side} by validation_percent={self._validation_percent:g}. Add triplets of such"
             " landmarks, or build without validation_percent."
         )
 

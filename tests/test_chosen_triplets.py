@@ -4,9 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -22,8 +21,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_datasets as tfds
+from test_beam_pipeline import NeverRun, build_with_beam
 
-from landmark_triplets_tfds import LandmarkTriplets, builder_base
+from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig, builder_base
 from landmark_triplets_tfds import build as build_module
 from landmark_triplets_tfds.chosen_triplets import ChosenTriplets
 from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
@@ -66,10 +66,6 @@ def as_tuples(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def counts_of(builder) -> dict:
     return builder.info.metadata["counts"]
-
-
-def build_with_beam(data_dir, config, manual_dir=DUMMY_DATA, **options):
-    return build(data_dir, config, manual_dir, beam_runner=FnApiRunner(), beam_options=PipelineOptions([]), **options)
 
 
 @pytest.fixture
@@ -312,6 +308,19 @@ def test_beam_makes_the_same_records(tmp_path, monkeypatch, file):
         assert (beam.data_path / name).read_text() == (local.data_path / name).read_text()
 
 
+def test_the_job_does_not_grow_with_the_file(tmp_path, file):
+    sizes = []
+    for num in (10, 5000):
+        frame = valid_triplets(num=num)
+        assert len(frame) == num
+        frame.to_csv(file, index=False)
+        runner = NeverRun()
+        with pytest.raises(NeverRun.TakenError):
+            build_with_beam(tmp_path / str(num), chosen_config(file), beam_runner=runner, max_examples_per_split=10)
+        sizes.append(len(runner.description))
+    assert abs(sizes[1] - sizes[0]) < 1000
+
+
 def test_stored_triplets_come_back(tmp_path):
     chosen = ChosenTriplets(np.arange(40, dtype=np.int32).reshape(10, 4))
     stored = chosen.store(tmp_path / "x.npy")
@@ -319,3 +328,29 @@ def test_stored_triplets_come_back(tmp_path):
     assert isinstance(stored.load().numbers, np.memmap)
     assert stored.load().plan(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]
     assert stored.load().draw_numbers(np.array([3, 5])).tolist() == [15, 23]
+
+
+# --- docs/triplets_file.md
+
+
+def test_the_page(tmp_path, monkeypatch):
+    """Its command and its code, in their order, in a folder with dummy_data."""
+    page = (REPOSITORY / "docs" / "triplets_file.md").read_text()
+    (shell,) = re.findall(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    name, content = re.search(r"^cat > (\S+) <<END\n(.*)^END\n", shell, flags=re.MULTILINE | re.DOTALL).groups()
+    pathlib.Path(name).write_text(content)
+    fields = json.loads(re.search(r"--config '(.*?)'", shell)[1])
+    assert len(ids_of(build(tmp_path / "data", LandmarkTripletsConfig(**fields)))) == 3
+
+    candidates = valid_triplets(percent=0, num=200)
+    of_landmark = dict(zip(map(format_image_id, TABLE.image_ids), TABLE.landmark_ids.tolist(), strict=True))
+    candidates["landmark_id"] = candidates["anchor_id"].map(of_landmark)
+    candidates["negative_landmark_id"] = candidates["negative_id"].map(of_landmark)
+    candidates.to_csv("candidates.csv", index=False)
+    exec(program, {})
+    kept = pd.read_csv("hard.csv")
+    assert 0 < len(kept) < 200
+    builder = build(tmp_path / "data", chosen_config("hard.csv", validation_percent=10))
+    assert counts_of(builder)["num_triplets"] == len(kept)
