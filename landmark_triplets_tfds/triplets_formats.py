@@ -161,10 +161,18 @@ def read_parquet(file: IO[bytes], path: str) -> Ids:
             batches.append(_parse_batch(columns))
         except ValueError:
             numbers = range(num_rows + 1, num_rows + len(columns[0]) + 1)
-            _raise_first_problem([column.to_pylist() for column in columns], f"{path}, row", numbers)
+            _raise_first_problem([_as_texts(column) for column in columns], f"{path}, row", numbers)
             raise
         num_rows += len(columns[0])
     return _join(batches)
+
+
+def _as_texts(column: Any) -> list[str | None]:
+    """Returns the values of an Arrow array of texts, which in a damaged file need not be UTF-8."""
+    import pyarrow as pa
+
+    values = column.cast(pa.binary()).to_pylist()
+    return [None if value is None else value.decode(errors="backslashreplace") for value in values]
 
 
 def _parquet_batches(file: IO[bytes], path: str, columns: Collection[str]) -> Iterator[list[Any]]:

@@ -183,6 +183,14 @@ def test_refuses_parquet(
         rows_of(tmp_path / "x")
 
 
+def test_parquet_that_is_not_utf8(tmp_path: pathlib.Path) -> None:
+    write_parquet(tmp_path / "x", [(A, B, C)])
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(content.replace(B.encode(), b"\xff" * 16))
+    with pytest.raises(TripletsFileError, match=r"x, row 1: positive_id must be 16 hex digits .* got '\\\\xff"):
+        rows_of(tmp_path / "x")
+
+
 def test_refuses_empty_parquet(tmp_path: pathlib.Path) -> None:
     pd.DataFrame(columns=COLUMNS, dtype=str).to_parquet(tmp_path / "x")
     with pytest.raises(TripletsFileError, match="but no triplets"):
