@@ -105,6 +105,7 @@ def build(
     num_shards: int | None = None,
     max_examples: int | None = None,
     beam_options: Sequence[str] | None = None,
+    dataset: str = DATASET,
 ) -> tuple[Measurement, Any]:
     """Builds a dataset.
 
@@ -118,6 +119,7 @@ def build(
       num_shards: None: TFDS's choice.
       max_examples: None: all.
       beam_options: as on the command line, without dashes, for a build through Beam; None: a local build.
+      dataset: of the config.
 
     Returns:
       The measurement of ``download_and_prepare``, whose count is that of triplets, and the builder.
@@ -125,7 +127,7 @@ def build(
     Raises:
       NotAvailableError: if the installed package lacks the config.
     """
-    builder = tfds().builder(DATASET, config=find_config(config), data_dir=data_dir, file_format=file_format)
+    builder = tfds().builder(dataset, config=find_config(config), data_dir=data_dir, file_format=file_format)
     download_config = tfds().download.DownloadConfig(
         manual_dir=os.fspath(corpus), num_shards=num_shards, max_examples_per_split=max_examples
     )

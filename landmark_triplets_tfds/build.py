@@ -26,7 +26,7 @@ from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.chosen_splits import ChosenSplits
 from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, TripletsFileSpec
 from landmark_triplets_tfds.errors import MissingImagesError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan, ExampleSpec, make_plan
+from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan, ExampleSpec, SplitSpec, make_plan
 from landmark_triplets_tfds.landmarks import format_image_id
 from landmark_triplets_tfds.progress import listing_bar
 from landmark_triplets_tfds.sampling import Rows
@@ -123,6 +123,7 @@ class Build:
             self.source.prepare(self.options.num_readers(self.source.is_remote), advance)
         self._selection = select_images(self.source, config, self.options)
         self.table = self._selection.images.table
+        self.unlabeled = self._selection.unlabeled
         self.report = BuildReport(
             self._selection, config.example_noun, seconds={"read_table": time.perf_counter() - started}
         )
@@ -135,7 +136,7 @@ class Build:
     ) -> None:
         self._resources.close()
 
-    def make_split(self, split: str, spec: ExampleSpec | TripletsFileSpec, images: ImageSet | None = None) -> Any:
+    def make_split(self, split: str, spec: ExampleSpec | SplitSpec, images: ImageSet | None = None) -> Any:
         """Plans a split.
 
         Args:
@@ -186,6 +187,10 @@ class Build:
     def finish(self) -> None:
         """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
         raise NotImplementedError
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Returns what tells whether another build is from the same images."""
+        return self._selection.fingerprints()
 
     def threads_used(self) -> dict[str, int | None]:
         """Returns the numbers of workers and readers; None: not decided here."""

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.errors import LandmarkTableError
-from landmark_triplets_tfds.example_plan import ExampleSpec
+from landmark_triplets_tfds.example_plan import SplitSpec
 from landmark_triplets_tfds.holdout import TRAIN, VALIDATION
 from landmark_triplets_tfds.resizing import FITS
 from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec
@@ -79,10 +78,14 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
             self.description = self.describe()
 
     def splits(self) -> tuple[str, ...]:
-        """Returns the names of the splits."""
+        """Returns the names of the splits that the images in the table are divided into."""
         return (TRAIN, VALIDATION) if self.validation_percent else (TRAIN,)
 
-    def example_spec(self, split: str) -> ExampleSpec | TripletsFileSpec:
+    def unlabeled_folders(self) -> tuple[str, ...]:
+        """Returns which folders of images without labels become splits of the same names, where they are there."""
+        return ()
+
+    def example_spec(self, split: str) -> SplitSpec:
         """Returns what decides which examples a split is made of."""
         raise NotImplementedError
 

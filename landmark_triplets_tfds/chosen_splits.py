@@ -10,7 +10,6 @@ from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, TripletsFileSpec
 from landmark_triplets_tfds.counter_hash import hash_words
@@ -100,11 +99,15 @@ def _row_in(table: LandmarkTable, of: LandmarkTable) -> _RowNumbers:
     """Returns int32[of.num_images]: in which row of the table each image of another one is, -1: in none."""
     if table is of:
         return np.arange(of.num_images, dtype=np.int32)
+    import pandas as pd  # late, for the same reason as in `landmarks`
+
     return pd.Index(table.image_ids).get_indexer(pd.Index(of.image_ids)).astype(np.int32)
 
 
 def _find_rows(file: TripletsFile, table: LandmarkTable) -> _RowNumbers:
     """Returns int32[num_triplets, 3] rows; raises TripletsFileError for the first id that is not in the table."""
+    import pandas as pd
+
     index = pd.Index(table.image_ids)
     rows = np.empty(file.ids.shape, dtype=np.int32)
     for column in range(len(ID_COLUMNS)):
@@ -165,6 +168,8 @@ def _check_repetitions(file: TripletsFile, rows: _RowNumbers) -> None:
     if not is_equal.any():
         return
     candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)])
+    import pandas as pd
+
     repeated: list[int] = candidates[pd.DataFrame(rows[candidates]).duplicated(keep=False)].tolist()
     if not repeated:
         return

@@ -13,6 +13,10 @@ import io
 import re
 from typing import IO
 
+from landmark_triplets_tfds.stand_ins import ADVICE, stand_in
+
+_HEAD_BYTES = 64
+
 # What Python's "surrogateescape" makes of bytes that are not UTF-8; no UTF-8 text holds these.
 _NOT_UTF8_PATTERN = re.compile("[\udc80-\udcff]")
 
@@ -32,7 +36,7 @@ class CsvRecords:
         """Reads the header.
 
         Args:
-          file: to read from its beginning; it must stay open.
+          file: at its beginning; it can be searched, and must stay open.
           name: of the file, for messages.
           columns: each must be in the header, once.
           error: type of what is raised, here and while iterating, with name, line and value, for whatever is not CSV
@@ -41,6 +45,11 @@ class CsvRecords:
         self._name = name
         self._error = error
         self._columns = f"{', '.join(columns[:-1])} and {columns[-1]}"
+        kind = stand_in(file.read(_HEAD_BYTES))
+        if kind:
+            article = "an" if kind.startswith("H") else "a"
+            raise error(f"{name}, line 1: not a table, but {article} {kind}. {ADVICE[kind]}")
+        file.seek(0)
         self._file = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._reader = csv.reader(self._lines(), strict=True)  # an open quote at the end is an error
         self.fields: list[str] = []

@@ -49,6 +49,10 @@ class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 
 
+class EmbeddingsError(ValueError):
+    """Embeddings or the ids of their images cannot be used; the message names file, row and image."""
+
+
 class CommandError(ValueError):
     """What a command was given does not fit; the message says how to mend it."""
 
@@ -98,5 +102,6 @@ USER_ERRORS = (
     TooManyUnreadableError,
     BankError,
     PreparedDataMismatchError,
+    EmbeddingsError,
     CommandError,
 )

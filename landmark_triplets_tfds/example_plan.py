@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, StoredTriplets
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, StoredTriplets, TripletsFileSpec
 from landmark_triplets_tfds.errors import EmptySplitError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.sampling import (
@@ -29,6 +29,9 @@ GetThumbnail = Callable[[int], bytes | None]
 
 # What decides a plan, beside the table.
 ExampleSpec = SamplingSpec | ImageSamplingSpec | ChosenTriplets | StoredTriplets
+
+# What a config says about a split; of these, a file of triplets becomes chosen ones (`chosen_splits`).
+SplitSpec = SamplingSpec | ImageSamplingSpec | TripletsFileSpec
 
 # Why a planned example is left out.
 NO_READABLE_ANCHOR = "unreadable anchor"

@@ -22,13 +22,13 @@ import re
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from landmark_triplets_tfds.csv_records import CsvRecords, shorten
 from landmark_triplets_tfds.errors import LandmarkTableError
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
+NO_LANDMARK = -1
 
 IMAGE_ID_HEX_DIGITS = 16
 _IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
@@ -48,11 +48,16 @@ class LandmarkTable:
 
     Attributes:
       image_ids: uint64[num_images], all different.
-      landmark_ids: int64[num_images], >= 0.
+      landmark_ids: int64[num_images], >= 0; `NO_LANDMARK` throughout in a table of images without labels.
     """
 
     image_ids: npt.NDArray[np.uint64]
     landmark_ids: npt.NDArray[np.int64]
+
+    @staticmethod
+    def without_labels(image_ids: npt.NDArray[np.uint64]) -> LandmarkTable:
+        """Returns a table of images of which nobody says what they show."""
+        return LandmarkTable(image_ids, np.full(len(image_ids), NO_LANDMARK, dtype=np.int64))
 
     @property
     def num_images(self) -> int:
@@ -130,6 +135,8 @@ def _read_with_pandas(content: bytes) -> LandmarkTable:
     columns = _read_header(content)
     if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
         raise ValueError("wrong header")
+    import pandas as pd  # takes as long to import as TFDS, and the package is imported where no table is read
+
     # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
     if not _has_fields_per_line(content, len(columns)):
         raise ValueError("a line has more or fewer fields than the header")
