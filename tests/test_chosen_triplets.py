@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 
 from competition import (
     DUMMY_DATA,
@@ -23,7 +22,7 @@ import pytest
 import tensorflow_datasets as tfds
 from test_beam_pipeline import NeverRun, build_with_beam
 
-from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig, builder_base
+from landmark_triplets_tfds import LandmarkTriplets, builder_base
 from landmark_triplets_tfds import build as build_module
 from landmark_triplets_tfds.chosen_triplets import ChosenTriplets
 from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
@@ -328,29 +327,3 @@ def test_stored_triplets_come_back(tmp_path):
     assert isinstance(stored.load().numbers, np.memmap)
     assert stored.load().plan(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]
     assert stored.load().draw_numbers(np.array([3, 5])).tolist() == [15, 23]
-
-
-# --- docs/triplets_file.md
-
-
-def test_the_page(tmp_path, monkeypatch):
-    """Its command and its code, in their order, in a folder with dummy_data."""
-    page = (REPOSITORY / "docs" / "triplets_file.md").read_text()
-    (shell,) = re.findall(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    (program,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    name, content = re.search(r"^cat > (\S+) <<END\n(.*)^END\n", shell, flags=re.MULTILINE | re.DOTALL).groups()
-    pathlib.Path(name).write_text(content)
-    fields = json.loads(re.search(r"--config '(.*?)'", shell)[1])
-    assert len(ids_of(build(tmp_path / "data", LandmarkTripletsConfig(**fields)))) == 3
-
-    candidates = valid_triplets(percent=0, num=200)
-    of_landmark = dict(zip(map(format_image_id, TABLE.image_ids), TABLE.landmark_ids.tolist(), strict=True))
-    candidates["landmark_id"] = candidates["anchor_id"].map(of_landmark)
-    candidates["negative_landmark_id"] = candidates["negative_id"].map(of_landmark)
-    candidates.to_csv("candidates.csv", index=False)
-    exec(program, {})
-    kept = pd.read_csv("hard.csv")
-    assert 0 < len(kept) < 200
-    builder = build(tmp_path / "data", chosen_config("hard.csv", validation_percent=10))
-    assert counts_of(builder)["num_triplets"] == len(kept)
