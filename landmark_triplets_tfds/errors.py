@@ -9,6 +9,10 @@ class LandmarkTableError(ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 
 
+class TripletsFileError(ValueError):
+    """The file of triplets cannot be used; the message names file, line or row, and value."""
+
+
 class SourceLayoutError(FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
@@ -89,6 +93,7 @@ class UnreadableImageError(Exception):
 # What a command line shows without a traceback: the message says it all.
 USER_ERRORS = (
     LandmarkTableError,
+    TripletsFileError,
     SourceLayoutError,
     NoTripletError,
     EmptySplitError,
