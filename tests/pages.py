@@ -26,7 +26,19 @@ _FENCE = re.compile(
 RUNNABLE = ("bash", "python")
 
 # The first words of lines that look like something to type.
-_COMMANDS = ("tfds", "landmark-triplets", "python", "pip", "kaggle", "curl", "!tfds", "!pip", "gsutil", "import", "from")
+_COMMANDS = (
+    "tfds",
+    "landmark-triplets",
+    "python",
+    "pip",
+    "kaggle",
+    "curl",
+    "!tfds",
+    "!pip",
+    "gsutil",
+    "import",
+    "from",
+)
 
 # For those two lines, .ci/run itself is the test, in a fresh virtual environment; the rest of the line is run here too.
 _INSTALLS = ("pip install . && ", "pip install '.[test]' && pytest")
@@ -65,11 +77,17 @@ def find_blocks(page: pathlib.Path) -> list[Block]:
     return blocks
 
 
-def run_page(page: pathlib.Path) -> None:
-    """Runs what a page has to run; raises at the first thing that fails."""
+def run_page(page: pathlib.Path, where_needed: bool = False) -> None:
+    """Runs what a page has to run; raises at the first thing that fails.
+
+    Args:
+      page: its file.
+      where_needed: run also the blocks that are not run because they need something ("needs ...").
+    """
     names: dict[str, object] = {"__name__": "__main__"}
     for block in find_blocks(page):
-        if block.language not in RUNNABLE or block.not_run:
+        left_out = block.not_run and not (where_needed and block.not_run.startswith("needs "))
+        if block.language not in RUNNABLE or left_out:
             continue
         print(f"--- {block.language}\n{block.code}", flush=True)
         if block.language == "python":
