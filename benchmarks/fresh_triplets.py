@@ -84,9 +84,12 @@ class Reading:
         return FreshTriplets(self._source(**options))
 
     def _batches(self, source: Any) -> Any:
+        from landmark_triplets_tfds.image_index import read_image_index
         from landmark_triplets_tfds.landmark_batches import LandmarkBatches
 
-        return LandmarkBatches(source, NUM_LANDMARKS, IMAGES_PER_LANDMARK)
+        index = read_image_index(source.dataset_info.data_dir)
+        num_landmarks = min(NUM_LANDMARKS, len(np.unique(index.landmark_ids)))  # small corpora have fewer
+        return LandmarkBatches(source, num_landmarks, IMAGES_PER_LANDMARK, min_images=1, index=index)
 
     def stored(self) -> Measurement:
         """Stored triplets through ``tfds.load``, with the options that read fast."""

@@ -27,15 +27,14 @@ class _ReadBeforeFork:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def __getitem__(self, number: object) -> NoReturn:
+    def __getitem__(self, numbers: object) -> NoReturn:
         raise ForkedReaderError(
             "This process was forked from one that had read records already, and array_record crashes then. Start"
             " workers as new processes, DataLoader(..., multiprocessing_context='forkserver'), or read nothing in the"
             " main process before the workers are started."
         )
 
-    def __getitems__(self, numbers: object) -> NoReturn:
-        self[numbers]
+    __getitems__ = __getitem__
 
 
 def guard_forks(data_source: Any) -> None:
