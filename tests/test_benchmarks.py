@@ -14,18 +14,21 @@ TABLE = (REPOSITORY / "benchmarks" / "README.md").read_text()
 SMALL = {
     "beam_designs": ["--runs=1", "--resolution=32", "--workers=1"],
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
-    "cluster": ["--runs=1", "--config=64px", "--engines=beam", "--no-warm-up"],
     "codec_loop": ["--runs=1"],
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
     "plan_speed": ["--runs=1", "--images=20000", "--draws=200"],
-    "read_speed": ["--runs=1", "--triplets=200", "--raw-triplets=20"],
+    "read_speed": ["--runs=1", "--triplets=400", "--raw-triplets=20"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
-ELSEWHERE = {"kill_resume": "tests/test_resume.py kills builds", "fuzz": "tests/test_fuzz.py is a short run of it"}
+ELSEWHERE = {
+    "kill_resume": "tests/test_resume.py kills builds",
+    "fuzz": "tests/test_fuzz.py is a short run of it",
+    "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
+}
 WITHOUT_CORPUS = ("open_archives", "plan_speed", "scaling")
 
 
