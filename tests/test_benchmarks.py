@@ -16,6 +16,7 @@ SMALL = {
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "codec_loop": ["--runs=1"],
     "mine_triplets": ["--images=2000", "--landmarks", "50", "100"],
+    "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
