@@ -1,4 +1,4 @@
-"""Fresh triplets and P x K batches as tf.data.Dataset.
+"""Fresh triplets, P x K batches and single images as tf.data.Dataset.
 
 Python hands over nothing but undecoded records, read many at a time; parsing and decoding are TensorFlow's, in its own
 threads, and the pixels are those of ``tfds.load``.
@@ -87,6 +87,34 @@ def batches_as_tf_dataset(
     dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
     dataset = dataset.batch(batches.batch_size, drop_remainder=True)
     return dataset.apply(tf.data.experimental.assert_cardinality(num_epochs * len(batches)))
+
+
+def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | None = None) -> Any:
+    """Returns a tf.data.Dataset of all records, dicts as ``tfds.load('landmark_images/...')`` gives them, in order.
+
+    Record i is line i of ``index.npz``, so embeddings that a network makes of this dataset need no ids beside them.
+
+    Args:
+      data_source: of a prepared `landmark_images`.
+      num_parallel_calls: of parsing and decoding; None: two for each usable core.
+
+    Raises:
+      TypeError: if it is not a ``tfds.data_source``.
+    """
+    tf = import_tensorflow()
+    features, source = _without_decoding(data_source)
+    count = len(data_source)
+
+    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
+        return np.arange(count).reshape(-1, 1)
+
+    def parse(records: Any) -> dict[str, Any]:
+        example: dict[str, Any] = features.deserialize_example(records[0])
+        return example
+
+    records = _read_epochs(source, numbers_of, 0, 1, 1)
+    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _without_decoding(data_source: Any) -> tuple[Any, DataSource]:
