@@ -19,9 +19,13 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
+
 from benchmarks import builds, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
 from benchmarks.harness import progress
+from landmark_triplets_tfds.image_index import read_image_index
+from landmark_triplets_tfds.landmarks import format_image_id
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
 
@@ -34,6 +38,8 @@ MEASURES = ("map_at_100", "recall_at_1")
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """A way to make training data.
+
+    In 'batches', semi-hard triplets are found within each batch, so what is compared there is more than data.
 
     Attributes:
       data: of the example: 'triplets', 'fresh' or 'batches'.
@@ -48,19 +54,19 @@ class Arm:
     resize_method: str = "nearest"
 
 
-MINED = "stored, mined negatives"
+MINED_FROM, MINED = "stored", "stored-mined"
 ARMS = {
     "stored": Arm("triplets"),
-    "stored, positive may be the anchor": Arm("triplets", "stored", {"positive_may_be_anchor": True}),
+    "stored-notebook": Arm("triplets", "stored", {"positive_may_be_anchor": True}),
     "fresh": Arm("fresh", "stored"),
-    "fresh, area": Arm("fresh", "fresh", resize_method="area"),
+    "fresh-area": Arm("fresh", "fresh", resize_method="area"),
     MINED: Arm("triplets", "stored"),
-    "batches, semi-hard": Arm("batches", "fresh"),
+    "batches": Arm("batches", "fresh"),
 }
 
 
 def folder_of(work: Path, arm: str, seed: int) -> Path:
-    return work / "trainings" / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
+    return work / "trainings" / f"{arm}-{seed}"
 
 
 def images_config(resize_method: str) -> Any:
@@ -75,19 +81,34 @@ def images_config(resize_method: str) -> Any:
     )
 
 
-def triplets_config(arm: str, seed: int, triplets_file: Path | None) -> Any:
+def triplets_config(arm: str, seed: int, work: Path) -> Any:
     from landmark_triplets_tfds import LandmarkTripletsConfig
 
-    fields: dict[str, Any] = {"triplets_file": os.fspath(triplets_file)} if triplets_file else {"seed": seed}
+    if arm == MINED:  # the file holds triplets of training landmarks alone
+        fields: dict[str, Any] = {"triplets_file": os.fspath(mine(seed, work))}
+    else:
+        fields = {"images_per_landmark": None, "validation_percent": VALIDATION_PERCENT, "seed": seed}
     return LandmarkTripletsConfig(
         name=folder_of(Path(), arm, seed).name,
         resolution=RESOLUTION,
-        images_per_landmark=None,
         resize_method=ARMS[arm].resize_method,
-        validation_percent=VALIDATION_PERCENT,
         **ARMS[arm].triplets,
         **fields,
     )
+
+
+def mine(seed: int, work: Path) -> Path:
+    """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
+    from landmark_triplets_tfds.hard_triplets import MiningSpec, mine_triplets
+
+    trained = folder_of(work, MINED_FROM, seed)
+    index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")
+    spec = MiningSpec(margin=MARGIN, seed=seed)
+    mined = mine_triplets(np.load(trained / "train.npy"), index.image_ids, index.landmark_ids, spec)
+    lines = [",".join(map(format_image_id, ids)) + "\n" for ids in mined.image_ids]
+    path = trained / "mined.csv"
+    path.write_text("anchor_id,positive_id,negative_id\n" + "".join(lines), encoding="utf-8")
+    return path
 
 
 def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
@@ -98,7 +119,7 @@ def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
     builds.build(images, corpus, data_dir, bank=bank, dataset="landmark_images", file_format="array_record")
     options = ["--data", ARMS[arm].data, "--data_dir", os.fspath(data_dir), "--images_config", images.name]
     if ARMS[arm].data == "triplets":
-        triplets = triplets_config(arm, seed, mine(seed, work) if arm == MINED else None)
+        triplets = triplets_config(arm, seed, work)
         builds.build(triplets, corpus, data_dir, bank=bank)
         options += ["--triplets_config", triplets.name]
     return options

@@ -70,12 +70,12 @@ def training_batches(args: argparse.Namespace, source: Any) -> Iterator[tuple[to
             yield torch.cat([batch[role] for role in ROLES]), torch.cat(landmarks), tuple(numbers)
 
 
-@torch.no_grad()
 def embed(network: Network, source: Any, device: str, num_workers: int) -> npt.NDArray[np.float32]:
     """Returns the embeddings of all records, float32[n, dim], in record order."""
     network.eval()
     loader = DataLoader(source, batch_size=256, num_workers=num_workers)
-    embeddings = np.concatenate([network(batch["image"].to(device)).cpu().numpy() for batch in loader])
+    with torch.no_grad():
+        embeddings = np.concatenate([network(batch["image"].to(device)).cpu().numpy() for batch in loader])
     network.train()
     return embeddings
 
