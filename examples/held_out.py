@@ -111,8 +111,16 @@ def describe(metrics: dict[str, float]) -> str:
     return f"mAP@100 {metrics['map_at_100']:.3f}, recall@1 {metrics['recall_at_1']:.3f}"
 
 
-def save_embeddings(path: Path, embeddings: npt.NDArray[np.float32]) -> None:
-    """Writes float32[num_images, dim] in record order, which `index.npz` of the dataset lists."""
+def save_embeddings(path: Path, embeddings: npt.NDArray[np.float32], images: Any) -> None:
+    """Writes embeddings of a train split and says what to do with them.
+
+    Args:
+      path: of the file.
+      embeddings: float32[num_images, dim] in record order, which `index.npz` of the dataset lists.
+      images: the dataset's builder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:  # np.save would add .npy to a name without it
         np.save(file, np.ascontiguousarray(embeddings, dtype=np.float32))
+    print(f"Written to {path}: embeddings of the {len(embeddings):,} training images. Mine triplets from them:\n")
+    print(f"  landmark-triplets mine --embeddings {path} --index {images.data_dir} --out <file>.csv")

@@ -231,8 +231,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {out}: embedding.keras, results.png, metrics.json")
     if args.embeddings:
-        save_embeddings(Path(args.embeddings), embed(network, images.as_data_source(split="train")))
-        print(f"Written to {args.embeddings}: the train split of {images.info.full_name}, in record order")
+        save_embeddings(Path(args.embeddings), embed(network, images.as_data_source(split="train")), images)
     return metrics
 
 

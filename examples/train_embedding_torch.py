@@ -117,8 +117,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     print(f"Written to {out}: embedding.pt, results.png, metrics.json")
     if args.embeddings:
         source = images.as_data_source(split="train")
-        save_embeddings(Path(args.embeddings), embed(network, source, device, args.workers))
-        print(f"Written to {args.embeddings}: the train split of {images.info.full_name}, in record order")
+        save_embeddings(Path(args.embeddings), embed(network, source, device, args.workers), images)
     return metrics
 
 

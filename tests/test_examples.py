@@ -30,6 +30,9 @@ def data_dir(tmp_path_factory):
         build(folder, custom_config("held_out", **FIELDS))
         build(folder, custom_config("nothing_held_out", resolution=32))
         build(folder, custom_config("larger", **FIELDS | {"resolution": 48}))
+        held_out = read_image_index(folder / "landmark_images" / "held_out" / "1.0.0", "validation").landmark_ids
+        (folder / "held_out.txt").write_text("\n".join(map(str, held_out)))
+        build(folder, custom_config("left_out", resolution=32, exclude_landmarks=str(folder / "held_out.txt")))
     return folder
 
 
@@ -76,6 +79,7 @@ def test_keras(data, more, example, data_dir, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "val_map_at_100" in printed
     assert f"After 4 steps: mAP@100 {metrics['map_at_100']:.3f}" in printed
+    assert f"landmark-triplets mine --embeddings {tmp_path / 'new' / 'embeddings'} --index {data_dir}" in printed
     network = keras.models.load_model(tmp_path / "out" / "embedding.keras")
     assert network.input_shape == (None, 32, 32, 3)
     assert network.output_shape == (None, 16)
@@ -134,6 +138,14 @@ def test_errors_say_what_to_do(arguments, message, example, data_dir, tmp_path):
         example("train_embedding").main(arguments)
 
 
+def test_triplets_without_validation_percent_are_looked_through(example, data_dir):
+    """As triplets from a file are; "nothing_held_out" above is refused, this one has no landmark of the evaluation."""
+    images = example("prepared").open_images("held_out", str(data_dir))
+    builder = example("prepared").open_triplets("left_out", str(data_dir), images)
+    assert builder.info.config_name == "left_out"
+    assert list(builder.info.splits) == ["train"]
+
+
 def test_nothing_to_search_for(example):
     index = ImageIndex(np.arange(3, dtype=np.uint64), np.arange(3, dtype=np.int32))
     with pytest.raises(ValueError, match="none of the 3 held-out images"):
@@ -190,7 +202,8 @@ def test_torch(data, more, example, data_dir, tmp_path, capsys):
     module = example("train_embedding_torch")
     module.main(list(map(str, [*arguments, "--embedding_size", 16])))
     metrics = check_results(tmp_path / "out", tmp_path / "new" / "embeddings", data_dir)
-    assert f"mAP@100 {metrics['map_at_100']:.3f}" in capsys.readouterr().out.splitlines()[-3]
+    assert "Step 3: mean loss so far" in (printed := capsys.readouterr().out)
+    assert f"mAP@100 {metrics['map_at_100']:.3f}" in printed
     network = module.Network(16)
     network.load_state_dict(torch.load(tmp_path / "out" / "embedding.pt"))
 
