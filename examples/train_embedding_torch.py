@@ -31,6 +31,8 @@ from landmark_triplets_tfds.landmark_batches import LandmarkBatches
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 
+_IMAGES_PER_BATCH = 256  # when embedding
+
 
 class Network(nn.Sequential):
     """From uint8 images [n, height, width, 3], as the datasets hold them, to vectors of length 1, [n, dim]."""
@@ -49,18 +51,28 @@ class Network(nn.Sequential):
         return nn.functional.normalize(super().forward(pixels))
 
 
+def make_loader(dataset: Any, num_workers: int, **options: Any) -> Any:
+    """Returns a DataLoader whose worker processes start afresh and stay.
+
+    A fork of this process may crash: it has open readers and threads. And as workers that stay hold the dataset as it
+    was when they started, it is the sampler, here, that says which epoch they read.
+    """
+    if num_workers:
+        options |= {"multiprocessing_context": "spawn", "persistent_workers": True}
+    return DataLoader(dataset, num_workers=num_workers, **options)
+
+
 def training_batches(args: argparse.Namespace, source: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor, Any]]:
     """Yields images, their landmarks, and which are anchors, positives and negatives; None: to be mined."""
     if args.data == "batches":
-        sampler = LandmarkBatches(source, args.landmarks_per_batch, args.images_per_landmark, seed=args.seed)
-        loader = DataLoader(source, batch_sampler=sampler, num_workers=args.workers)
+        batches = LandmarkBatches(source, args.landmarks_per_batch, args.images_per_landmark, seed=args.seed)
+        loader = make_loader(source, args.workers, batch_sampler=batches)
         while True:  # each pass is the next epoch
             for batch in loader:
                 yield batch["image"], batch["landmark_id"], None
     triplets = FreshTriplets(source, seed=args.seed)
-    loader = DataLoader(
-        triplets, args.batch_size, sampler=EpochSampler(triplets), num_workers=args.workers, drop_last=True
-    )
+    sampler = EpochSampler(triplets)
+    loader = make_loader(triplets, args.workers, batch_size=args.batch_size, sampler=sampler, drop_last=True)
     if not len(loader):
         raise NotPreparedError(f"--batch_size {args.batch_size} is more than an epoch has triplets ({len(triplets)}).")
     numbers = torch.arange(len(ROLES) * args.batch_size).reshape(len(ROLES), -1)
@@ -70,10 +82,9 @@ def training_batches(args: argparse.Namespace, source: Any) -> Iterator[tuple[to
             yield torch.cat([batch[role] for role in ROLES]), torch.cat(landmarks), tuple(numbers)
 
 
-def embed(network: Network, source: Any, device: str, num_workers: int) -> npt.NDArray[np.float32]:
-    """Returns the embeddings of all records, float32[n, dim], in record order."""
+def embed(network: Network, loader: Any, device: str) -> npt.NDArray[np.float32]:
+    """Returns the embeddings of all that a loader gives, float32[n, dim], in its order."""
     network.eval()
-    loader = DataLoader(source, batch_size=256, num_workers=num_workers)
     with torch.no_grad():
         embeddings = np.concatenate([network(batch["image"].to(device)).cpu().numpy() for batch in loader])
     network.train()
@@ -86,6 +97,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = open_images(args.images_config, args.data_dir)
     validation = images.as_data_source(split=VALIDATION)
+    validation_loader = make_loader(validation, args.workers, batch_size=_IMAGES_PER_BATCH)
     held_out = HeldOut(read_image_index(images.data_dir, VALIDATION))
     network = Network(args.embedding_size).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.learning_rate)
@@ -94,7 +106,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
 
     print(f"Training on {images.data_dir}, --data {args.data}; device {device}.")
     print(f"Evaluation on landmarks never trained on: {held_out.size}.")
-    print(f"Before training: {describe(held_out.evaluate(embed(network, validation, device, args.workers)))}")
+    print(f"Before training: {describe(held_out.evaluate(embed(network, validation_loader, device)))}")
     total = 0.0
     batches = training_batches(args, images.as_data_source(split="train"))
     for step, (pictures, landmarks, triplets) in zip(range(1, args.steps + 1), batches, strict=False):
@@ -106,18 +118,18 @@ def train(args: argparse.Namespace) -> dict[str, float]:
         optimizer.step()
         total += loss.item()
         if step % args.evaluate_every == 0 or step == args.steps:
-            metrics = held_out.evaluate(embed(network, validation, device, args.workers))
+            metrics = held_out.evaluate(embed(network, validation_loader, device))
             print(f"Step {step:,}: mean loss so far {total / step:.4f}, {describe(metrics)}")
 
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), out / "embedding.pt")
-    held_out.draw(out / "results.png", embed(network, validation, device, args.workers), validation)
+    held_out.draw(out / "results.png", embed(network, validation_loader, device), validation)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {out}: embedding.pt, results.png, metrics.json")
     if args.embeddings:
-        source = images.as_data_source(split="train")
-        save_embeddings(Path(args.embeddings), embed(network, source, device, args.workers), images)
+        loader = make_loader(images.as_data_source(split="train"), args.workers, batch_size=_IMAGES_PER_BATCH)
+        save_embeddings(Path(args.embeddings), embed(network, loader, device), images)
     return metrics
 
 
