@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from prepared import NotPreparedError
 
 from landmark_triplets_tfds.holdout import choose_queries
 from landmark_triplets_tfds.image_index import ImageIndex
@@ -26,6 +27,9 @@ class HeldOut:
     Attributes:
       query_rows: int64[num_queries]: the records of the queries, one for each landmark with two images or more.
       index_rows: int64[num_index]: all other records.
+
+    Raises:
+      NotPreparedError: if no landmark has two images.
     """
 
     def __init__(self, index: ImageIndex):
@@ -33,8 +37,8 @@ class HeldOut:
         self.query_rows, self.index_rows = np.flatnonzero(is_query), np.flatnonzero(~is_query)
         self._landmarks = index.landmark_ids
         if not len(self.query_rows):
-            raise ValueError(
-                f"none of the {len(index)} held-out images shares its landmark with another one, so there is nothing to"
+            raise NotPreparedError(
+                f"None of the {len(index)} held-out images shares its landmark with another one, so there is nothing to"
                 " search for. Hold out more landmarks: validation_percent."
             )
 

@@ -51,7 +51,7 @@ _MANY_EPOCHS = 1 << 20  # more than anyone trains: --steps says when to stop
 def make_network(resolution: int, embedding_size: int) -> keras.Model:
     """Returns a network from uint8 images [n, resolution, resolution, 3] to vectors of length 1, [n, embedding_size].
 
-    Four convolutions, 0.3 million weights: enough to see differences between data, small enough for a CPU. Put yours
+    Four convolutions, 0.25 million weights: enough to see differences between data, small enough for a CPU. Put yours
     in its place; all else stays. It is made of Keras's own layers alone, so its file opens anywhere.
     """
     network = keras.Sequential(name="embedding")
@@ -116,7 +116,9 @@ def semi_hard_loss(margin: float) -> Callable[[Any, Any], Any]:
 
 
 def training_data(args: argparse.Namespace, images: Any) -> Any:
-    """Returns an endless tf.data.Dataset of (images, landmark_id) batches, and of triplets [n, 3, h, w, 3] at that.
+    """Returns an endless tf.data.Dataset of batches (images, landmark_id).
+
+    The images are [n, h, w, 3] with ``--data batches``, otherwise triplets [n, 3, h, w, 3].
 
     Raises:
       NotPreparedError: if a dataset is not there.
@@ -208,8 +210,9 @@ def train(args: argparse.Namespace) -> dict[str, float]:
 
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    print(f"Training on {images.data_dir if args.data != 'triplets' else args.triplets_config}, --data {args.data};")
-    print(f"{strategy.num_replicas_in_sync} device(s), {network.count_params():,} weights.")
+    dataset = f"landmark_triplets/{args.triplets_config}" if args.data == "triplets" else images.info.full_name
+    print(f"Training with --data {args.data} on {dataset}.")
+    print(f"{network.count_params():,} weights, {strategy.num_replicas_in_sync} device(s).")
     print(f"Evaluation on landmarks never trained on: {held_out.size}.")
     print(f"Before training: {describe(held_out.evaluate(embed(network, validation)))}")
 

@@ -104,7 +104,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     miner = miners.TripletMarginMiner(args.margin, type_of_triplets="semihard")
     compute_loss = losses.TripletMarginLoss(args.margin)
 
-    print(f"Training on {images.data_dir}, --data {args.data}; device {device}.")
+    print(f"Training with --data {args.data} on {images.info.full_name}, device {device}.")
     print(f"Evaluation on landmarks never trained on: {held_out.size}.")
     print(f"Before training: {describe(held_out.evaluate(embed(network, validation_loader, device)))}")
     total = 0.0
