@@ -59,7 +59,7 @@ def find_config(config: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _environment(**variables: str | None) -> Iterator[None]:
+def environment(**variables: str | None) -> Iterator[None]:
     """Sets environment variables for a while; those given as None are unset."""
     before = {name: os.environ.get(name) for name in variables}
 
@@ -138,7 +138,7 @@ def build(
     variables = {"LANDMARK_TRIPLETS_WORKERS": str(workers) if workers else None}
     if has_bank():
         variables["LANDMARK_TRIPLETS_BANK"] = os.fspath(bank) if bank else "off"
-    with _environment(**variables), quiet(), Stopwatch() as watch:
+    with environment(**variables), quiet(), Stopwatch() as watch:
         builder.download_and_prepare(download_config=download_config)
     return watch.measurement(builder.info.splits["train"].num_examples), builder
 

@@ -29,6 +29,10 @@ class ImageIndexError(ValueError):
     """The index of a dataset of single images is missing or wrong; the message names the file."""
 
 
+class ForkedReaderError(RuntimeError):
+    """A forked process reads records after the one it was forked from did."""
+
+
 class MissingImagesError(FileNotFoundError):
     """So many of the images in the table have no file that this is a partial copy of the competition."""
 

@@ -15,6 +15,7 @@ SMALL = {
     "beam_designs": ["--runs=1", "--resolution=32", "--workers=1"],
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "codec_loop": ["--runs=1"],
+    "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
