@@ -99,7 +99,8 @@ def triplets_config(arm: str, seed: int, work: Path) -> Any:
 
 def mine(seed: int, work: Path) -> Path:
     """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
-    from landmark_triplets_tfds.hard_triplets import MiningSpec, mine_triplets
+    from landmark_triplets_tfds.hard_triplets import mine_triplets
+    from landmark_triplets_tfds.mining_spec import MiningSpec
 
     trained = folder_of(work, MINED_FROM, seed)
     index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")

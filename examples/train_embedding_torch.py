@@ -28,6 +28,7 @@ from landmark_triplets_tfds.errors import USER_ERRORS
 from landmark_triplets_tfds.fresh_triplets import EpochSampler, FreshTriplets
 from landmark_triplets_tfds.image_index import read_image_index
 from landmark_triplets_tfds.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.tensorflow_pixels import TensorFlowPixels
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 
@@ -54,7 +55,7 @@ class Network(nn.Sequential):
 def make_loader(dataset: Any, num_workers: int, **options: Any) -> Any:
     """Returns a DataLoader whose worker processes start afresh and stay.
 
-    A fork of this process may crash: it has open readers and threads. And as workers that stay hold the dataset as it
+    In a fork of this process array_record would crash (docs/reading.md). And as workers that stay hold the dataset as it
     was when they started, it is the sampler, here, that says which epoch they read.
     """
     if num_workers:
@@ -96,7 +97,9 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = open_images(args.images_config, args.data_dir)
-    validation = images.as_data_source(split=VALIDATION)
+    decoders = {"image": TensorFlowPixels()}  # so that embeddings may be compared with those of TensorFlow's programs
+    training = images.as_data_source(split="train", decoders=decoders)
+    validation = images.as_data_source(split=VALIDATION, decoders=decoders)
     validation_loader = make_loader(validation, args.workers, batch_size=_IMAGES_PER_BATCH)
     held_out = HeldOut(read_image_index(images.data_dir, VALIDATION))
     network = Network(args.embedding_size).to(device)
@@ -108,7 +111,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     print(f"Evaluation on landmarks never trained on: {held_out.size}.")
     print(f"Before training: {describe(held_out.evaluate(embed(network, validation_loader, device)))}")
     total = 0.0
-    batches = training_batches(args, images.as_data_source(split="train"))
+    batches = training_batches(args, training)
     for step, (pictures, landmarks, triplets) in zip(range(1, args.steps + 1), batches, strict=False):
         embeddings = network(pictures.to(device))
         landmarks = landmarks.to(device)
@@ -128,7 +131,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {out}: embedding.pt, results.png, metrics.json")
     if args.embeddings:
-        loader = make_loader(images.as_data_source(split="train"), args.workers, batch_size=_IMAGES_PER_BATCH)
+        loader = make_loader(training, args.workers, batch_size=_IMAGES_PER_BATCH)
         save_embeddings(Path(args.embeddings), embed(network, loader, device), images)
     return metrics
 
