@@ -55,8 +55,8 @@ class Network(nn.Sequential):
 def make_loader(dataset: Any, num_workers: int, **options: Any) -> Any:
     """Returns a DataLoader whose worker processes start afresh and stay.
 
-    In a fork of this process array_record would crash (docs/reading.md). And as workers that stay hold the dataset as it
-    was when they started, it is the sampler, here, that says which epoch they read.
+    In a fork of this process array_record would crash (docs/reading.md). And as workers that stay hold the dataset as
+    it was when they started, it is the sampler, here, that says which epoch they read.
     """
     if num_workers:
         options |= {"multiprocessing_context": "spawn", "persistent_workers": True}
