@@ -99,6 +99,7 @@ def build(
     corpus: Path,
     data_dir: Path,
     *,
+    dataset: str = DATASET,
     workers: int | None = None,
     bank: Path | None = None,
     file_format: str | None = None,
@@ -113,6 +114,7 @@ def build(
       config: name of a config, or a config object.
       corpus: the competition's files.
       data_dir: where to; a new folder if the build is to be timed.
+      dataset: name of the builder that the config is of.
       workers: encoding threads; None: the package's default.
       bank: folder of the thumbnail bank; None: no bank. Without effect where the package has none yet.
       file_format: TFDS's name of it; None: TFDS's default.
@@ -122,7 +124,7 @@ def build(
       dataset: of the config.
 
     Returns:
-      The measurement of ``download_and_prepare``, whose count is that of triplets, and the builder.
+      The measurement of ``download_and_prepare``, whose count is that of the train split's examples, and the builder.
 
     Raises:
       NotAvailableError: if the installed package lacks the config.

@@ -1,4 +1,4 @@
-"""Fresh triplets and P x K batches as tf.data.Dataset.
+"""Fresh triplets, P x K batches and single images as tf.data.Dataset.
 
 Python hands over nothing but undecoded records, read many at a time; parsing and decoding are TensorFlow's, in its own
 threads, and the pixels are those of ``tfds.load``.
@@ -93,10 +93,38 @@ def batches_as_tf_dataset(
     return dataset.apply(tf.data.experimental.assert_cardinality(num_epochs * len(batches)))
 
 
-def _without_decoding(data_source: Any, index: ImageIndex) -> tuple[Any, DataSource]:
+def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | None = None) -> Any:
+    """Returns a tf.data.Dataset of all records, dicts as ``tfds.load('landmark_images/...')`` gives them, in order.
+
+    Record i is line i of ``index.npz``, so embeddings that a network makes of this dataset need no ids beside them.
+
+    Args:
+      data_source: of a prepared `landmark_images`.
+      num_parallel_calls: of parsing and decoding; None: two for each usable core.
+
+    Raises:
+      TypeError: if it is not a ``tfds.data_source``.
+    """
+    tf = import_tensorflow()
+    features, source = _without_decoding(data_source, None)
+    count = len(data_source)
+
+    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
+        return np.arange(count).reshape(-1, 1)
+
+    def parse(records: Any) -> dict[str, Any]:
+        example: dict[str, Any] = features.deserialize_example(records[0])
+        return example
+
+    records = _read_epochs(source, numbers_of, 0, 1, 1)
+    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:
     """Returns the features of a data source and one like it that gives records as they are stored.
 
-    The first and the last record are compared with the index.
+    The first and the last record are compared with the index, if there is one.
     """
     import tensorflow_datasets as tfds
 
@@ -105,7 +133,8 @@ def _without_decoding(data_source: Any, index: ImageIndex) -> tuple[Any, DataSou
             f"expected the data source of a prepared dataset, as tfds.data_source(...) gives it, got a"
             f" {type(data_source).__name__}."
         )
-    read_images(data_source, index, [0, len(index) - 1])
+    if index is not None:
+        read_images(data_source, index, [0, len(index) - 1])
     raw = dataclasses.replace(data_source, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     guard_forks(raw)
     return data_source.dataset_info.features, raw

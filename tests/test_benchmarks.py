@@ -27,6 +27,7 @@ SMALL = {
 }
 ELSEWHERE = {
     "kill_resume": "tests/test_resume.py kills builds",
+    "training": "it runs the example that tests/test_examples.py runs; tests/test_training_benchmark.py has its tables",
     "fuzz": "tests/test_fuzz.py is a short run of it",
     "forecast": "tests/test_forecast.py compares a forecast with a build",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
