@@ -111,6 +111,7 @@ class Build:
             self.source.prepare(self.options.num_readers(self.source.is_remote), advance)
         self._selection = select_images(self.source, config, self.options)
         self.table = self._selection.images.table
+        self.unlabeled = self._selection.unlabeled
         self.report = BuildReport(
             self._selection, config.example_noun, seconds={"read_table": time.perf_counter() - started}
         )
@@ -160,6 +161,10 @@ class Build:
     def finish(self) -> None:
         """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
         raise NotImplementedError
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Returns what tells whether another build is from the same images."""
+        return self._selection.fingerprints()
 
     def threads_used(self) -> dict[str, int | None]:
         """Returns the numbers of workers and readers; None: not decided here."""

@@ -78,8 +78,12 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
             self.description = self.describe()
 
     def splits(self) -> tuple[str, ...]:
-        """Returns the names of the splits."""
+        """Returns the names of the splits that the images in the table are divided into."""
         return (TRAIN, VALIDATION) if self.validation_percent else (TRAIN,)
+
+    def unlabeled_folders(self) -> tuple[str, ...]:
+        """Returns which folders of images without labels become splits of the same names, where they are there."""
+        return ()
 
     def example_spec(self, split: str) -> ExampleSpec:
         """Returns what decides which examples a split is made of."""

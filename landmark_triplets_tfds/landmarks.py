@@ -27,6 +27,7 @@ from landmark_triplets_tfds.stand_ins import ADVICE, stand_in
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
+NO_LANDMARK = -1
 
 _IMAGE_ID_HEX_DIGITS = 16
 _IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
@@ -46,11 +47,16 @@ class LandmarkTable:
 
     Attributes:
       image_ids: uint64[num_images], all different.
-      landmark_ids: int64[num_images], >= 0.
+      landmark_ids: int64[num_images], >= 0; `NO_LANDMARK` throughout in a table of images without labels.
     """
 
     image_ids: npt.NDArray[np.uint64]
     landmark_ids: npt.NDArray[np.int64]
+
+    @staticmethod
+    def without_labels(image_ids: npt.NDArray[np.uint64]) -> LandmarkTable:
+        """Returns a table of images of which nobody says what they show."""
+        return LandmarkTable(image_ids, np.full(len(image_ids), NO_LANDMARK, dtype=np.int64))
 
     @property
     def num_images(self) -> int:

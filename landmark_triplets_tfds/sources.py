@@ -64,6 +64,9 @@ class ImageSource(Protocol):
     ) -> npt.NDArray[np.bool_]:
         """Returns bool[n]: which images have a file. Calls ``on_listed(folders done, folders in all)``."""
 
+    def list_images(self, num_threads: int, on_listed: Callable[[int, int], object]) -> npt.NDArray[np.uint64]:
+        """Returns the ids of all images that have a file, ascending, each once; none if there is no such folder."""
+
 
 def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> ImageSource:
     """Finds the competition's files in a folder, or in ``landmark-retrieval-2020/`` within it.
@@ -91,3 +94,22 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
         if ZIP_NAME in zips or len(zips) == 1:
             return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
     raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")
+
+
+def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:
+    """Finds another folder of the same copy: beside ``train/``, extracted or as tars, or in the same zip.
+
+    Args:
+      source: of ``train/``.
+      folder: 'index' or 'test'.
+      index_folder: see `find_source`.
+
+    Returns:
+      A source of its images, which may turn out to hold none.
+    """
+    if isinstance(source, ZipSource):
+        return ZipSource(source.archive, index_folder, folder)
+    table = epath.Path(source.table_path)
+    if not holds_image_folders(table.parent / folder) and find_names(table.parent / folder, TAR_PATTERN):
+        return TarSource(table.parent, table.name, index_folder, folder)
+    return FolderSource(table.parent, table.name, folder)
