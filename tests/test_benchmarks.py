@@ -16,6 +16,7 @@ SMALL = {
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "codec_loop": ["--runs=1"],
     "mine_triplets": ["--images=2000", "--landmarks", "50", "100"],
+    "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
@@ -26,6 +27,7 @@ SMALL = {
 }
 ELSEWHERE = {
     "kill_resume": "tests/test_resume.py kills builds",
+    "training": "it runs the example that tests/test_examples.py runs; tests/test_training_benchmark.py has its tables",
     "fuzz": "tests/test_fuzz.py is a short run of it",
     "forecast": "tests/test_forecast.py compares a forecast with a build",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
