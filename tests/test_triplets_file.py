@@ -101,6 +101,8 @@ def test_refuses_ids(path: pathlib.Path, bad: str, column: int) -> None:
         pytest.param(f"{HEADER}{A},{B},{C}\n{HEADER}{LINES}", 3, ["got 'anchor_id'"], id="two files joined"),
         pytest.param(f"{HEADER}{A},{B},{C[:-1]}\0\n", 2, [r"\x00"], id="NUL"),
         pytest.param(HEADER.encode() + b"\xff" * 16 + f",{B},{C}\n".encode(), 2, ["not UTF-8"], id="no text"),
+        pytest.param("<!DOCTYPE html>\n<p>Sign in</p>", 1, ["not a table, but an HTML page"], id="an HTML page"),
+        pytest.param("version https://git-lfs.github.com/spec/v1\n", 1, ["git lfs pull"], id="a Git LFS pointer"),
         pytest.param(b"\x1f\x8b\x08\x00" + bytes(20), 1, ["archive or another file"], id="gzip"),
     ],
 )
