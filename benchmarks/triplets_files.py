@@ -30,10 +30,11 @@ _FILES = {"CSV": "plain.csv", "CSV with quotes": "quoted.csv", "Parquet": "tripl
 _TABLE = "table.npz"
 
 
-def write_files(folder: Path, num_triplets: int) -> None:
+def write_files(folder: Path, num_images: int, num_triplets: int) -> None:
     """Writes the table and the triplets, all different, in each format."""
     rng = np.random.default_rng(0)
-    sizes = corpus.long_tail_sizes(corpus.NUM_COMPETITION_LANDMARKS, corpus.NUM_COMPETITION_IMAGES, rng)
+    num_landmarks = max(2, round(num_images * corpus.NUM_COMPETITION_LANDMARKS / corpus.NUM_COMPETITION_IMAGES))
+    sizes = corpus.long_tail_sizes(num_landmarks, num_images, rng)
     image_ids, landmark_ids = corpus.random_table(sizes, rng)
     np.savez(folder / _TABLE, image_ids=image_ids, landmark_ids=landmark_ids)
     table = LandmarkTable(image_ids, landmark_ids)
@@ -75,6 +76,9 @@ def main() -> None:
     """Measures each format, in child processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
+    parser.add_argument(
+        "--images", type=int, default=corpus.NUM_COMPETITION_IMAGES, help="rows of the table (default: %(default)s)"
+    )
     parser.add_argument("--triplets", type=int, default=5_000_000, help="in each file (default: %(default)s)")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -85,7 +89,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in _FILES}
     with builds.temporary_folder(args.work) as folder:
         progress("writing the files")
-        write_files(folder, args.triplets)
+        write_files(folder, args.images, args.triplets)
         for run in range(args.runs):
             for name, file_name in _FILES.items():
                 progress(f"run {run + 1} of {args.runs}: {name}")

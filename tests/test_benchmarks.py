@@ -23,6 +23,7 @@ SMALL = {
     "plan_speed": ["--runs=1", "--images=20000", "--draws=200"],
     "read_speed": ["--runs=1", "--triplets=400", "--raw-triplets=20"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
+    "triplets_files": ["--runs=1", "--images=20000", "--triplets=50000"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
 ELSEWHERE = {
@@ -32,7 +33,7 @@ ELSEWHERE = {
     "forecast": "tests/test_forecast.py compares a forecast with a build",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
 }
-WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling")
+WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling", "triplets_files")
 
 
 @pytest.fixture(scope="module")

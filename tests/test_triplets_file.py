@@ -6,6 +6,7 @@ import csv
 import io
 import pathlib
 
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 
 from landmark_triplets_tfds import file_access, triplets_file, triplets_formats
 from landmark_triplets_tfds.errors import TripletsFileError
+from landmark_triplets_tfds.hard_triplets import MinedTriplets
 from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.mined_file import write_triplets
 from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 A, B, C, D = "00000000000000aa", "ffffffffffffffbb", "0123456789abcdef", "1234567890123456"
@@ -101,6 +104,8 @@ def test_refuses_ids(path: pathlib.Path, bad: str, column: int) -> None:
         pytest.param(f"{HEADER}{A},{B},{C}\n{HEADER}{LINES}", 3, ["got 'anchor_id'"], id="two files joined"),
         pytest.param(f"{HEADER}{A},{B},{C[:-1]}\0\n", 2, [r"\x00"], id="NUL"),
         pytest.param(HEADER.encode() + b"\xff" * 16 + f",{B},{C}\n".encode(), 2, ["not UTF-8"], id="no text"),
+        pytest.param("<!DOCTYPE html>\n<p>Sign in</p>", 1, ["not a table, but an HTML page"], id="an HTML page"),
+        pytest.param("version https://git-lfs.github.com/spec/v1\n", 1, ["git lfs pull"], id="a Git LFS pointer"),
         pytest.param(b"\x1f\x8b\x08\x00" + bytes(20), 1, ["archive or another file"], id="gzip"),
     ],
 )
@@ -217,6 +222,15 @@ def test_damaged_parquet(tmp_path: pathlib.Path) -> None:
             assert str(error).startswith(str(tmp_path / "x"))  # noqa: PT017 - the other outcome is right too
             num_refused += 1
     assert num_refused > 50
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_reads_what_mining_writes(tmp_path: pathlib.Path, suffix: str) -> None:
+    ids = np.array([[int(image_id, 16) for image_id in row] for row in ROWS], dtype=np.uint64)
+    rows, similarities = np.zeros((2, 3), dtype=np.int64), np.full((2, 2), 0.5, dtype=np.float32)
+    mined = MinedTriplets(rows, ids, similarities, 2, 2, {}, {}, {}, "exact")
+    write_triplets(mined, epath.Path(tmp_path / f"hard{suffix}"))
+    assert rows_of(tmp_path / f"hard{suffix}") == ROWS
 
 
 # --- The path
