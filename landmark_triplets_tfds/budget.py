@@ -16,7 +16,7 @@ import re
 from landmark_triplets_tfds.config_choice import ConfigChoice, named_choices
 from landmark_triplets_tfds.errors import CommandError, EmptySplitError, NoTripletError
 from landmark_triplets_tfds.forecast import Forecast, Forecaster
-from landmark_triplets_tfds.sampling import SamplingSpec
+from landmark_triplets_tfds.sampling import ImageSamplingSpec
 from landmark_triplets_tfds.thumbnail_sizes import ThumbnailSizes
 
 _SIZE_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
@@ -214,4 +214,4 @@ class _Search:
 
 def _num_images(choice: ConfigChoice) -> int:
     """Returns how many images an example holds."""
-    return 3 if isinstance(choice.config.example_spec("train"), SamplingSpec) else 1
+    return 1 if isinstance(choice.config.example_spec("train"), ImageSamplingSpec) else 3

@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        command = parse(PROGRAM, _DESCRIPTION, _version(), _COMMANDS, arguments)
-        status = command.execute() if command is not None else OK
+        status = _run(arguments)
         sys.stdout.flush()  # now, where a reader that is gone is no surprise
     except BrokenPipeError:
         # As in `landmark-triplets ... | head`. What is still buffered has nowhere to go, when the process ends either.
@@ -59,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return FAILED
     return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        command = parse(PROGRAM, _DESCRIPTION, _version(), _COMMANDS, arguments)
+    except SystemExit as end:  # after --help, or where arguments do not fit
+        return int(end.code or OK)
+    return command.execute() if command is not None else OK
 
 
 def _version() -> str:

@@ -9,6 +9,10 @@ class LandmarkTableError(ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 
 
+class TripletsFileError(ValueError):
+    """The file of triplets cannot be used; the message names file, line or row, and value."""
+
+
 class SourceLayoutError(FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
@@ -27,6 +31,10 @@ class EmptySplitError(ValueError):
 
 class ImageIndexError(ValueError):
     """The index of a dataset of single images is missing or wrong; the message names the file."""
+
+
+class ForkedReaderError(RuntimeError):
+    """A forked process reads records after the one it was forked from did."""
 
 
 class MissingImagesError(FileNotFoundError):
@@ -89,6 +97,7 @@ class UnreadableImageError(Exception):
 # What a command line shows without a traceback: the message says it all.
 USER_ERRORS = (
     LandmarkTableError,
+    TripletsFileError,
     SourceLayoutError,
     NoTripletError,
     EmptySplitError,

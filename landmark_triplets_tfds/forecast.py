@@ -21,14 +21,17 @@ import numpy as np
 from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import TRIPLETS
+from landmark_triplets_tfds.chosen_splits import ChosenSplits
+from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import ExampleSpec, make_plan
+from landmark_triplets_tfds.example_plan import ExamplePlan, SplitSpec, make_plan
 from landmark_triplets_tfds.image_sample import Rows, choose_rows
 from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sources import ImageSource
-from landmark_triplets_tfds.table_selection import select_images
+from landmark_triplets_tfds.table_selection import Selection, select_images
 from landmark_triplets_tfds.trial_build import Trial, run_trial
+from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 _NUM_WARM_UP = 20  # images
 
@@ -139,19 +142,34 @@ class Forecaster:
         self._num_sampled = num_sampled
         self._seed = seed
         self._table_cpu_s = table_cpu_s
-        self._tables: dict[tuple[str | None, str], LandmarkTable] = {}
-        self._num_examples: dict[tuple[str, ExampleSpec], int] = {}
+        self._selections: dict[tuple[str | None, str], Selection] = {}
+        self._num_examples: dict[tuple[str, SplitSpec], int] = {}
         self._overheads: dict[str, float] = {}
 
     def table(self, choice: ConfigChoice) -> LandmarkTable:
         """Returns the images that a config draws from."""
+        return self._select(choice).images.table
+
+    def _select(self, choice: ConfigChoice) -> Selection:
         key = (choice.config.exclude_landmarks, choice.config.missing_images)
-        if key not in self._tables:
+        if key not in self._selections:
             try:
-                self._tables[key] = select_images(self.source, choice.config, self.options).images.table
+                self._selections[key] = select_images(self.source, choice.config, self.options)
             except FileNotFoundError as error:
                 raise CommandError(f"{choice.full_name}: {error}") from None
-        return self._tables[key]
+        return self._selections[key]
+
+    def _plan(self, choice: ConfigChoice, spec: SplitSpec) -> ExamplePlan:
+        """Returns the plan of a split; raises NoTripletError or EmptySplitError if it holds no example."""
+        if not isinstance(spec, TripletsFileSpec):
+            return make_plan(self.table(choice), spec)
+        selection = self._select(choice)
+        try:
+            file = read_triplets_file(spec.path)
+        except FileNotFoundError as error:
+            raise CommandError(f"{choice.full_name}: {error}") from None
+        splits = ChosenSplits(file, spec, selection.whole, selection.not_excluded, selection.images.table)
+        return make_plan(selection.images.table, splits.of_split(spec.split)[0])
 
     def num_examples(self, choice: ConfigChoice) -> int:
         """Returns how many examples a config plans, without drawing them.
@@ -163,7 +181,7 @@ class Forecaster:
         specs = [choice.config.example_spec(split) for split in choice.config.splits()]
         for spec in specs:  # only the numbers are kept: the plan of a whole competition takes 100 MB
             if (table.fingerprint, spec) not in self._num_examples:
-                self._num_examples[table.fingerprint, spec] = make_plan(table, spec).num_examples
+                self._num_examples[table.fingerprint, spec] = self._plan(choice, spec).num_examples
         return sum(self._num_examples[table.fingerprint, spec] for spec in specs)
 
     def plan_facts(self, choice: ConfigChoice) -> PlanFacts:
@@ -173,7 +191,7 @@ class Forecaster:
         uses = np.zeros(table.num_images, dtype=np.int64)
         num_examples = {}
         for split in choice.config.splits():
-            plan = make_plan(table, choice.config.example_spec(split))
+            plan = self._plan(choice, choice.config.example_spec(split))
             num_examples[split] = plan.num_examples
             for _, rows in assembly.plan_in_chunks(plan, plan.num_examples):
                 np.add.at(uses, rows.ravel(), 1)

@@ -26,9 +26,10 @@ from landmark_triplets_tfds import assembly
 from landmark_triplets_tfds.build import SplitJob
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport
+from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError
-from landmark_triplets_tfds.example_plan import ExampleSpec, make_plan
+from landmark_triplets_tfds.example_plan import ExampleSpec, SplitSpec, make_plan
 from landmark_triplets_tfds.holdout import TRAIN
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.local_build import LocalSplit
@@ -117,8 +118,10 @@ def run_trial(
     )
 
 
-def _spec_of_all(spec: ExampleSpec) -> ExampleSpec:
+def _spec_of_all(spec: SplitSpec) -> ExampleSpec:
     """Returns a spec that takes all images of a table once."""
+    if isinstance(spec, TripletsFileSpec):
+        return SamplingSpec(images_per_landmark=None)
     spec = dataclasses.replace(spec, images_per_landmark=None, validation_percent=0)
     return dataclasses.replace(spec, triplets_per_anchor=1) if isinstance(spec, SamplingSpec) else spec
 

@@ -9,6 +9,7 @@ Commands of TFDS and of this package run in this process, which imports TensorFl
 from __future__ import annotations
 
 import dataclasses
+import linecache
 import os
 import pathlib
 import re
@@ -77,15 +78,24 @@ def find_blocks(page: pathlib.Path) -> list[Block]:
     return blocks
 
 
-def run_page(page: pathlib.Path) -> None:
-    """Runs what a page has to run; raises at the first thing that fails."""
+def run_page(page: pathlib.Path, where_needed: bool = False) -> None:
+    """Runs what a page has to run; raises at the first thing that fails.
+
+    Args:
+      page: its file.
+      where_needed: run also the blocks that are not run because they need something ("needs ...").
+    """
     names: dict[str, object] = {"__name__": "__main__"}
-    for block in find_blocks(page):
-        if block.language not in RUNNABLE or block.not_run:
+    for number, block in enumerate(find_blocks(page)):
+        left_out = block.not_run and not (where_needed and block.not_run.startswith("needs "))
+        if block.language not in RUNNABLE or left_out:
             continue
         print(f"--- {block.language}\n{block.code}", flush=True)
         if block.language == "python":
-            exec(compile(block.code, str(page), "exec"), names)
+            # Libraries that look up the source of a function (Grain and TensorFlow do) find the block and not the page.
+            name = f"<{page.name}, block {number}>"
+            linecache.cache[name] = (len(block.code), None, block.code.splitlines(keepends=True), name)
+            exec(compile(block.code, name, "exec"), names)
         else:
             _run_shell(block.code)
 

@@ -18,11 +18,7 @@ COMMAND = (sys.executable, "-m", "landmark_triplets_tfds")
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli._COMMANDS)])
 def test_help_is_plain_and_fits_the_terminal(arguments, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    if arguments:
-        with pytest.raises(SystemExit, match=r"^0$"):
-            cli.main(arguments)
-    else:
-        assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 0
     text = capsys.readouterr().out
     assert "usage: landmark-triplets" in text
     assert "['" not in text  # simple_parsing's headings
@@ -41,9 +37,7 @@ def test_help_lists_each_command_with_a_sentence(capsys):
 
 
 def test_version(capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--version"])
-    assert end.value.code == 0
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("landmark-triplets ")
 
 
@@ -59,9 +53,7 @@ def test_version(capsys):
     ],
 )
 def test_wrong_arguments_end_with_status_2_and_say_where_help_is(arguments, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
-    assert end.value.code == 2
+    assert cli.main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert message in output.err
@@ -113,10 +105,10 @@ def test_a_bug_is_not_hidden(monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")
 def test_a_reader_that_goes_away_is_no_error():
-    script = f"{' '.join(COMMAND)} --help | true; echo ${{PIPESTATUS[0]}}"
-    result = run("bash", "-c", script, cwd=REPOSITORY)
+    script = f"{' '.join(COMMAND)} --help | exec true; echo ${{PIPESTATUS[0]}}"  # which ends before there is any text
+    result = run("bash", "-c", script, cwd=REPOSITORY, environment={"PYTHONUNBUFFERED": ""})
     assert result.stderr == ""
-    assert result.stdout.strip() in ("0", "141")
+    assert result.stdout.strip() == "141"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to another process")

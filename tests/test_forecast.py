@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from archives import pack_zip
-from competition import DUMMY_DATA, Competition, build
+from competition import DUMMY_DATA, REPOSITORY, Competition, build
 from etils import epath
 from helpers import encode_image, smooth_pixels
 import numpy as np
@@ -77,6 +77,19 @@ def test_a_build_makes_what_was_forecast(corpus, tmp_path, name):
     assert made.num_bytes == pytest.approx(sum(path.stat().st_size for path in shards), rel=0.005)
     (bank,) = (tmp_path / "bank").glob("*.sqlite")
     assert made.num_bank_bytes == pytest.approx(bank.stat().st_size, rel=0.1)
+
+
+def test_triplets_of_a_file(tmp_path):
+    content = (REPOSITORY / "tests" / "chosen.csv").read_text()
+    (tmp_path / "hard.csv").write_text(content)
+    name = f'{{"name": "hard", "resolution": 16, "triplets_file": "{tmp_path / "hard.csv"}"}}'
+    made = forecast(DUMMY_DATA, name)
+    assert made.num_examples == {"train": 6}
+    assert made.num_images == len({i for line in content.splitlines()[1:] for i in line.split(",")})
+    assert make_forecaster(DUMMY_DATA).num_examples(find_config(name, "landmark_triplets")) == 6
+    (tmp_path / "hard.csv").unlink()
+    with pytest.raises(CommandError, match=r"There is no file .*hard\.csv"):
+        forecast(DUMMY_DATA, name)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
