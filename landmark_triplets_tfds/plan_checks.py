@@ -11,12 +11,13 @@ from landmark_triplets_tfds.assembly import plan_in_chunks
 from landmark_triplets_tfds.build_report import REPORT_NAME, TRIPLETS
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.dataset_checks import RecordPlaces
-from landmark_triplets_tfds.example_plan import ExampleCounts, make_plan
+from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan
 from landmark_triplets_tfds.findings import PLAN, Findings
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.prepared_data import ID_FEATURES, PreparedData
 from landmark_triplets_tfds.shard_checks import Records
-from landmark_triplets_tfds.table_selection import ImageSet
+from landmark_triplets_tfds.split_plan import images_of_split, plan_split
+from landmark_triplets_tfds.table_selection import Selection
 
 _Ids = npt.NDArray[np.uint64]
 
@@ -24,7 +25,7 @@ _Ids = npt.NDArray[np.uint64]
 def check_plan(
     data: PreparedData,
     splits: Mapping[str, Records],
-    of_splits: Mapping[str, ImageSet],
+    selection: Selection,
     config: LandmarkBuilderConfig,
     findings: Findings,
 ) -> None:
@@ -36,21 +37,19 @@ def check_plan(
     unreadable_ids = np.array([int(str(image["image_id"]), 16) for image in unreadable], dtype=np.uint64)
     cap = data.metadata.get("max_examples_per_split")
     for split, records in splits.items():
-        table = of_splits[split].table
+        table = images_of_split(selection, split).table
         is_unreadable = np.isin(table.image_ids, unreadable_ids)
-        plan_ids = _plan_ids(table, config, split, cap, is_unreadable)
+        plan_ids = _plan_ids(table, plan_split(selection, config, split), cap, is_unreadable)
         _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
 
 
 def _plan_ids(
     table: LandmarkTable,
-    config: LandmarkBuilderConfig,
-    split: str,
+    plan: ExamplePlan,
     cap: int | None,
     is_unreadable: npt.NDArray[np.bool_],
 ) -> _Ids:
     """Returns uint64[n, k]: the images of each example that a build makes of a split."""
-    plan = make_plan(table, config.example_spec(split))
     num_examples = plan.num_examples if cap is None else min(cap, plan.num_examples)
 
     def get_thumbnail(row: int) -> bytes | None:

@@ -19,7 +19,7 @@ from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import IMAGES
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import Example, ExampleCounts, make_plan
+from landmark_triplets_tfds.example_plan import Example, ExampleCounts
 from landmark_triplets_tfds.findings import Findings
 from landmark_triplets_tfds.image_index import INDEX_NAME, read_image_index
 from landmark_triplets_tfds.prepared_data import (
@@ -31,6 +31,7 @@ from landmark_triplets_tfds.prepared_data import (
 )
 from landmark_triplets_tfds.record_files import choose_records
 from landmark_triplets_tfds.sources import find_source
+from landmark_triplets_tfds.split_plan import plan_split
 from landmark_triplets_tfds.table_selection import select_images
 from landmark_triplets_tfds.thumbnails import make_thumbnail
 
@@ -141,9 +142,10 @@ class PlannedExamples:
         source = find_source(manual_dir, options.bank)
         with console.progress_of_listing("Indexing archives", " archives") as advance:
             source.prepare(options.num_readers(source.is_remote), advance)
-        images = select_images(source, config, options).images
+        selection = select_images(source, config, options)
+        images = selection.images
         self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
-        self._plan = make_plan(images.table, config.example_spec(split))
+        self._plan = plan_split(selection, config, split)
         self._unreadable: dict[int, str] = {}
         self.name, self.noun, self.notes = choice.full_name, config.example_noun, list[str]()
         self.num_examples = self._plan.num_examples

@@ -31,6 +31,7 @@ from landmark_triplets_tfds.prepared_data import ID_FEATURES, METADATA_NAME, Pre
 from landmark_triplets_tfds.remade_images import check_images
 from landmark_triplets_tfds.shard_checks import Records
 from landmark_triplets_tfds.sources import find_source
+from landmark_triplets_tfds.split_plan import images_of_split
 from landmark_triplets_tfds.table_selection import select_images
 
 _BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig), IMAGES: (LandmarkImages, LandmarkImagesConfig)}
@@ -72,7 +73,7 @@ def check_against_source(
         _check_table(data, {split: (records, table) for split, records in _labeled(splits).items()}, findings)
         return
     selection = select_images(source, config, build_options)
-    of_splits = {split: selection.unlabeled.get(split) or selection.images for split in splits}
+    of_splits = {split: images_of_split(selection, split) for split in splits}
     tables = {split: selection.whole if split in config.splits() else of_splits[split].table for split in splits}
     _check_table(data, {split: (records, tables[split]) for split, records in splits.items()}, findings)
     differing = [
@@ -86,7 +87,7 @@ def check_against_source(
             file=METADATA_NAME,
         )
     if not differing:
-        check_plan(data, splits, of_splits, config, findings)
+        check_plan(data, splits, selection, config, findings)
     for images in {id(images): images for images in of_splits.values()}.values():
         check_images(
             data,
