@@ -45,7 +45,7 @@ def start_flink(stack: contextlib.ExitStack, folder: Path) -> dict[str, Sequence
         print(f"Flink is left out: {error}.")
         return {}
     print(cluster.versions)
-    return {f"{cluster.name}, {n} slots": [*cluster.job_options(), f"parallelism={n}"] for n in (1, 2)}
+    return {f"{cluster.name}, {n} {'slots' if n > 1 else 'slot'}": cluster.job_options(n) for n in (1, 2)}
 
 
 def main() -> None:
