@@ -5,7 +5,9 @@ import os
 import re
 import zipfile
 
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from array_record.python.array_record_module import ArrayRecordReader
@@ -262,6 +264,49 @@ def test_functions_carry_plain_fields(tmp_path):
         build_with_beam(tmp_path, "64px_1per", beam_runner=beam_runner)
     for name in (b"LandmarkTripletsConfig", b"LandmarkBuilder", b"BeamBuild", b"LandmarkTable"):
         assert name not in beam_runner.description
+
+
+def test_stages_have_names_that_say_what_they_do(tmp_path):
+    """Engines show them while a job runs."""
+    beam_runner = NeverRun()
+    with pytest.raises(NeverRun.TakenError):
+        build_with_beam(tmp_path, "64px_1per", beam_runner=beam_runner)
+    job = beam_runner_api_pb2.Pipeline.FromString(beam_runner.description)
+    names = [name.unique_name.split("/")[1:] for name in job.components.transforms.values()]
+    assert [parts[0] for parts in names if len(parts) == 1] == [
+        "RangesOfTriplets",
+        "SpreadRanges",
+        "PlanImages",
+        "GroupByChunkOfImages",
+        "MakeThumbnails",
+        "GroupByRangeOfTriplets",
+        "Assemble",
+        "AllOutcomes",
+        "AddUpOutcomes",
+        "WriteOutcome",
+    ]
+
+
+class Watched(FnApiRunner):
+    """Keeps what it counted."""
+
+    def run_pipeline(self, pipeline, options):
+        result = super().run_pipeline(pipeline, options)
+        counters = result.metrics().query(MetricsFilter().with_namespace("landmark_triplets"))["counters"]
+        self.counters = {counter.key.metric.name: counter.committed for counter in counters}
+        return result
+
+
+def test_counters_to_watch(tmp_path, broken):
+    beam_runner = Watched()
+    clustered = build_with_beam(tmp_path, "64px_all", broken.folder, beam_runner)
+    counts = clustered.info.metadata["counts"]
+    sizes = [path.stat().st_size for path in broken.folder.glob("train/*/*/*/*.jpg")]
+    assert beam_runner.counters["images_read"] == counts["num_images_read"]
+    assert beam_runner.counters["images_unreadable"] == counts["num_images_unreadable"]
+    assert beam_runner.counters["triplets_redrawn"] == counts["num_triplets_redrawn"]
+    assert 0.9 * sum(sizes) < beam_runner.counters["bytes_in"] <= sum(sizes)
+    assert 0 < beam_runner.counters["bytes_out"] < sum(sizes)
 
 
 # --- Single images, held-out landmarks, archives

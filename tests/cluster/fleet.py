@@ -114,7 +114,7 @@ class Fleet:
             time.sleep(0.1)
         return found
 
-    def wait_for_port(self, port: int, timeout_s: float = 60) -> None:
+    def wait_for_port(self, port: int, timeout_s: float = 120) -> None:
         """Waits until something listens there."""
 
         def listens() -> bool:

@@ -189,7 +189,7 @@ class FlinkCluster:
         numbers = range(self._num_task_managers)
         return {pid: number for number in numbers for pid in self._fleet.children(f"worker_pool_{number}")}
 
-    def wait_for_task_managers(self, count: int, timeout_s: float = 60) -> None:
+    def wait_for_task_managers(self, count: int, timeout_s: float = 120) -> None:
         self._fleet.wait_until(
             lambda: len(self._get("/taskmanagers")["taskmanagers"]) == count,
             timeout_s,

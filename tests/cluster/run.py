@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _NOT_AVAILABLE = 77
 _IMAGES_PER_BROKEN = 16
 
-# CPU time after which a worker has got work to lose. Starting takes 1.5 s, and the import of TensorFlow, in the midst of
-# the work, 3 s: the worker is killed soon after it has begun, the task manager when it holds results of earlier stages.
+# CPU time after which a worker has got work to lose. Starting takes 1.5 s; the import of TensorFlow, 3 s, comes in the
+# midst of the work. The worker is killed soon after it has begun, the task manager when it holds what stages have made.
 _WORKER_CPU_SECONDS = 2.5
 _TASK_MANAGER_CPU_SECONDS = 6.0
 _MAX_SECONDS_TO_WORK = 120
@@ -182,30 +182,31 @@ def kill_machines(fleet: Fleet, cluster: FlinkCluster, build: Build) -> None:
       TimeoutError: if a worker gets no work, or the engine does not notice what it lost.
     """
 
-    def find_worker(before: dict[int, float | None], min_cpu_s: float) -> int | None:
+    def find_worker(before: dict[int, float | None], min_cpu_s: float) -> tuple[int, int] | None:
         if not build.is_running():
             build.wait()  # raises if it has failed
             raise AssertionError("The build had ended before it was disturbed; take a larger corpus (--landmarks).")
-        used = {pid: (cpu_seconds(pid) or 0) - (before.get(pid) or 0) for pid in cluster.workers()}
-        pid = max(used, key=used.__getitem__, default=None)
-        return pid if pid is not None and used[pid] >= min_cpu_s else None
+        used = [
+            ((cpu_seconds(pid) or 0) - (before.get(pid) or 0), pid, number) for pid, number in cluster.workers().items()
+        ]
+        cpu_s, pid, number = max(used, default=(0.0, 0, 0))
+        return (pid, number) if cpu_s >= min_cpu_s else None
 
-    def disturb(what: str, kill: Callable[[int], str], min_cpu_s: float) -> None:
+    def disturb(what: str, kill: Callable[[int, int], str], min_cpu_s: float) -> None:
         before = {pid: cpu_seconds(pid) for pid in cluster.workers()}
         no_work = f"No Python worker has used {min_cpu_s} s of CPU time"
-        worker = fleet.wait_until(lambda: find_worker(before, min_cpu_s), _MAX_SECONDS_TO_WORK, no_work)
+        pid, number = fleet.wait_until(lambda: find_worker(before, min_cpu_s), _MAX_SECONDS_TO_WORK, no_work)
         num_restarts = cluster.num_restarts()
-        say(kill(worker))
+        say(kill(pid, number))
         not_noticed = f"Flink has not restarted the job after the loss of {what}"
         fleet.wait_until(lambda: cluster.num_restarts() > num_restarts, _MAX_SECONDS_TO_RESTART, not_noticed)
-        say("Flink has restarted the job")
+        say("Flink restarts the job")
 
-    def kill_worker(worker: int) -> str:
-        os.kill(worker, signal.SIGKILL)
-        return f"killed a worker (process {worker})"
+    def kill_worker(pid: int, number: int) -> str:
+        os.kill(pid, signal.SIGKILL)
+        return f"killed a worker of task manager {number}"
 
-    def kill_task_manager(worker: int) -> str:
-        number = cluster.workers()[worker]
+    def kill_task_manager(pid: int, number: int) -> str:
         cluster.kill_task_manager(number)
         cluster.add_task_manager()
         return f"killed task manager {number} with its workers, and started another"
