@@ -44,22 +44,22 @@ def has_bank() -> bool:
     return any(field.name == "bank" for field in dataclasses.fields(BuildOptions))
 
 
-def find_config(config: Any) -> Any:
-    """Returns a named config, or a config object as it is.
+def find_config(config: Any, dataset: str = DATASET) -> Any:
+    """Returns a named config of a dataset, or a config object as it is.
 
     Raises:
       NotAvailableError: if the installed package has no config of that name.
     """
     if not isinstance(config, str):
         return config
-    configs = {each.name: each for each in tfds().builder_cls(DATASET).BUILDER_CONFIGS}
+    configs = {each.name: each for each in tfds().builder_cls(dataset).BUILDER_CONFIGS}
     if config not in configs:
         raise NotAvailableError(f"the installed package has no config {config}")
     return configs[config]
 
 
 @contextlib.contextmanager
-def _environment(**variables: str | None) -> Iterator[None]:
+def environment(**variables: str | None) -> Iterator[None]:
     """Sets environment variables for a while; those given as None are unset."""
     before = {name: os.environ.get(name) for name in variables}
 
@@ -99,6 +99,7 @@ def build(
     corpus: Path,
     data_dir: Path,
     *,
+    dataset: str = DATASET,
     workers: int | None = None,
     bank: Path | None = None,
     file_format: str | None = None,
@@ -112,6 +113,7 @@ def build(
       config: name of a config, or a config object.
       corpus: the competition's files.
       data_dir: where to; a new folder if the build is to be timed.
+      dataset: name of the builder that the config is of.
       workers: encoding threads; None: the package's default.
       bank: folder of the thumbnail bank; None: no bank. Without effect where the package has none yet.
       file_format: TFDS's name of it; None: TFDS's default.
@@ -120,12 +122,12 @@ def build(
       beam_options: as on the command line, without dashes, for a build through Beam; None: a local build.
 
     Returns:
-      The measurement of ``download_and_prepare``, whose count is that of triplets, and the builder.
+      The measurement of ``download_and_prepare``, whose count is that of the train split's examples, and the builder.
 
     Raises:
       NotAvailableError: if the installed package lacks the config.
     """
-    builder = tfds().builder(DATASET, config=find_config(config), data_dir=data_dir, file_format=file_format)
+    builder = tfds().builder(dataset, config=find_config(config, dataset), data_dir=data_dir, file_format=file_format)
     download_config = tfds().download.DownloadConfig(
         manual_dir=os.fspath(corpus), num_shards=num_shards, max_examples_per_split=max_examples
     )
@@ -136,7 +138,7 @@ def build(
     variables = {"LANDMARK_TRIPLETS_WORKERS": str(workers) if workers else None}
     if has_bank():
         variables["LANDMARK_TRIPLETS_BANK"] = os.fspath(bank) if bank else "off"
-    with _environment(**variables), quiet(), Stopwatch() as watch:
+    with environment(**variables), quiet(), Stopwatch() as watch:
         builder.download_and_prepare(download_config=download_config)
     return watch.measurement(builder.info.splits["train"].num_examples), builder
 

@@ -80,6 +80,11 @@ class ArchiveSource:
         on_listed(1, 1)
         return present
 
+    def list_images(self, num_threads: int, on_listed: OnListed) -> npt.NDArray[np.uint64]:
+        ids = np.unique(self.index().members["image_id"])
+        on_listed(1, 1)
+        return ids
+
     # --- The index
 
     def index(self) -> ArchiveIndex:

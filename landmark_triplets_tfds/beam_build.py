@@ -13,17 +13,17 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import numpy.typing as npt
 
 from landmark_triplets_tfds import triplets_csv
 from landmark_triplets_tfds.beam_outcome import Outcome
 from landmark_triplets_tfds.build import Build, SplitJob
 from landmark_triplets_tfds.build_report import describe_unreadable
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets
 from landmark_triplets_tfds.cluster_plan import ClusterPlan, choose_examples_per_range, choose_images_per_chunk
 from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails import make_thumbnail
-
-_KEPT_ROWS_NAME = "beam_kept_rows.npy"
 
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
 _NUM_REMOTE_READERS = 16
@@ -51,24 +51,26 @@ class BeamBuild(Build):
                     f" another working folder, got {path}."
                 )
         super().__init__(manual_dir, data_dir, config, max_examples)
-        self._kept_rows_path = data_dir / _KEPT_ROWS_NAME
+        self._saved: list[epath.Path] = []
 
     def _examples_of(self, job: SplitJob) -> Any:
         """Returns a PTransform that makes keyed examples when TFDS runs it."""
-        whole = self._selection.whole
-        is_whole = self.table is whole
-        if not is_whole and not self._kept_rows_path.exists():
-            with self._kept_rows_path.open("wb") as file:
-                np.save(file, np.isin(whole.image_ids, self.table.image_ids))
+        table, whole = job.images.table, self._selection.whole
+        kept_rows_path = image_ids_path = None
+        if job.split in self.unlabeled:  # listed once, here, and not by every worker
+            image_ids_path = self._save(f"beam_image_ids-{job.split}.npy", table.image_ids)
+        elif table is not whole:
+            kept_rows_path = self._save("beam_kept_rows.npy", np.isin(whole.image_ids, table.image_ids))
         plan = ClusterPlan(
             source=job.images.source.share(self._data_dir),
-            table_sha256=self.table.fingerprint,
-            kept_rows_path=None if is_whole else str(self._kept_rows_path),
-            spec=job.spec,
+            table_sha256=table.fingerprint,
+            kept_rows_path=kept_rows_path,
+            image_ids_path=image_ids_path,
+            spec=job.spec.store(self._chosen_path(job)) if isinstance(job.spec, ChosenTriplets) else job.spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
-            images_per_chunk=choose_images_per_chunk(self.table.num_images),
+            images_per_chunk=choose_images_per_chunk(table.num_images),
             num_readers=self._num_readers(),
         )
         csv_parts = self._csv_parts_path(job) if self._writes_csv(job) else None
@@ -131,6 +133,9 @@ class BeamBuild(Build):
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"
 
+    def _chosen_path(self, job: SplitJob) -> epath.Path:
+        return self._data_dir / f"beam_triplets-{job.split}.npy"
+
     def _csv_parts_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_triplets_csv-{job.split}"
 
@@ -142,12 +147,21 @@ class BeamBuild(Build):
                 file.write(part.read_text())
         parts.rmtree()
 
+    def _save(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        """Writes an array for the workers, once, and returns where it is."""
+        path = self._data_dir / name
+        if path not in self._saved:
+            with path.open("wb") as file:
+                np.save(file, array)
+            self._saved.append(path)
+        return str(path)
+
     def _clean_up(self) -> None:
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
-        outcomes = [self._outcome_path(job) for job in self.jobs]
         for path in (
-            *outcomes,
-            self._kept_rows_path,
+            *map(self._outcome_path, self.jobs),
+            *map(self._chosen_path, self.jobs),
+            *self._saved,
             *self._data_dir.glob("*.index"),
             *self._data_dir.glob("incomplete.*"),
         ):

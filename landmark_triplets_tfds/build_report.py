@@ -114,12 +114,19 @@ class BuildReport:
             "num_landmarks_excluded": whole.num_landmarks - without_excluded.num_landmarks,
             "num_images_dropped": without_excluded.num_images - table.num_images,
             "num_landmarks_dropped": without_excluded.num_landmarks - table.num_landmarks,
+            **self._count_unlabeled(),
             "num_images_read": self.num_images_read,
             "num_images_unreadable": len(self.unreadable),
             "num_images_unreadable_by_reason": dict(sorted(Counter(i.reason for i in self.unreadable).items())),
             **self._describe_examples(self.examples()),
             "splits": {split: self._describe_examples(counts) for split, counts in self.splits.items()},
         }
+
+    def _count_unlabeled(self) -> dict[str, Any]:
+        if not self.selection.unlabeled:
+            return {}
+        counts = {split: images.table.num_images for split, images in self.selection.unlabeled.items()}
+        return {"num_images_unlabeled": counts}
 
     def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
         prefix = f"num_{_NOUN_IN_JSON[self.noun]}"
@@ -157,6 +164,9 @@ class BuildReport:
         if len(self.splits) > 1:
             listed = ", ".join(f"{split} {split_counts.num_made:,}" for split, split_counts in self.splits.items())
             lines.append(f"  Splits: {listed} {self.noun}.")
+        for split, count in counts.get("num_images_unlabeled", {}).items():
+            if not count:
+                lines.append(f"  No split {split}: there is no folder {split}/ with images beside train/.")
         for what, why in (("excluded", "Excluded landmarks"), ("dropped", "Dropped as missing before sampling")):
             if counts[f"num_images_{what}"]:
                 lines.append(

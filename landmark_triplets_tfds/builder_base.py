@@ -26,6 +26,9 @@ from landmark_triplets_tfds.local_build import LocalBuild
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import select_images
 
+# What fingerprints in the metadata are of, see `table_selection.Selection`.
+_FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
+
 
 class DeterministicExampleWriter(tfds.core.ExampleWriter):
     """Writes each record with its features in the order of their names.
@@ -102,9 +105,10 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
                 options = BuildOptions.from_environment()
                 source = find_source(manual_dir, options.bank)
-                table = select_images(source, self.builder_config, options).images.table
-                if recorded.get("table_sha256") != table.fingerprint:
-                    differences.append(f"it was made from another table than {manual_dir}'s")
+                fingerprints = select_images(source, self.builder_config, options).fingerprints()
+                for name, what in _FINGERPRINTED.items():
+                    if recorded.get(name) != fingerprints.get(name):
+                        differences.append(f"it was made from {what} than {manual_dir}'s")
                 cap = download_config.max_examples_per_split
                 if recorded.get("max_examples_per_split") != cap:
                     differences.append(
@@ -148,8 +152,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 raise self._disk_full() from error
             raise
         asked_for = {
-            "config": fields,
-            "table_sha256": self._build.table.fingerprint,
+            "config": fields | self._build.file_hashes,
+            **self._build.fingerprints(),
             "max_examples_per_split": self._max_examples,
         }
         self.info.metadata.clear()

@@ -1,7 +1,8 @@
 """What every worker of a cluster has to know, and how the work is cut into pieces. Plain fields, no Beam.
 
-A worker gets no table and no examples: it reads train.csv once and computes the examples of its pieces with the
-stateless sampler. So a job is described by a few hundred bytes, whatever its size.
+A worker gets no table and no examples: it reads train.csv once, or the list of the images that no table lists, and
+computes the examples of its pieces with the stateless sampler. So a job is described by a few hundred bytes, whatever
+its size.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import dataclasses
 import functools
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -49,6 +51,7 @@ class ClusterPlan:
       examples_per_range: examples that are put together at a time.
       images_per_chunk: images that are read and encoded at a time.
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
+      image_ids_path: a file with uint64[num_images], images without labels to draw from; None: those of train.csv.
     """
 
     source: ImageSource
@@ -60,6 +63,7 @@ class ClusterPlan:
     examples_per_range: int
     images_per_chunk: int
     num_readers: int
+    image_ids_path: str | None = None
 
     @property
     def num_ranges(self) -> int:
@@ -95,15 +99,7 @@ class ClusterWorker:
         """
         self.plan = plan
         self.source = plan.source
-        try:
-            table = self.source.read_table()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise SourceLayoutError(
-                f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
-            ) from None
-        if plan.kept_rows_path is not None:
-            with epath.Path(plan.kept_rows_path).open("rb") as file:
-                table = table.restrict(np.load(file))
+        table = self._read_table()
         if table.fingerprint != plan.table_sha256:
             raise LandmarkTableError(
                 f"{self.source.table_path} is another table, as a worker sees it, than the one this build was planned"
@@ -111,6 +107,19 @@ class ClusterWorker:
                 " while a build runs."
             )
         self.table: LandmarkTable = table
+
+    def _read_table(self) -> LandmarkTable:
+        if self.plan.image_ids_path is not None:
+            return LandmarkTable.without_labels(_load(self.plan.image_ids_path))
+        try:
+            table = self.source.read_table()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SourceLayoutError(
+                f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
+            ) from None
+        if self.plan.kept_rows_path is not None:
+            table = table.restrict(_load(self.plan.kept_rows_path))
+        return table
 
     @functools.cached_property
     def examples(self) -> ExamplePlan:
@@ -136,6 +145,11 @@ class ClusterWorker:
             return make_thumbnail(file, self.plan.thumbnail_spec)
         except UnreadableImageError as error:
             return error.without_traceback()
+
+
+def _load(path: str) -> Any:
+    with epath.Path(path).open("rb") as file:
+        return np.load(file)
 
 
 def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:

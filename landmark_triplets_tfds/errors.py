@@ -9,6 +9,10 @@ class LandmarkTableError(ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 
 
+class TripletsFileError(ValueError):
+    """The file of triplets cannot be used; the message names file, line or row, and value."""
+
+
 class SourceLayoutError(FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
@@ -29,6 +33,10 @@ class ImageIndexError(ValueError):
     """The index of a dataset of single images is missing or wrong; the message names the file."""
 
 
+class ForkedReaderError(RuntimeError):
+    """A forked process reads records after the one it was forked from did."""
+
+
 class MissingImagesError(FileNotFoundError):
     """So many of the images in the table have no file that this is a partial copy of the competition."""
 
@@ -43,6 +51,10 @@ class BankError(OSError):
 
 class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
+
+
+class EmbeddingsError(ValueError):
+    """Embeddings or the ids of their images cannot be used; the message names file, row and image."""
 
 
 class CommandError(ValueError):
@@ -85,6 +97,7 @@ class UnreadableImageError(Exception):
 # What a command line shows without a traceback: the message says it all.
 USER_ERRORS = (
     LandmarkTableError,
+    TripletsFileError,
     SourceLayoutError,
     NoTripletError,
     EmptySplitError,
@@ -93,5 +106,6 @@ USER_ERRORS = (
     TooManyUnreadableError,
     BankError,
     PreparedDataMismatchError,
+    EmbeddingsError,
     CommandError,
 )

@@ -1,9 +1,8 @@
-"""Images in folders: ``train/a/b/c/<id>.jpg``, as an extracted copy has them."""
+"""Images in folders: ``train/a/b/c/<id>.jpg``, as an extracted copy has them, and ``index/`` and ``test/`` likewise."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import os
 
@@ -12,18 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds import file_access, image_tables
-from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.layout import IMAGES_NAME, image_path
+from landmark_triplets_tfds.landmarks import LandmarkTable
+from landmark_triplets_tfds.layout import IMAGES_NAME, image_path, mark_stamp, parse_file_name
+
+_HEX_DIGITS = "0123456789abcdef"
 
 
 class FolderSource:
     """An `ImageSource` of image files below a folder."""
 
-    def __init__(self, root: epath.Path, table_name: str):
-        """Takes the folder that holds the table and ``train/``, and the table's name."""
+    def __init__(self, root: epath.Path, table_name: str, folder: str = IMAGES_NAME):
+        """Takes the folder that holds the table and ``train/``, the table's name, and which folder holds the images."""
         self.table_path = os.fspath(root / table_name)
+        self._folder = folder
         # A plain string: building a path object per image costs more than opening the file.
-        self._images = os.fspath(root / IMAGES_NAME)
+        self._images = os.fspath(root / folder)
         self.is_remote = file_access.is_remote(self._images)
 
     def prepare(self, num_threads: int, on_listed: Callable[[int, int], object]) -> None:
@@ -49,7 +51,7 @@ class FolderSource:
 
     def stamp(self, image_id: int) -> tuple[int, int]:
         try:
-            return file_access.stat_file(self.locate(image_id))
+            return mark_stamp(file_access.stat_file(self.locate(image_id)), self._folder)
         except OSError:
             return -1, -1
 
@@ -57,26 +59,39 @@ class FolderSource:
         self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
     ) -> npt.NDArray[np.bool_]:
         """Lists folders instead of looking up files: 4,096 of them hold the 1.6 million images."""
-        rows_of_folder = defaultdict(list)
-        for row, prefix in enumerate((image_ids >> np.uint64(52)).tolist()):  # the first three hex digits
-            rows_of_folder[prefix].append(row)
-        present = np.zeros(len(image_ids), dtype=bool)
+        folders = [image_path(prefix << 52)[:5] for prefix in np.unique(image_ids >> np.uint64(52)).tolist()]
+        return np.isin(image_ids, self._list_folders(folders, num_threads, on_listed))
 
-        def look(prefix: int) -> None:
-            rows = rows_of_folder[prefix]
-            folder = os.path.dirname(self.locate(int(image_ids[rows[0]])))  # noqa: PTH120
-            names = self._list(folder)
-            present[rows] = [f"{format_image_id(image_ids[row])}.jpg" in names for row in rows]
+    def list_images(self, num_threads: int, on_listed: Callable[[int, int], object]) -> npt.NDArray[np.uint64]:
+        digits = sorted(self._list("").intersection(_HEX_DIGITS))
+        folders = [f"{a}/{b}/{c}" for a in digits for b in _HEX_DIGITS for c in _HEX_DIGITS]
+        return np.sort(self._list_folders(folders, num_threads, on_listed))
 
+    def _list_folders(
+        self, folders: Sequence[str], num_threads: int, on_listed: Callable[[int, int], object]
+    ) -> npt.NDArray[np.uint64]:
+        """Returns the ids of the images in some folders ``a/b/c``, in any order."""
+
+        def list_ids(folder: str) -> npt.NDArray[np.uint64]:
+            found = map(parse_file_name, self._list(folder))
+            ids = np.array([image_id for image_id in found if image_id is not None], dtype=np.uint64)
+            # A file that is in another folder than its id says is not where it would be read.
+            in_place: npt.NDArray[np.bool_] = ids >> np.uint64(52) == int(folder.replace("/", ""), 16)
+            return ids[in_place]
+
+        parts = [np.zeros(0, dtype=np.uint64)]
         with ThreadPoolExecutor(num_threads) as pool:
-            for num_listed, _ in enumerate(pool.map(look, rows_of_folder), 1):
-                on_listed(num_listed, len(rows_of_folder))
-        return present
+            for num_listed, ids in enumerate(pool.map(list_ids, folders), 1):
+                parts.append(ids)
+                on_listed(num_listed, len(folders))
+        return np.concatenate(parts)
 
     def _list(self, folder: str) -> set[str]:
+        """Returns the names in a folder below that of the images; none if it does not exist."""
+        path = os.path.join(self._images, folder)  # noqa: PTH118
         try:
             if self.is_remote:
-                return {path.name for path in epath.Path(folder).iterdir()}
-            return set(os.listdir(folder))  # noqa: PTH208
+                return {each.name for each in epath.Path(path).iterdir()}
+            return set(os.listdir(path))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
             return set()

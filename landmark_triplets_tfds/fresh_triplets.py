@@ -18,7 +18,7 @@ import numpy.typing as npt
 from landmark_triplets_tfds.counter_hash import hash_words
 from landmark_triplets_tfds.image_index import ImageIndex
 from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.record_access import DataSource, find_index, read_records
+from landmark_triplets_tfds.record_access import DataSource, find_index, read_images
 from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
 
 # A number of a triplet in the epoch of the source, or (epoch, number).
@@ -49,7 +49,7 @@ class FreshTriplets:
     """
 
     def __init__(self, data_source: DataSource, seed: int = 0, epoch: int = 0, *, index: ImageIndex | None = None):
-        """Draws the epoch.
+        """Draws the epoch; no record is read.
 
         Args:
           data_source: records of a whole split of `landmark_images`, as from ``tfds.data_source``.
@@ -58,7 +58,8 @@ class FreshTriplets:
           index: of the records; None: read from the folder of the data source.
 
         Raises:
-          ImageIndexError: if the index is missing or of other records.
+          ImageIndexError: if the index is missing or of another number of records. One that names other images is an
+            error when these are read.
           NoTripletError: if no triplet can be drawn from the images.
           ValueError: if seed or epoch is out of its range.
         """
@@ -73,6 +74,10 @@ class FreshTriplets:
     @property
     def data_source(self) -> DataSource:
         return self._data_source
+
+    @property
+    def index(self) -> ImageIndex:
+        return self._index
 
     @property
     def seed(self) -> int:
@@ -95,7 +100,7 @@ class FreshTriplets:
     def __getitems__(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """Returns several triplets; PyTorch's DataLoader asks for a whole batch with it."""
         numbers = [number for item in items for number in self._numbers_of(item)]
-        records = read_records(self._data_source, numbers)
+        records = read_images(self._data_source, self._index, numbers)
         return [_as_triplet(*records[at : at + 3]) for at in range(0, len(records), 3)]
 
     def _numbers_of(self, item: Item) -> list[int]:

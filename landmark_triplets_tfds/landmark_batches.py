@@ -59,7 +59,7 @@ class LandmarkBatches:
           index: of the records; None: read from the folder of the data source.
 
         Raises:
-          ImageIndexError: if the index is missing or of other records.
+          ImageIndexError: if the index is missing or of another number of records.
           NoTripletError: if there are fewer than P landmarks.
           ValueError: if a number is out of its range.
         """
@@ -82,6 +82,10 @@ class LandmarkBatches:
             )
         self._num_shards, self._shard = check_shard(num_shards, shard, num_batches, "batches")
         self._num_batches = num_batches // num_shards
+
+    @property
+    def index(self) -> ImageIndex:
+        return self._index
 
     @property
     def batch_size(self) -> int:

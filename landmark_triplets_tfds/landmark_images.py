@@ -12,19 +12,34 @@ from landmark_triplets_tfds import image_index
 from landmark_triplets_tfds.build import Build
 from landmark_triplets_tfds.build_report import IMAGES
 from landmark_triplets_tfds.builder_base import LandmarkBuilder
-from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, named_configs
+from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, check_bool, named_configs
+from landmark_triplets_tfds.layout import UNLABELED_NAMES
 from landmark_triplets_tfds.sampling import ImageSamplingSpec
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class LandmarkImagesConfig(LandmarkBuilderConfig):
-    """What a dataset of single images is made of; the fields are those of `LandmarkBuilderConfig`.
+    """What a dataset of single images is made of.
+
+    Attributes:
+      unlabeled_splits: True makes splits `index` and `test` of the images in the competition's folders ``index/`` and
+        ``test/``, all of them, with the landmark_id -1; of one of them, where the other is not there. They are in no
+        table: what is there when the dataset is built is recorded with it.
+
+    All others are those of `LandmarkBuilderConfig`, and are about the images of the table, but for what images look
+    like.
 
     Raises:
       ValueError: when a field is of another type or out of its range.
     """
 
     example_noun: ClassVar[str] = IMAGES
+
+    unlabeled_splits: bool = False
+
+    def __post_init__(self) -> None:
+        check_bool("unlabeled_splits", self.unlabeled_splits)
+        super().__post_init__()
 
     def describe(self) -> str:
         per_landmark = {None: "all images", 1: "1 image"}.get(
@@ -33,9 +48,15 @@ class LandmarkImagesConfig(LandmarkBuilderConfig):
         text = f"{self.describe_images()}; {per_landmark} per landmark"
         if self.images_per_landmark is None:
             text += ", 1,580,470 in the whole competition"
-        return f"{text}{self.describe_holdout()}."
+        unlabeled = f"; also {' and '.join(UNLABELED_NAMES)}, without labels" if self.unlabeled_splits else ""
+        return f"{text}{self.describe_holdout()}{unlabeled}."
+
+    def unlabeled_folders(self) -> tuple[str, ...]:
+        return UNLABELED_NAMES if self.unlabeled_splits else ()
 
     def example_spec(self, split: str) -> ImageSamplingSpec:
+        if split in UNLABELED_NAMES:  # without landmarks, there is nothing to sample or hold out by
+            return ImageSamplingSpec(split=split)
         return ImageSamplingSpec(
             images_per_landmark=self.images_per_landmark, validation_percent=self.validation_percent, split=split
         )
@@ -66,7 +87,11 @@ class LandmarkImages(LandmarkBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         image_index.check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
-        return super()._split_generators(dl_manager)
+        generators = super()._split_generators(dl_manager)
+        for split, images in self._build.unlabeled.items():
+            if images.table.num_images:
+                generators[split] = self._build.make_split(split, self.builder_config.example_spec(split), images)
+        return generators
 
     def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
         """Writes `index.npz`: which image is in which record."""

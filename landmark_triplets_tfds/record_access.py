@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from landmark_triplets_tfds.errors import ImageIndexError
+from landmark_triplets_tfds.fork_safety import guard_forks
 from landmark_triplets_tfds.image_index import ImageIndex, read_image_index
 from landmark_triplets_tfds.landmarks import format_image_id
 
@@ -25,7 +26,9 @@ class DataSource(Protocol):
 
 
 def find_index(data_source: DataSource, index: ImageIndex | None = None) -> ImageIndex:
-    """Returns the index of a data source's records, checked against its first and last record.
+    """Returns the index of a data source's records.
+
+    It reads no record, so that worker processes may be forked afterwards, see `fork_safety`.
 
     Args:
       data_source: of a whole split of `landmark_images`.
@@ -55,20 +58,31 @@ def find_index(data_source: DataSource, index: ImageIndex | None = None) -> Imag
         )
     if not len(index):
         raise ImageIndexError("The data source has no records.")
-    for number in {0, len(index) - 1}:
-        found = data_source[number]["image_id"]
+    if index.landmark_ids.min() < 0:
+        raise ImageIndexError(
+            f"{np.count_nonzero(index.landmark_ids < 0):,} of the {len(index):,} images have no landmark_id (the"
+            " competition's own index and test images have none), so nothing can be drawn from them."
+        )
+    guard_forks(data_source)
+    return index
+
+
+def read_images(data_source: DataSource, index: ImageIndex, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns the records with these numbers.
+
+    Raises:
+      ImageIndexError: if one of them is of another image than the index says.
+    """
+    records = read_records(data_source, numbers)
+    for number, record in zip(numbers, records, strict=True):
+        found = record["image_id"]
         found = found.decode() if isinstance(found, bytes) else str(found)
         if found != format_image_id(index.image_ids[number]):
             raise ImageIndexError(
                 f"Record {number} holds image {found}, and the index says {format_image_id(index.image_ids[number])}:"
                 " they are not of the same split or the same dataset."
             )
-    if index.landmark_ids.min() < 0:
-        raise ImageIndexError(
-            f"{np.count_nonzero(index.landmark_ids < 0):,} of the {len(index):,} images have no landmark_id (the"
-            " competition's own index and test images have none), so nothing can be drawn from them."
-        )
-    return index
+    return records
 
 
 def read_records(data_source: DataSource, numbers: Sequence[int]) -> list[Any]:

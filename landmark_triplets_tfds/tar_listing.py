@@ -12,7 +12,7 @@ from typing import IO
 
 from landmark_triplets_tfds import file_access
 from landmark_triplets_tfds.errors import ArchiveError
-from landmark_triplets_tfds.layout import parse_tar_name
+from landmark_triplets_tfds.layout import IMAGES_NAME, parse_tar_name
 
 _END_MARK = bytes(tarfile.BLOCKSIZE)
 
@@ -23,12 +23,13 @@ _MAX_HEADER_BYTES = 1 << 20
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
 
 
-def list_images(path: str, size: int) -> list[tuple[int, int, int]]:
+def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:
     """Returns (id, where its data starts, size in bytes) of each image in a tar, in its order.
 
     Args:
       path: of the tar, local or remote.
       size: its size in bytes.
+      folder: which one it belongs to, 'train', 'index' or 'test': names of members may begin with it.
 
     Raises:
       ArchiveError: if it is damaged, cut off or not a plain tar.
@@ -44,7 +45,8 @@ def list_images(path: str, size: int) -> list[tuple[int, int, int]]:
                     if tar.offset <= position:
                         raise ArchiveError(f"{path} is damaged at byte {position:,}.")
                     position = tar.offset
-                    image_id = parse_tar_name(member.name) if member.isreg() and member.sparse is None else None
+                    is_file = member.isreg() and member.sparse is None
+                    image_id = parse_tar_name(member.name, folder) if is_file else None
                     if image_id is not None:
                         images.append((image_id, member.offset_data, member.size))
                     if member.offset_data + (member.size if member.isreg() else 0) > size:

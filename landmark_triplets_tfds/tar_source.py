@@ -21,7 +21,7 @@ from landmark_triplets_tfds.archive_source import ArchiveSource, OnListed
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 from landmark_triplets_tfds.file_access import read_image_part, refuse_large
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.layout import IMAGES_NAME, TAR_PATTERN, image_path
+from landmark_triplets_tfds.layout import IMAGES_NAME, TAR_PATTERN, image_path, mark_stamp
 from landmark_triplets_tfds.md5_lists import md5_of, read_md5_lists
 from landmark_triplets_tfds.tar_listing import list_images
 
@@ -41,11 +41,19 @@ class _Tar:
 class TarSource(ArchiveSource):
     """An `ImageSource` of the members ``a/b/c/<id>.jpg`` of the tars ``train/images_<number>.tar``."""
 
-    def __init__(self, root: epath.Path, table_name: str, index_folder: str | None):
-        """Takes the folder with the table and ``train/``, the table's name, and where the index is kept."""
-        super().__init__(os.fspath(root / IMAGES_NAME), index_folder)
+    def __init__(self, root: epath.Path, table_name: str, index_folder: str | None, folder: str = IMAGES_NAME):
+        """Takes the folder with the table and ``train/``, the table's name, and where the index is kept.
+
+        Args:
+          root: the folder.
+          table_name: of the table in it.
+          index_folder: see `ArchiveSource`.
+          folder: which folder the tars are in.
+        """
+        super().__init__(os.fspath(root / folder), index_folder)
         self.table_path = os.fspath(root / table_name)
         self._root = os.fspath(root)
+        self._folder = folder
 
     def read_table(self) -> LandmarkTable:
         return image_tables.read_image_table(self.table_path)
@@ -75,14 +83,14 @@ class TarSource(ArchiveSource):
         if member is None:
             return -1, -1
         tar = self.index().archives[int(member["archive"])]
-        return int(member["size"]), int(tar["mtime_ns"]) + int(member["offset"])
+        return mark_stamp((int(member["size"]), int(tar["mtime_ns"]) + int(member["offset"])), self._folder)
 
     def _name_of_tar(self, member: Any) -> str:
         return str(self.index().archives[int(member["archive"])]["name"])
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
         names = list_tars(epath.Path(self.archive))
-        md5_of_name = read_md5_lists(epath.Path(self._root))
+        md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
         with ThreadPoolExecutor(num_threads) as pool:
             try:
                 tars = list(pool.map(lambda name: _describe(self.archive, name, md5_of_name.get(name)), names))
@@ -93,7 +101,7 @@ class TarSource(ArchiveSource):
             known_members = {} if known is None else _split(known)
             found: dict[_Tar, Members] = {}
             problems: list[str] = []
-            examined = pool.map(lambda tar: _examine(self.archive, tar, known_members), tars)
+            examined = pool.map(lambda tar: _examine(self.archive, tar, known_members, self._folder), tars)
             try:
                 for num_examined, (tar, result) in enumerate(zip(tars, examined, strict=True), 1):
                     if isinstance(result, str):
@@ -130,16 +138,16 @@ def _describe(folder: str, name: str, md5: str | None) -> _Tar:
     return _Tar(name=name, size=size, mtime_ns=mtime_ns, md5=md5)
 
 
-def _examine(folder: str, tar: _Tar, known: dict[_Tar, tuple[str | None, Members]]) -> Members | str:
+def _examine(archive: str, tar: _Tar, known: dict[_Tar, tuple[str | None, Members]], folder: str) -> Members | str:
     """Returns the images of a tar, from what is known if it has not changed, or what is wrong with it."""
     verified_md5, members = known.get(dataclasses.replace(tar, md5=None), (None, None))
-    path = f"{folder}/{tar.name}"
+    path = f"{archive}/{tar.name}"
     try:
         if tar.md5 not in (None, verified_md5) and (md5 := md5_of(path)) != tar.md5:
             return f"{path} has the MD5 {md5}; its list says {tar.md5}."
         if members is not None:
             return members
-        images = list_images(path, tar.size)
+        images = list_images(path, tar.size, folder)
         return make_members((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
     except OSError as error:  # an ArchiveError is one
         return str(error)

@@ -1,4 +1,4 @@
-"""Fresh triplets and P x K batches as tf.data.Dataset.
+"""Fresh triplets, P x K batches and single images as tf.data.Dataset.
 
 Python hands over nothing but undecoded records, read many at a time; parsing and decoding are TensorFlow's, in its own
 threads, and the pixels are those of ``tfds.load``.
@@ -14,9 +14,11 @@ import loky
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.fork_safety import guard_forks
 from landmark_triplets_tfds.fresh_triplets import FreshTriplets, order_of_epoch
+from landmark_triplets_tfds.image_index import ImageIndex
 from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.record_access import DataSource, read_records
+from landmark_triplets_tfds.record_access import DataSource, read_images, read_records
 from landmark_triplets_tfds.tensorflow_ops import import_tensorflow
 
 _IMAGES = ("anchor", "positive", "negative")
@@ -38,10 +40,11 @@ def triplets_as_tf_dataset(
       num_parallel_calls: of parsing and decoding; None: two for each usable core.
 
     Raises:
+      ImageIndexError: if the index is of other images.
       TypeError: if the triplets are not from a ``tfds.data_source``.
     """
     tf = import_tensorflow()
-    features, source = _without_decoding(triplets.data_source)
+    features, source = _without_decoding(triplets.data_source, triplets.index)
 
     def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
         numbers = triplets.record_numbers(int(epoch)).astype(np.int64)
@@ -71,10 +74,11 @@ def batches_as_tf_dataset(
       num_parallel_calls: of parsing and decoding; None: two for each usable core.
 
     Raises:
+      ImageIndexError: if the index is of other images.
       TypeError: if it is not a ``tfds.data_source``.
     """
     tf = import_tensorflow()
-    features, source = _without_decoding(data_source)
+    features, source = _without_decoding(data_source, batches.index)
 
     def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
         return batches.record_numbers(int(epoch)).reshape(-1, 1)
@@ -89,8 +93,39 @@ def batches_as_tf_dataset(
     return dataset.apply(tf.data.experimental.assert_cardinality(num_epochs * len(batches)))
 
 
-def _without_decoding(data_source: Any) -> tuple[Any, DataSource]:
-    """Returns the features of a data source and one like it that gives records as they are stored."""
+def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | None = None) -> Any:
+    """Returns a tf.data.Dataset of all records, dicts as ``tfds.load('landmark_images/...')`` gives them, in order.
+
+    Record i is line i of ``index.npz``, so embeddings that a network makes of this dataset need no ids beside them.
+
+    Args:
+      data_source: of a prepared `landmark_images`.
+      num_parallel_calls: of parsing and decoding; None: two for each usable core.
+
+    Raises:
+      TypeError: if it is not a ``tfds.data_source``.
+    """
+    tf = import_tensorflow()
+    features, source = _without_decoding(data_source, None)
+    count = len(data_source)
+
+    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
+        return np.arange(count).reshape(-1, 1)
+
+    def parse(records: Any) -> dict[str, Any]:
+        example: dict[str, Any] = features.deserialize_example(records[0])
+        return example
+
+    records = _read_epochs(source, numbers_of, 0, 1, 1)
+    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:
+    """Returns the features of a data source and one like it that gives records as they are stored.
+
+    The first and the last record are compared with the index, if there is one.
+    """
     import tensorflow_datasets as tfds
 
     if not isinstance(data_source, tfds.core.data_sources.base.BaseDataSource):
@@ -98,7 +133,10 @@ def _without_decoding(data_source: Any) -> tuple[Any, DataSource]:
             f"expected the data source of a prepared dataset, as tfds.data_source(...) gives it, got a"
             f" {type(data_source).__name__}."
         )
+    if index is not None:
+        read_images(data_source, index, [0, len(index) - 1])
     raw = dataclasses.replace(data_source, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    guard_forks(raw)
     return data_source.dataset_info.features, raw
 
 

@@ -3,16 +3,19 @@
 Python's zipfile reads the directory of the archive, once: it takes seconds and a gigabyte for 1.6 million members
 (docs/sources.md has the figures), and the index keeps what came of it. It does not read the members, since it reads
 them one at a time: a member here is one positioned read, whatever other threads do, and is checked against the
-directory.
+directory. That reading makes the indexes of all its folders, ``train/``, ``index/`` and ``test/``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+import contextlib
 import struct
 from typing import Any
 import zipfile
 import zlib
+
+import numpy as np
 
 from landmark_triplets_tfds import file_access, image_tables
 from landmark_triplets_tfds.archive_index import LARGEST_SIZE, ArchiveIndex, make_members
@@ -20,7 +23,16 @@ from landmark_triplets_tfds.archive_source import ArchiveSource, OnListed
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 from landmark_triplets_tfds.file_access import read_image_part, refuse_large
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
-from landmark_triplets_tfds.layout import LAYOUT_INSTRUCTIONS, TABLE_NAME, image_path, is_zip_table, parse_zip_name
+from landmark_triplets_tfds.layout import (
+    FOLDER_NAMES,
+    IMAGES_NAME,
+    LAYOUT_INSTRUCTIONS,
+    TABLE_NAME,
+    UNLABELED_NAMES,
+    image_path,
+    is_zip_table,
+    parse_zip_name,
+)
 
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
@@ -40,10 +52,11 @@ _NUM_NAMES_SHOWN = 3
 class ZipSource(ArchiveSource):
     """An `ImageSource` of the members ``train/a/b/c/<id>.jpg`` of a zip, with the table in its ``train.csv``."""
 
-    def __init__(self, path: str, index_folder: str | None):
-        """Takes the path of the zip and where its index is kept, see `ArchiveSource`."""
+    def __init__(self, path: str, index_folder: str | None, folder: str = IMAGES_NAME):
+        """Takes the path of the zip, where its index is kept, see `ArchiveSource`, and which folder in it is meant."""
         super().__init__(path, index_folder)
         self.table_path = f"{path}/{TABLE_NAME}"
+        self._folder = folder
 
     def read_table(self) -> LandmarkTable:
         """Reads the table.
@@ -66,7 +79,7 @@ class ZipSource(ArchiveSource):
         return image_tables.parse_image_table(content, self.table_path)
 
     def locate(self, image_id: int) -> str:
-        return f"{self.archive}/train/{image_path(image_id)}"
+        return f"{self.archive}/{self._folder}/{image_path(image_id)}"
 
     def read(self, image_id: int) -> bytes:
         member = self.index().find(image_id)
@@ -87,13 +100,20 @@ class ZipSource(ArchiveSource):
             raise ArchiveError(f"{self.archive} cannot be opened ({error}).") from None
         if known is not None and [known.archives[0].get(name) for name in ("size", "mtime_ns")] == [size, mtime_ns]:
             return known
-        index = index_zip(self.archive, size, mtime_ns)
+        indexes = index_zip(self.archive, size, mtime_ns)
+        for folder in indexes.keys() - {self._folder}:
+            with contextlib.suppress(OSError):  # then that index is made when it is needed
+                indexes[folder].save(ZipSource(self.archive, self._index_folder, folder)._default_index_path())
         on_listed(1, 1)
-        return index
+        return indexes[self._folder]
+
+    def _index_name(self) -> str:
+        name = super()._index_name()
+        return name if self._folder == IMAGES_NAME else f"{self._folder}-{name}"
 
 
-def index_zip(path: str, size: int, mtime_ns: int) -> ArchiveIndex:
-    """Reads the directory of a zip.
+def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
+    """Reads the directory of a zip and returns the index of each of its folders.
 
     Args:
       path: of the zip.
@@ -105,13 +125,16 @@ def index_zip(path: str, size: int, mtime_ns: int) -> ArchiveIndex:
     """
     table: dict[str, Any] = {}
     others: list[str] = []
+    folders = bytearray()  # of the images, by number
 
     def images() -> Iterator[tuple[int, ...]]:
         for info in _read_directory(path, size):
             name = info.orig_filename  # `filename` ends where the name has a NUL
             is_encrypted = info.flag_bits & 0x1
-            image_id = parse_zip_name(name)
-            if image_id is not None:
+            image = parse_zip_name(name)
+            if image is not None:
+                folder, image_id = image
+                folders.append(FOLDER_NAMES.index(folder))
                 sizes = (min(info.file_size, LARGEST_SIZE), min(info.compress_size, LARGEST_SIZE))
                 yield image_id, info.header_offset, *sizes, info.CRC, 0, min(info.compress_type, 255), is_encrypted
             elif is_zip_table(name) and len(name) <= len(table.get("name", name)):
@@ -120,14 +143,20 @@ def index_zip(path: str, size: int, mtime_ns: int) -> ArchiveIndex:
             elif len(others) < _NUM_NAMES_SHOWN and not name.endswith("/"):
                 others.append(name)
 
-    members = make_members(images())
+    of_all_folders = make_members(images())
+    numbers = np.frombuffer(folders, dtype=np.uint8)
+    members_of = {folder: of_all_folders[numbers == number] for number, folder in enumerate(FOLDER_NAMES)}
+    members = members_of[IMAGES_NAME]
     if not table or not len(members):
+        counts = {name: len(members_of[name]) for name in UNLABELED_NAMES}
+        others += [f"{count:,} images in {name}/" for name, count in counts.items() if count]
         found = f"It holds {', '.join(others)}" if others else "It holds nothing else"
         lacks = f"no {TABLE_NAME}" if len(members) else "no image train/a/b/c/<id>.jpg"
         raise ArchiveError(f"{path} holds {lacks}. {found}.\n\n{LAYOUT_INSTRUCTIONS}")
     if members["is_encrypted"].all():
         raise ArchiveError(f"{path} is encrypted; the competition's is not. Fetch it again.")
-    return ArchiveIndex.of(members, [{"size": size, "mtime_ns": mtime_ns, "table": table}])
+    archives = [{"size": size, "mtime_ns": mtime_ns, "table": table}]
+    return {folder: ArchiveIndex.of(members, archives) for folder, members in members_of.items()}
 
 
 def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:

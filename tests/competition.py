@@ -19,11 +19,11 @@ DUMMY_DATA = REPOSITORY / "dummy_data"
 
 
 class Competition:
-    """A copy of dummy_data/ whose files a test may change."""
+    """A copy of dummy_data/, or of another folder, whose files a test may change."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, original: pathlib.Path = DUMMY_DATA):
         self.folder = folder
-        shutil.copytree(DUMMY_DATA, folder)
+        shutil.copytree(original, folder)
 
     @property
     def table(self):
@@ -44,8 +44,8 @@ class Competition:
         table = self.table
         return [format_image_id(i) for i in table.image_ids[table.landmark_ids == landmark_id]]
 
-    def path(self, image_id: str) -> pathlib.Path:
-        return self.folder / "train" / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg"
+    def path(self, image_id: str, folder: str = "train") -> pathlib.Path:
+        return self.folder / folder / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg"
 
 
 def make_builder(data_dir, config="128px", builder_class=LandmarkTriplets, **kwargs):

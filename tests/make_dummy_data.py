@@ -3,6 +3,7 @@
 Run from the top of the repository: python tests/make_dummy_data.py
 The pictures are drawn, not photographed: each landmark is a building of its own colours and shape under a sky, seen
 from a little to the left, right, near or far. Among them are grey, tall and wide pictures, and a PNG named .jpg.
+Beside train/ are index/ and test/, as in the competition: further views of some of the landmarks, without labels.
 """
 
 import hashlib
@@ -15,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFilter
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "dummy_data"
 IMAGES_PER_LANDMARK = (1, 2, 3, 9, 2, 5, 1, 4, 2, 6, 3, 7)
 FIRST_LANDMARK_ID, LANDMARK_ID_STEP = 7, 11  # ids have gaps, as the competition's do
+LANDMARKS_WITHOUT_LABELS = {"index": (3, 3, 5, 7, 11, 12), "test": (3, 5, 12)}  # 12 is not in train/
 
 
-def draw_landmark(landmark: int, view: int) -> Image.Image:
+def draw_landmark(landmark: int, view: int | str) -> Image.Image:
     """Draws one view of a landmark, 192 x 144 px."""
     building, camera = random.Random(f"building {landmark}"), random.Random(f"camera {landmark} {view}")
     sky = tuple(camera.randint(120, 230) for _ in range(3))
@@ -39,6 +41,13 @@ def draw_landmark(landmark: int, view: int) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(camera.uniform(0.2, 0.8)))
 
 
+def make_place(folder: str, image_id: str) -> pathlib.Path:
+    """Makes the folders of an image and returns its path."""
+    path = FOLDER / folder / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg"
+    path.parent.mkdir(parents=True)
+    return path
+
+
 def main() -> None:
     """Writes train.csv and the images."""
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -47,8 +56,7 @@ def main() -> None:
         for view in range(num_images):
             image_id = hashlib.sha256(f"dummy {landmark} {view}".encode()).hexdigest()[:16]
             rows.append((image_id, FIRST_LANDMARK_ID + landmark * LANDMARK_ID_STEP))
-            path = FOLDER / "train" / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg"
-            path.parent.mkdir(parents=True)
+            path = make_place("train", image_id)
             image = draw_landmark(landmark, view)
             match (landmark, view):
                 case (3, 0):
@@ -63,6 +71,10 @@ def main() -> None:
                     image.save(path, quality=80, progressive=True)
                 case _:
                     image.save(path, quality=75)
+    for folder, landmarks in LANDMARKS_WITHOUT_LABELS.items():
+        for number, landmark in enumerate(landmarks):
+            image_id = hashlib.sha256(f"dummy {folder} {number}".encode()).hexdigest()[:16]
+            draw_landmark(landmark, f"{folder} {number}").save(make_place(folder, image_id), quality=75)
     random.Random(0).shuffle(rows)
     lines = ["id,landmark_id", *(f"{image_id},{landmark_id}" for image_id, landmark_id in rows)]
     (FOLDER / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")

@@ -4,11 +4,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import multiprocessing
 import os
 import pickle
-import tarfile
+import shutil
 import time
-import zipfile
 
-from archives import image_files, pack_tars, pack_zip, write_clean_table
+from archives import COPIES, image_files, pack_tars, pack_zip, write_clean_table
 from competition import DUMMY_DATA, Competition, build, custom_config, shard_hashes
 from etils import epath
 import numpy as np
@@ -17,20 +16,11 @@ import pytest
 from landmark_triplets_tfds import archive_source
 from landmark_triplets_tfds.archive_index import ArchiveIndex
 from landmark_triplets_tfds.landmarks import read_landmark_table
-from landmark_triplets_tfds.sources import find_source
+from landmark_triplets_tfds.sources import find_folder, find_source
 
 CONTENT = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA)}
 ABSENT = 0x0123456789ABCDEF
 
-COPIES = {
-    "folder": lambda target: Competition(target).folder,
-    "zip, deflated": lambda target: pack_zip(DUMMY_DATA, target).parent,
-    "zip, stored": lambda target: pack_zip(DUMMY_DATA, target, zipfile.ZIP_STORED).parent,
-    "zip, within a folder": lambda target: pack_zip(DUMMY_DATA, target, prefix="landmark-retrieval-2020/").parent,
-    "tars": lambda target: pack_tars(DUMMY_DATA, target),
-    "tars, GNU, one": lambda target: pack_tars(DUMMY_DATA, target, 1, tarfile.GNU_FORMAT),
-    "tars, PAX, without MD5": lambda target: pack_tars(DUMMY_DATA, target, 5, tarfile.PAX_FORMAT, md5=False),
-}
 ARCHIVES = [name for name in COPIES if name != "folder"]
 
 
@@ -40,16 +30,21 @@ def ignore(*numbers):
 
 @pytest.fixture(params=COPIES)
 def copy(request, tmp_path):
-    return COPIES[request.param](tmp_path / "copy")
+    return COPIES[request.param](DUMMY_DATA, tmp_path / "copy")
 
 
 @pytest.fixture(params=["zip, deflated", "tars"])
 def archives(request, tmp_path):
-    return COPIES[request.param](tmp_path / "copy")
+    return COPIES[request.param](DUMMY_DATA, tmp_path / "copy")
 
 
 def source_of(folder, bank):
     return find_source(epath.Path(folder), str(bank))
+
+
+def index_of_train(bank):
+    (path,) = (path for path in bank.glob("*.index") if not path.name.startswith(("index-", "test-")))
+    return path
 
 
 def test_every_copy_gives_the_same_dataset(tmp_path, bank):
@@ -57,7 +52,7 @@ def test_every_copy_gives_the_same_dataset(tmp_path, bank):
     config = custom_config(resolution=24, images_per_landmark=None)
     wanted = build(tmp_path / "data", config)
     for number, make in enumerate(COPIES.values()):
-        copy = make(tmp_path / f"copy{number}")
+        copy = make(DUMMY_DATA, tmp_path / f"copy{number}")
         files = sorted(copy.rglob("*"))
         built = build(tmp_path / f"data{number}", config, copy)
         assert shard_hashes(built) == shard_hashes(wanted)
@@ -81,10 +76,43 @@ def test_table_and_images(copy, bank):
     assert not source.is_remote
 
 
+def test_folders_without_labels(copy, bank, tmp_path):
+    """In every kind of copy; also from the index that machines share."""
+    source = source_of(copy, bank)
+    for folder, count in (("index", 6), ("test", 3)):
+        found = find_folder(source, folder, str(bank))
+        found.prepare(2, ignore)
+        content = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA, folder)}
+        ids = found.list_images(2, ignore)
+        assert ids.tolist() == sorted(content)
+        assert len(ids) == count
+        for each in (found, found.share(epath.Path(tmp_path)), pickle.loads(pickle.dumps(found))):
+            assert {image_id: each.read(image_id) for image_id in content} == content
+            assert f"/{folder}/" in each.locate(min(content))
+            assert not each.exists(next(iter(CONTENT)))
+        assert not any(source.exists(image_id) for image_id in content)
+
+
+def test_other_folders_of_a_zip_are_found_with_the_first(tmp_path, bank, monkeypatch):
+    """Its directory is read once for all of them, also where a folder holds nothing."""
+    competition = Competition(tmp_path / "competition")
+    shutil.rmtree(competition.folder / "test")
+    copy = pack_zip(competition.folder, tmp_path / "copy").parent
+    source = source_of(copy, bank)
+    source.prepare(2, ignore)
+    monkeypatch.setattr("landmark_triplets_tfds.zip_source.index_zip", lambda *arguments: pytest.fail("indexed again"))
+    assert [len(find_folder(source, folder, str(bank)).list_images(1, ignore)) for folder in ("index", "test")] == [
+        6,
+        0,
+    ]
+
+
 def test_locations_name_archive_and_member(tmp_path, bank):
     image_id = image_files(DUMMY_DATA)[1].stem
     member = f"{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"
-    locate = {name: source_of(COPIES[name](tmp_path / name), bank).locate(int(image_id, 16)) for name in COPIES}
+    locate = {
+        name: source_of(COPIES[name](DUMMY_DATA, tmp_path / name), bank).locate(int(image_id, 16)) for name in COPIES
+    }
     assert locate["zip, stored"] == f"{tmp_path}/zip, stored/landmark-retrieval-2020.zip/train/{member}"
     assert locate["tars"] == f"{tmp_path}/tars/train/images_001.tar/{member}"
 
@@ -125,7 +153,7 @@ def test_an_index_that_is_gone_or_damaged_is_made_again(archives, bank, damage):
     source = source_of(archives, bank)
     source.prepare(2, ignore)
     copy = pickle.loads(pickle.dumps(source))
-    (path,) = bank.glob("*.index")
+    path = index_of_train(bank)
     damage(path)
     assert copy.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert ArchiveIndex.load(str(path)) is not None
@@ -144,7 +172,7 @@ def test_machines_that_see_another_cache_share_the_index(archives, bank, tmp_pat
 
 def test_what_has_not_changed_is_not_indexed_again(archives, bank, monkeypatch):
     source_of(archives, bank).prepare(2, ignore)
-    (path,) = bank.glob("*.index")
+    path = index_of_train(bank)
     before = path.stat().st_mtime_ns, path.stat().st_ino
     source = source_of(archives, bank)
     source.prepare(2, ignore)
@@ -195,7 +223,7 @@ def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["zip, deflated", "tars"])
 def test_remote_copies(tmp_path, bank, monkeypatch, kind):
     """Through epath, which here opens local files: what differs is how files are opened, measured and mapped."""
-    copy = COPIES[kind](tmp_path / "copy")
+    copy = COPIES[kind](DUMMY_DATA, tmp_path / "copy")
     monkeypatch.setattr("landmark_triplets_tfds.file_access.is_remote", lambda path: True)
     source = source_of(copy, bank)
     assert source.is_remote
@@ -209,7 +237,7 @@ def test_remote_copies(tmp_path, bank, monkeypatch, kind):
 @pytest.mark.parametrize("kind", ["folder", "tars"])
 def test_the_clean_table(tmp_path, bank, kind, name):
     """In the order of its lines, whatever its name is: landmark by landmark, as landmarks first occur here."""
-    copy = COPIES[kind](tmp_path / "copy")
+    copy = COPIES[kind](DUMMY_DATA, tmp_path / "copy")
     table = read_landmark_table(epath.Path(copy / "train.csv"))
     (copy / "train.csv").unlink()
     write_clean_table(table, copy / name)
@@ -220,7 +248,7 @@ def test_the_clean_table(tmp_path, bank, kind, name):
 
 def test_permissions_of_the_index_are_usual(archives, bank):
     source_of(archives, bank).prepare(1, ignore)
-    (path,) = bank.glob("*.index")
+    path = index_of_train(bank)
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask

@@ -1,6 +1,7 @@
 """How work is cut into pieces for a cluster, and what a worker checks before it begins."""
 
 import dataclasses
+import pickle
 
 from competition import DUMMY_DATA, Competition
 from etils import epath
@@ -20,8 +21,8 @@ from landmark_triplets_tfds.cluster_plan import (
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import ExampleCounts
 from landmark_triplets_tfds.folder_source import FolderSource
-from landmark_triplets_tfds.landmarks import read_landmark_table
-from landmark_triplets_tfds.sampling import SamplingSpec
+from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.sampling import ImageSamplingSpec, SamplingSpec
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
@@ -81,6 +82,23 @@ def test_kept_rows(tmp_path):
     restricted = TABLE.restrict(keep)
     plan = make_plan(kept_rows_path=str(tmp_path / "kept.npy"), table_sha256=restricted.fingerprint)
     assert ClusterWorker(plan).table.image_ids.tolist() == restricted.image_ids.tolist()
+
+
+def test_images_without_labels_are_not_listed_again(tmp_path):
+    ids = np.array([3, 5, 2**64 - 1], dtype=np.uint64)
+    np.save(tmp_path / "ids.npy", ids)
+    table = LandmarkTable.without_labels(ids)
+    plan = make_plan(
+        source=FolderSource(epath.Path(tmp_path / "nowhere"), "train.csv", "index"),
+        image_ids_path=str(tmp_path / "ids.npy"),
+        table_sha256=table.fingerprint,
+        spec=ImageSamplingSpec(split="index"),
+        num_examples=3,
+    )
+    worker = ClusterWorker(pickle.loads(pickle.dumps(plan)))
+    assert len(pickle.dumps(plan)) < 2000
+    assert worker.examples.keys(0, 3) == ["0000000000000003", "0000000000000005", "ffffffffffffffff"]
+    assert worker.table.landmark_ids.tolist() == [-1, -1, -1]
 
 
 def test_a_worker_that_sees_no_files_says_so(tmp_path):

@@ -4,10 +4,11 @@ from collections.abc import Callable
 import os
 import pathlib
 import pickle
+import tempfile
 from typing import IO, Any
 
 from etils import epath
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -111,6 +112,45 @@ def test_finds_which_images_are_present(tmp_path: pathlib.Path, is_remote: bool,
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
+def test_lists_all_images(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend) -> None:
+    pretend(is_remote)
+    ids = [5, 0x0A10000000000000, IMAGE_ID, IMAGE_ID + 1, 0xFFF0000000000000, 2**64 - 1]
+    source = FolderSource(epath.Path(tmp_path), "train.csv", "index")
+    assert source.list_images(2, lambda *numbers: None).tolist() == []  # there is no such folder
+    for image_id in reversed(ids):
+        path = pathlib.Path(source.locate(image_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for other in (
+        "0/a/1/0a2b000000000001.jpg",
+        "0/a/1/0A1B000000000009.jpg",
+        "0/a/1/x.jpg",
+        "0/a/1/0a1b00000000000a.png",
+    ):
+        (tmp_path / "index" / other).touch()
+    for other in ("0/a/0a1b000000000005.jpg", "x", "b", "0/a1b0000000000001.jpg"):
+        (tmp_path / "index" / other).touch()
+    calls: list[tuple[int, int]] = []
+    found = source.list_images(2, lambda *numbers: calls.append(numbers))
+    assert (found.tolist(), found.dtype) == (ids, np.uint64)
+    assert calls == [(number, 3 * 256) for number in range(1, 3 * 256 + 1)]  # below 0, f, and b, which is a file
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=8))
+@settings(max_examples=20)
+def test_what_is_listed_is_what_is_present(ids: set[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = folder_source(folder)
+        for image_id in ids:
+            path = pathlib.Path(source.locate(image_id))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        listed = source.list_images(1, lambda *numbers: None)
+        assert listed.tolist() == sorted(ids)
+        assert source.find_present(listed, 1, lambda *numbers: None).all()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
 def test_stamps_tell_a_changed_file(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend) -> None:
     pretend(is_remote)
     path = write_image(tmp_path, b"12345") / IMAGE_PATH
@@ -118,6 +158,20 @@ def test_stamps_tell_a_changed_file(tmp_path: pathlib.Path, is_remote: bool, pre
     os.utime(path, ns=(0, 1_600_000_000 * 10**9))
     assert source.stamp(IMAGE_ID) == (5, 1_600_000_000 * 10**9)
     assert source.stamp(IMAGE_ID + 1) == (-1, -1)
+
+
+def test_stamps_tell_folders_apart(tmp_path: pathlib.Path) -> None:
+    """Two files with one id, size and time may hold different pixels."""
+    sources = [FolderSource(epath.Path(tmp_path), "train.csv", folder) for folder in ("train", "index", "test")]
+    stamps = set()
+    for source in sources:
+        path = pathlib.Path(source.locate(IMAGE_ID))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"12345")
+        os.utime(path, ns=(0, 1_600_000_000 * 10**9))
+        stamps.add(source.stamp(IMAGE_ID))
+    assert len(stamps) == 3
+    assert all(size == 5 and 0 <= changed < 2**63 for size, changed in stamps)
 
 
 class FailingOpen:

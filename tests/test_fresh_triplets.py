@@ -193,7 +193,7 @@ def test_the_index_comes_from_the_folder_of_the_data_source(prepared):
 )
 def test_wrong_index(index, message):
     with pytest.raises(ImageIndexError, match=message):
-        FreshTriplets(FakeSource(INDEX), index=index)
+        FreshTriplets(FakeSource(INDEX), index=index)[0]
 
 
 def test_no_labels_no_records_no_triplets():

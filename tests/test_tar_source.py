@@ -17,7 +17,7 @@ import pytest
 from landmark_triplets_tfds import file_access, tar_listing, tar_source
 from landmark_triplets_tfds.archive_index import ArchiveIndex
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
-from landmark_triplets_tfds.sources import find_source
+from landmark_triplets_tfds.sources import find_folder, find_source
 from landmark_triplets_tfds.tar_source import TarSource
 
 IDS = [0x0A1B000000000001, 0x0A1B000000000002, 0xFFF0000000000003, 0x1230000000000004]
@@ -125,9 +125,9 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     list_images = tar_listing.list_images
 
-    def record(path: str, size: int) -> list[tuple[int, int, int]]:
+    def record(path: str, size: int, folder: str) -> list[tuple[int, int, int]]:
         names.append(os.path.basename(path))
-        return list_images(path, size)
+        return list_images(path, size, folder)
 
     monkeypatch.setattr(tar_source, "list_images", record)
     return names
@@ -202,6 +202,52 @@ def test_md5_lists_are_found_and_name_a_wrong_tar(tmp_path: pathlib.Path, where:
         md5_line(root, 0) + md5_line(root, 1).upper().replace("IMAGES", "images").replace("TAR", "tar")
     )
     assert source_of(root).read(IDS[2]) == IMAGES[2]
+
+
+@pytest.mark.parametrize(
+    ("where", "lines", "has_wrong"),
+    [
+        # Hashes are those of the tars in the folder they name, or another one.
+        ("index", "{index}  images_000.tar", False),
+        ("index", "{train}  images_000.tar", True),
+        ("md5sum/index", "{train}  images_000.tar", True),
+        ("train", "{train}  images_000.tar", False),
+        (".", "{index}  index/images_000.tar\n{train}  train/images_000.tar", False),
+        (".", "{train}  ./index/images_000.tar\n{train}  ./train/images_000.tar", True),
+        (".", "{train}  images_000.tar", False),  # of train/, since there is only one without a folder
+        (".", "{train}  /somewhere/else/images_000.tar", False),
+    ],
+)
+def test_md5_lists_of_several_folders(tmp_path: pathlib.Path, where: str, lines: str, has_wrong: bool) -> None:
+    """Tars in all folders have the same names."""
+    root = write_tars(tmp_path, make_tar(MEMBERS[:2]))
+    (root / "index").mkdir()
+    (root / "index/images_000.tar").write_bytes(make_tar(MEMBERS[2:]))
+    (root / where).mkdir(parents=True, exist_ok=True)
+    hashes = {n: hashlib.md5((root / n / "images_000.tar").read_bytes()).hexdigest() for n in ("train", "index")}
+    (root / where / "md5sums.txt").write_text(lines.format(**hashes) + "\n")
+    train = source_of(root)
+    index = find_folder(train, "index", str(root / "bank"))
+    assert isinstance(index, TarSource)
+    prepare(train)
+    if has_wrong:
+        with pytest.raises(ArchiveError, match=f"1 of the 1 tars in {root}/index "):
+            prepare(index)
+    else:
+        assert [index.read(image_id) for image_id in IDS[2:]] == IMAGES[2:]
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "index/", "./index/"])
+def test_members_of_another_folder(tmp_path: pathlib.Path, prefix: str) -> None:
+    root = write_tars(tmp_path)
+    (root / "index").mkdir()
+    others = [(f"{folder}/{NAMES[0]}", b"no") for folder in ("train", "test", "..", "index/index")]
+    tar = make_tar([*((prefix + name, image) for name, image in MEMBERS[1:]), *others])
+    (root / "index/images_000.tar").write_bytes(tar)
+    index = find_folder(source_of(root), "index", str(root / "bank"))
+    assert index.list_images(1, lambda *numbers: None).tolist() == sorted(IDS[1:])
+    assert [index.read(image_id) for image_id in IDS[1:]] == IMAGES[1:]
+    assert index.locate(IDS[1]) == f"{root}/index/images_000.tar/{NAMES[1]}"
 
 
 @pytest.fixture

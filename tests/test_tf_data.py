@@ -7,8 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.fresh_triplets import EpochSampler, FreshTriplets
+from landmark_triplets_tfds.image_index import read_image_index
 from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.tf_data import batches_as_tf_dataset, triplets_as_tf_dataset
+from landmark_triplets_tfds.tf_data import batches_as_tf_dataset, images_as_tf_dataset, triplets_as_tf_dataset
 
 pytest.importorskip("array_record")
 
@@ -109,3 +110,17 @@ def test_other_sources(what):
     }[what]
     with pytest.raises(TypeError, match=r"expected the data source of a prepared dataset.*got a FakeSource"):
         make()
+
+
+def test_images_in_record_order(builder, source, stored):
+    dataset = images_as_tf_dataset(source)
+    assert len(dataset) == len(source)
+    assert dataset.element_spec["image"].shape == (32, 32, 3)
+    read = list(tfds.as_numpy(dataset))
+    index = read_image_index(builder["array_record"].data_dir)
+    assert [int(example["image_id"], 16) for example in read] == index.image_ids.tolist()
+    for example in read:
+        same = stored[example["image_id"]]
+        assert example.keys() == same.keys()
+        assert (example["image"] == same["image"]).all()
+        assert example["landmark_id"] == same["landmark_id"]

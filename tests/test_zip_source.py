@@ -176,6 +176,10 @@ WRONG_ZIPS: dict[str, tuple[Any, str]] = {
         lambda path: write_zip(path.parent, ("train.csv", TABLE), ("x/y.jpg", b""), ("x/", b""), ("z", b"")),
         r"{path} holds no image train/a/b/c/<id>\.jpg\. It holds x/y\.jpg, z\.",
     ),
+    "no images to learn from": (
+        lambda path: write_zip(path.parent, ("train.csv", TABLE), (NAME.replace("train", "test"), IMAGE), ("z", b"")),
+        r"{path} holds no image train/a/b/c/<id>\.jpg\. It holds z, 1 images in test/\.",
+    ),
     "nothing": (
         lambda path: write_zip(path.parent, ("folder/", b"")),
         r"{path} holds no image train/a/b/c/<id>\.jpg\. It holds nothing else\.",

@@ -1,0 +1,208 @@
+"""Which triplets train better networks: retrieval of landmarks never trained on, for each way to make the data.
+
+Every arm trains the network of `examples/train_embedding.py` from scratch, for the same number of steps with the same
+number of triplets a step, and differs from the arm it is compared with in one thing. A seed decides the initial weights
+and all draws; arms are compared seed by seed. A training takes a minute or so on one core, and its result is kept in
+--work: a run that was cut off goes on, and one with more seeds adds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import json
+import os
+from pathlib import Path
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks import builds, report
+from benchmarks.corpus import add_corpus_arguments, open_corpus
+from benchmarks.harness import progress
+from landmark_triplets_tfds.image_index import read_image_index
+from landmark_triplets_tfds.landmarks import format_image_id
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
+
+RESOLUTION = 64
+VALIDATION_PERCENT = 30
+MARGIN = 0.5  # at the example's 0.2, most random triplets have no loss left after a hundred steps
+MEASURES = ("map_at_100", "recall_at_1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A way to make training data.
+
+    In 'batches', semi-hard triplets are found within each batch, so what is compared there is more than data.
+
+    Attributes:
+      data: of the example: 'triplets', 'fresh' or 'batches'.
+      against: the arm it is compared with.
+      triplets: fields of the stored triplets, beside those all arms share.
+      resize_method: of training and evaluation images alike.
+    """
+
+    data: str
+    against: str | None = None
+    triplets: dict[str, Any] = dataclasses.field(default_factory=dict)
+    resize_method: str = "nearest"
+
+
+MINED_FROM, MINED = "stored", "stored-mined"
+ARMS = {
+    "stored": Arm("triplets"),
+    "stored-notebook": Arm("triplets", "stored", {"positive_may_be_anchor": True}),
+    "fresh": Arm("fresh", "stored"),
+    "fresh-area": Arm("fresh", "fresh", resize_method="area"),
+    MINED: Arm("triplets", "stored"),
+    "batches": Arm("batches", "fresh"),
+}
+
+
+def folder_of(work: Path, arm: str, seed: int) -> Path:
+    return work / "trainings" / f"{arm}-{seed}"
+
+
+def images_config(resize_method: str) -> Any:
+    from landmark_triplets_tfds import LandmarkImagesConfig
+
+    return LandmarkImagesConfig(
+        name=f"images_{resize_method}",
+        resolution=RESOLUTION,
+        images_per_landmark=None,
+        resize_method=resize_method,
+        validation_percent=VALIDATION_PERCENT,
+    )
+
+
+def triplets_config(arm: str, seed: int, work: Path) -> Any:
+    from landmark_triplets_tfds import LandmarkTripletsConfig
+
+    if arm == MINED:  # the file holds triplets of training landmarks alone
+        fields: dict[str, Any] = {"triplets_file": os.fspath(mine(seed, work))}
+    else:
+        fields = {"images_per_landmark": None, "validation_percent": VALIDATION_PERCENT, "seed": seed}
+    return LandmarkTripletsConfig(
+        name=folder_of(Path(), arm, seed).name,
+        resolution=RESOLUTION,
+        resize_method=ARMS[arm].resize_method,
+        **ARMS[arm].triplets,
+        **fields,
+    )
+
+
+def mine(seed: int, work: Path) -> Path:
+    """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
+    from landmark_triplets_tfds.hard_triplets import mine_triplets
+    from landmark_triplets_tfds.mining_spec import MiningSpec
+
+    trained = folder_of(work, MINED_FROM, seed)
+    index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")
+    spec = MiningSpec(margin=MARGIN, seed=seed)
+    mined = mine_triplets(np.load(trained / "train.npy"), index.image_ids, index.landmark_ids, spec)
+    lines = [",".join(map(format_image_id, ids)) + "\n" for ids in mined.image_ids]
+    path = trained / "mined.csv"
+    path.write_text("anchor_id,positive_id,negative_id\n" + "".join(lines), encoding="utf-8")
+    return path
+
+
+def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
+    """Builds what an arm trains on, unless it is there, and returns the example's options that name it."""
+    method = ARMS[arm].resize_method
+    data_dir, bank = work / "data", work / "bank"
+    images = images_config(method)
+    builds.build(images, corpus, data_dir, bank=bank, dataset="landmark_images", file_format="array_record")
+    options = ["--data", ARMS[arm].data, "--data_dir", os.fspath(data_dir), "--images_config", images.name]
+    if ARMS[arm].data == "triplets":
+        triplets = triplets_config(arm, seed, work)
+        builds.build(triplets, corpus, data_dir, bank=bank)
+        options += ["--triplets_config", triplets.name]
+    return options
+
+
+def train(arm: str, options: list[str], seed: int, steps: int, work: Path) -> None:
+    """Runs the example; leaves its files in a folder of the arm and the seed."""
+    folder = folder_of(work, arm, seed)
+    command = [sys.executable, os.fspath(EXAMPLE), *options, "--out", os.fspath(folder), "--seed", str(seed)]
+    command += ["--steps", str(steps), "--evaluate_every", str(steps), "--threads", "1", "--verbose", "0"]
+    command += ["--embeddings", os.fspath(folder / "train.npy"), "--margin", str(MARGIN)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
+
+
+def read_results(work: Path, seeds: list[int]) -> dict[str, dict[int, dict[str, float]]]:
+    """Returns the measures of all trainings that have ended, by arm and seed."""
+    results: dict[str, dict[int, dict[str, float]]] = {}
+    for arm in ARMS:
+        for seed in seeds:
+            path = folder_of(work, arm, seed) / "metrics.json"
+            if path.exists():
+                results.setdefault(arm, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def with_range(values: list[float], sign: str = "") -> str:
+    """Returns mean, minimum and maximum in words."""
+    return f"{statistics.mean(values):{sign}.3f} ({min(values):{sign}.3f} to {max(values):{sign}.3f})"
+
+
+def print_results(results: dict[str, dict[int, dict[str, float]]]) -> None:
+    """Prints each arm's measures, and its differences to another arm, seed by seed."""
+    rows = [
+        (arm, str(len(by_seed)), *(with_range([metrics[m] for metrics in by_seed.values()]) for m in MEASURES))
+        for arm, by_seed in results.items()
+    ]
+    report.print_table(("mean (lowest to highest)", "seeds", "mAP@100", "recall@1"), rows)
+    rows = []
+    for arm, by_seed in results.items():
+        against = ARMS[arm].against
+        common = sorted(by_seed.keys() & results.get(against or "", {}).keys())
+        if against and common:
+            differences = ([by_seed[s][m] - results[against][s][m] for s in common] for m in MEASURES)
+            rows.append((f"{arm} - {against}", str(len(common)), *(with_range(d, "+") for d in differences)))
+    if rows:
+        report.print_table(("difference, seed by seed", "seeds", "mAP@100", "recall@1"), rows)
+
+
+def main() -> None:
+    """Trains what has not been trained yet and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_corpus_arguments(parser)
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for datasets and results, kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
+    parser.add_argument("--steps", type=int, default=300, help="of each training (default: %(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trainings side by side, a core each (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures there too")
+    args = parser.parse_args()
+    machine = report.describe_machine()
+    with open_corpus(args) as corpus, ThreadPoolExecutor(args.jobs) as pool:
+        for arms in ([arm for arm in args.arms if arm != MINED], [arm for arm in args.arms if arm == MINED]):
+            trainings = []
+            for seed in args.seeds:
+                for arm in arms:
+                    if not (folder_of(args.work, arm, seed) / "metrics.json").exists():
+                        progress(f"{arm}, seed {seed}: preparing")
+                        options = prepare(arm, seed, corpus, args.work)
+                        trainings.append(pool.submit(train, arm, options, seed, args.steps, args.work))
+            for number, training in enumerate(trainings):
+                progress(f"training {number + 1} of {len(trainings)}")
+                training.result()
+    progress("")
+    results = read_results(args.work, args.seeds)
+    report.print_machine(machine)
+    print_results(results)
+    report.write_json(args.json, "training", steps=args.steps, machine=machine, results=results)
+
+
+if __name__ == "__main__":
+    main()

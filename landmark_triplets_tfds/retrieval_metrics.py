@@ -1,0 +1,159 @@
+"""How good embeddings are at retrieval: the measures of the competition, in NumPy, whatever framework made them.
+
+A query is an image that asks, the index is what it searches. An index image is a match if it shows the landmark of the
+query. Distances are Euclidean, which for vectors of length 1 ranks as the cosine does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Embeddings = npt.NDArray[np.floating[Any]]
+Landmarks = npt.NDArray[np.integer[Any]]
+
+# Similarities held at a time.
+_BLOCK_BYTES = 64 << 20  # 64 MiB
+
+
+def mean_average_precision_at_k(
+    query_embeddings: Embeddings,
+    query_landmarks: Landmarks,
+    index_embeddings: Embeddings,
+    index_landmarks: Landmarks,
+    k: int = 100,
+) -> float:
+    """Returns mAP@k, with k = 100 the measure of the competition.
+
+    mAP@100 = 1/Q * sum over the queries q of: 1/min(m_q, 100) * sum over the ranks r = 1..min(n_q, 100) of P_q(r) *
+    rel_q(r), where m_q is the number of matches of q in the index, n_q the number of results (here the whole index, or
+    k), P_q(r) the share of matches among the first r results, and rel_q(r) 1 if result r is a match and 0 otherwise.
+    Queries without a match do not count. Source: the page "Evaluation" of the competition,
+    https://www.kaggle.com/c/landmark-retrieval-2020/overview/evaluation; the same as ``MeanAveragePrecision`` in
+    ``delf/python/datasets/google_landmarks_dataset/metrics.py`` of TensorFlow's model garden.
+
+    Args:
+      query_embeddings: float[num_queries, dim].
+      query_landmarks: int[num_queries].
+      index_embeddings: float[num_index, dim].
+      index_landmarks: int[num_index].
+      k: results that count, at least 1.
+
+    Raises:
+      ValueError: if shapes do not fit, a value is not finite, or no query has a match.
+    """
+    results = search(query_embeddings, index_embeddings, k)
+    return float(average_precisions(results, query_landmarks, index_landmarks, k).mean())
+
+
+def recall_at_k(
+    query_embeddings: Embeddings,
+    query_landmarks: Landmarks,
+    index_embeddings: Embeddings,
+    index_landmarks: Landmarks,
+    k: int = 1,
+) -> float:
+    """Returns the share of queries with at least one match among their first k results.
+
+    This is recall@k of the metric learning literature (Jegou et al., "Product quantization for nearest neighbor
+    search", PAMI 2011; Song et al., "Deep metric learning via lifted structured feature embedding", CVPR 2016). Queries
+    without a match in the index do not count. Arguments and errors are those of `mean_average_precision_at_k`.
+    """
+    results = search(query_embeddings, index_embeddings, k)
+    return float(are_found(results, query_landmarks, index_landmarks).mean())
+
+
+def search(query_embeddings: Embeddings, index_embeddings: Embeddings, k: int) -> npt.NDArray[np.int64]:
+    """Returns the k nearest index images of every query, nearest first; exact, by blocked matrix products.
+
+    Args:
+      query_embeddings: float[num_queries, dim].
+      index_embeddings: float[num_index, dim].
+      k: at least 1.
+
+    Returns:
+      int64[num_queries, min(k, num_index)]: rows of the index. Of equally near ones the first row comes first, so that
+      a network that gives all images the same vector is not credited with their best order.
+
+    Raises:
+      ValueError: if shapes do not fit, a value is not finite, or there is no query or no index.
+    """
+    queries, index = (np.asarray(array, dtype=np.float32) for array in (query_embeddings, index_embeddings))
+    if queries.ndim != 2 or index.ndim != 2 or queries.shape[1] != index.shape[1]:
+        raise ValueError(
+            f"expected embeddings [num_queries, dim] and [num_index, dim], got {queries.shape} and {index.shape}."
+        )
+    if not len(queries) or not len(index):
+        raise ValueError(f"expected at least one query and one index image, got {len(queries)} and {len(index)}.")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a whole number from 1 up, got {k!r}.")
+    for name, array in (("query_embeddings", queries), ("index_embeddings", index)):
+        if not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise ValueError(f"{name} must be finite numbers, got {array[bad].tolist()} in row {bad}.")
+    count = min(int(k), len(index))
+    # |q - i|^2 = |q|^2 - 2 (q.i - |i|^2 / 2), and |q| is the same for all results of a query.
+    half_squares = (index**2).sum(axis=1) / 2
+    results = np.empty((len(queries), count), dtype=np.int64)
+    block = max(1, _BLOCK_BYTES // (4 * len(index)))
+    for start in range(0, len(queries), block):
+        similarities = queries[start : start + block] @ index.T - half_squares
+        for row, values in enumerate(similarities, start):
+            last = np.partition(values, len(index) - count)[len(index) - count]
+            near = np.flatnonzero(values >= last)  # more than k, where some are equally near
+            results[row] = near[np.argsort(-values[near], kind="stable")[:count]]
+    return results
+
+
+def average_precisions(
+    results: npt.NDArray[np.int64], query_landmarks: Landmarks, index_landmarks: Landmarks, k: int = 100
+) -> npt.NDArray[np.float64]:
+    """Returns the average precision at k of each query that has a match, in their order.
+
+    Args:
+      results: int64[num_queries, at least min(k, num_index)], from `search`.
+      query_landmarks: int[num_queries].
+      index_landmarks: int[num_index].
+      k: results that count.
+
+    Raises:
+      ValueError: if shapes do not fit or no query has a match.
+    """
+    matches, num_matches = _matches(results[:, :k], query_landmarks, index_landmarks)
+    precisions = np.cumsum(matches, axis=1) / np.arange(1, matches.shape[1] + 1)
+    averages: npt.NDArray[np.float64] = (precisions * matches).sum(axis=1) / np.minimum(num_matches, k)
+    return averages
+
+
+def are_found(
+    results: npt.NDArray[np.int64], query_landmarks: Landmarks, index_landmarks: Landmarks
+) -> npt.NDArray[np.bool_]:
+    """Returns for each query that has a match, in their order, whether its results hold one.
+
+    Arguments and errors are those of `average_precisions`.
+    """
+    matches, _ = _matches(results, query_landmarks, index_landmarks)
+    found: npt.NDArray[np.bool_] = np.any(matches, axis=1)
+    return found
+
+
+def _matches(
+    results: npt.NDArray[np.int64], query_landmarks: Landmarks, index_landmarks: Landmarks
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Returns which results are matches, and how many matches the index holds, of the queries that have any."""
+    queries, index = np.asarray(query_landmarks), np.asarray(index_landmarks)
+    if queries.shape != (len(results),):
+        raise ValueError(f"expected a landmark of each of the {len(results)} queries, got shape {queries.shape}.")
+    if index.ndim != 1 or results.max() >= len(index):
+        raise ValueError(
+            f"expected a landmark of each index image, at least {results.max() + 1}, got shape {index.shape}."
+        )
+    landmarks, counts = np.unique(index, return_counts=True)
+    places = np.minimum(np.searchsorted(landmarks, queries), len(landmarks) - 1)
+    num_matches = np.where(landmarks[places] == queries, counts[places], 0)
+    counted = num_matches > 0
+    if not counted.any():
+        raise ValueError(f"none of the {len(queries)} queries has a match in the index of {len(index)} images.")
+    return index[results[counted]] == queries[counted, np.newaxis], num_matches[counted]

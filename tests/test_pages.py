@@ -1,0 +1,52 @@
+"""Everything that a reader of README.md and docs/ is told to type, typed."""
+
+import os
+import re
+import shutil
+import sys
+
+from competition import DUMMY_DATA, REPOSITORY, run
+import pages
+import pytest
+
+ALL_PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in pages.find_pages() if page != "benchmarks/README.md"])
+def test_page(page, tmp_path):
+    """In a folder with what a checkout has, and with the competition's files, here dummy_data, in `landmarks`."""
+    shutil.copytree(DUMMY_DATA, tmp_path / "dummy_data")
+    (tmp_path / "landmarks").symlink_to("dummy_data")
+    for name in ("docs", "benchmarks", "examples"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONPATH": path, "TFDS_DATA_DIR": str(tmp_path / "tensorflow_datasets")}
+    run(sys.executable, REPOSITORY / "tests/pages.py", REPOSITORY / page, cwd=tmp_path, environment=environment)
+
+
+@pytest.mark.parametrize("page", pages.find_pages())
+def test_what_is_to_be_typed_says_so(page):
+    """Else it would not be run."""
+    unmarked = [b.code for b in pages.find_blocks(REPOSITORY / page) if b.looks_typed and b.language == ""]
+    assert unmarked == []
+
+
+def test_the_two_commands_are_two_lines():
+    """.ci/run reads them from there."""
+    commands = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("pip install ")]
+    assert len(commands) == 2
+    assert "tfds build" in commands[0]
+    assert commands[1].endswith("&& pytest")
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (REPOSITORY / page).read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not ((REPOSITORY / page).parent / target).exists()] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    readme = (REPOSITORY / "README.md").read_text()
+    assert [page for page in ALL_PAGES[1:] if f"]({page}" not in readme] == []
