@@ -162,12 +162,12 @@ class FlinkCluster:
         """Starts one more, with a pool of Python workers, and returns its number."""
         number = self._num_task_managers
         self._num_task_managers += 1
-        # The pool starts its workers as `python`.
+        # The pool starts its workers as `python`; these must find the package that was installed, not its sources.
         path = f"{self._worker_python.parent}{os.pathsep}{os.environ['PATH']}"
         module = "apache_beam.runners.worker.worker_pool_main"
         (port,) = free_ports(1)
         command = [self._worker_python, "-m", module, "--service_port", port]
-        self._fleet.start(f"worker_pool_{number}", command, {"PATH": path})
+        self._fleet.start(f"worker_pool_{number}", command, {"PATH": path, "PYTHONPATH": ""})
         address = f"127.0.0.{2 + number}"
         forward = [sys.executable, Path(__file__).parent / "forward.py", address, self._pool_port, port]
         self._fleet.start(f"forward_{number}", forward)

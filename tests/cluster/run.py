@@ -159,7 +159,7 @@ class JobService:
         path = f"{worker_python.parent}{os.pathsep}{os.environ['PATH']}"  # the pool starts its workers as `python`
         module = "apache_beam.runners.worker.worker_pool_main"
         pool = [worker_python, "-m", module, "--service_port", self._pool_port]
-        fleet.start("worker_pool", pool, {"PATH": path})
+        fleet.start("worker_pool", pool, {"PATH": path, "PYTHONPATH": ""})
         fleet.wait_for_port(job_port)
         fleet.wait_for_port(self._pool_port)
         self._job_endpoint = f"localhost:{job_port}"
