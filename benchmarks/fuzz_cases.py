@@ -22,9 +22,9 @@ from PIL import Image
 
 from benchmarks import mutations
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoTripletError, UnreadableImageError
+from landmark_triplets_tfds.image_sources.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.image_tables import parse_image_table
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail

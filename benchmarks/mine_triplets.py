@@ -63,7 +63,7 @@ def measure_mining(folder: Path, search: str) -> dict[str, Any]:
 
     images = read(folder)
     if search == "approximate":
-        from landmark_triplets_tfds.approximate_search import load_faiss
+        from landmark_triplets_tfds.mining.approximate_search import load_faiss
 
         load_faiss()
     with processes.PeakMemory() as memory:
@@ -82,10 +82,10 @@ def measure_mining(folder: Path, search: str) -> dict[str, Any]:
 
 def measure_recall(folder: Path, k: int = 50) -> dict[str, Any]:
     """Compares the neighbours that both searches find for some anchors, by the number of lists that are probed."""
-    from landmark_triplets_tfds.approximate_search import ApproximateSearch
-    from landmark_triplets_tfds.embeddings import arrange
+    from landmark_triplets_tfds.mining.approximate_search import ApproximateSearch
+    from landmark_triplets_tfds.mining.embeddings import arrange
+    from landmark_triplets_tfds.mining.neighbours import ExactSearch, NeighbourSearch
     from landmark_triplets_tfds.mining_spec import MiningSpec
-    from landmark_triplets_tfds.neighbours import ExactSearch, NeighbourSearch
 
     images = arrange(*read(folder))
     ceiling = MiningSpec().max_similarity

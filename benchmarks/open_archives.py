@@ -22,8 +22,8 @@ from etils import epath
 
 from benchmarks import processes
 from benchmarks.harness import progress
+from landmark_triplets_tfds.image_sources.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 
 _MODULE = "benchmarks.open_archives"
 _HOLE_BYTES = 100 << 30

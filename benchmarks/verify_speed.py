@@ -15,7 +15,7 @@ import statistics
 from etils import epath
 
 from benchmarks.harness import Stopwatch
-from landmark_triplets_tfds.record_files import hash_file
+from landmark_triplets_tfds.verification.record_files import hash_file
 from landmark_triplets_tfds.verify import verify
 
 

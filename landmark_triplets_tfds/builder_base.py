@@ -21,7 +21,7 @@ from landmark_triplets_tfds.build_lock import build_lock
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
-from landmark_triplets_tfds.layout import LAYOUT_INSTRUCTIONS
+from landmark_triplets_tfds.image_sources.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.local_build import LocalBuild
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import select_images

@@ -26,11 +26,11 @@ from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import ExamplePlan, SplitSpec, make_plan
+from landmark_triplets_tfds.forecasting.trial_build import Trial, run_trial
 from landmark_triplets_tfds.image_sample import Rows, choose_rows
 from landmark_triplets_tfds.landmarks import LandmarkTable
 from landmark_triplets_tfds.sources import ImageSource
 from landmark_triplets_tfds.table_selection import Selection, select_images
-from landmark_triplets_tfds.trial_build import Trial, run_trial
 from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 _NUM_WARM_UP = 20  # images

@@ -17,11 +17,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.approximate_search import ApproximateSearch
 from landmark_triplets_tfds.counter_hash import below, hash_words
-from landmark_triplets_tfds.embeddings import LandmarkVectors, Places, arrange
-from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
-from landmark_triplets_tfds.neighbours import (
+from landmark_triplets_tfds.mining.approximate_search import ApproximateSearch
+from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, arrange
+from landmark_triplets_tfds.mining.neighbours import (
     ROWS_PER_BLOCK,
     ExactSearch,
     Neighbours,
@@ -29,6 +28,7 @@ from landmark_triplets_tfds.neighbours import (
     Similarities,
     as_similarities,
 )
+from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
 
 # What negatives turn out to be.
 SEMI_HARD, HARDER, EASIER = "semi-hard", "at least as similar as the positive", "less similar by more than the margin"

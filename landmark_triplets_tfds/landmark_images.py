@@ -13,7 +13,7 @@ from landmark_triplets_tfds.build import Build
 from landmark_triplets_tfds.build_report import IMAGES
 from landmark_triplets_tfds.builder_base import LandmarkBuilder
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, check_bool, named_configs
-from landmark_triplets_tfds.layout import UNLABELED_NAMES
+from landmark_triplets_tfds.image_sources.layout import UNLABELED_NAMES
 from landmark_triplets_tfds.sampling import ImageSamplingSpec
 
 

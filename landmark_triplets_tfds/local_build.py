@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from landmark_triplets_tfds import assembly, build_report, triplets_csv
-from landmark_triplets_tfds.bank_file import BankFile
-from landmark_triplets_tfds.bank_folder import open_store
+from landmark_triplets_tfds.bank.bank_file import BankFile
+from landmark_triplets_tfds.bank.bank_folder import open_store
 from landmark_triplets_tfds.build import Build, SplitJob
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport

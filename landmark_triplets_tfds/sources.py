@@ -16,12 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.errors import SourceLayoutError
-from landmark_triplets_tfds.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.layout import (
+    COMPETITION,
+    IMAGES_NAME,
+    LAYOUT_INSTRUCTIONS,
+    TAR_PATTERN,
+    ZIP_NAME,
+)
+from landmark_triplets_tfds.image_sources.tar_source import TarSource
+from landmark_triplets_tfds.image_sources.wrong_layout import (
+    describe_wrong_layout,
+    find_names,
+    find_table,
+    holds_image_folders,
+)
+from landmark_triplets_tfds.image_sources.zip_source import ZipSource
 from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.layout import COMPETITION, IMAGES_NAME, LAYOUT_INSTRUCTIONS, TAR_PATTERN, ZIP_NAME
-from landmark_triplets_tfds.tar_source import TarSource
-from landmark_triplets_tfds.wrong_layout import describe_wrong_layout, find_names, find_table, holds_image_folders
-from landmark_triplets_tfds.zip_source import ZipSource
 
 
 class ImageSource(Protocol):

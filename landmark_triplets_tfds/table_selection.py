@@ -16,8 +16,8 @@ import numpy as np
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError
+from landmark_triplets_tfds.image_sources.layout import IMAGES_NAME
 from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.layout import IMAGES_NAME
 from landmark_triplets_tfds.progress import listing_bar
 from landmark_triplets_tfds.sources import ImageSource, find_folder
 

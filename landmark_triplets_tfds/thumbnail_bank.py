@@ -19,10 +19,10 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.bank.thumbnail_maker import Made, Rows, ThumbnailMaker
+from landmark_triplets_tfds.bank.thumbnail_store import UNKNOWN, ThumbnailStore
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.sources import ImageSource
-from landmark_triplets_tfds.thumbnail_maker import Made, Rows, ThumbnailMaker
-from landmark_triplets_tfds.thumbnail_store import UNKNOWN, ThumbnailStore
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
 # Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small. Of

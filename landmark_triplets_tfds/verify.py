@@ -13,14 +13,14 @@ from typing import Any
 
 from etils import epath
 
-from landmark_triplets_tfds import console
-from landmark_triplets_tfds.dataset_checks import check_together
-from landmark_triplets_tfds.findings import Findings
-from landmark_triplets_tfds.prepared_data import PreparedData, read_prepared_data
-from landmark_triplets_tfds.published_hashes import compare_hashes
-from landmark_triplets_tfds.recorded_checks import check_recorded
-from landmark_triplets_tfds.shard_checks import Records, ShardResult, check_shards
-from landmark_triplets_tfds.source_checks import SourceOptions, check_against_source
+from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds.verification.dataset_checks import check_together
+from landmark_triplets_tfds.verification.findings import Findings
+from landmark_triplets_tfds.verification.prepared_data import PreparedData, read_prepared_data
+from landmark_triplets_tfds.verification.published_hashes import compare_hashes
+from landmark_triplets_tfds.verification.recorded_checks import check_recorded
+from landmark_triplets_tfds.verification.shard_checks import Records, ShardResult, check_shards
+from landmark_triplets_tfds.verification.source_checks import SourceOptions, check_against_source
 
 SCHEMA_VERSION = 1
 

@@ -8,8 +8,8 @@ import zipfile
 
 from competition import Competition
 
+from landmark_triplets_tfds.image_sources.layout import FOLDER_NAMES, ZIP_NAME
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.layout import FOLDER_NAMES, ZIP_NAME
 
 
 def image_files(folder: pathlib.Path, name: str = "train") -> list[pathlib.Path]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from landmark_triplets_tfds import hard_triplets
-from landmark_triplets_tfds.approximate_search import ApproximateSearch
-from landmark_triplets_tfds.embeddings import arrange
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.hard_triplets import mine_triplets
+from landmark_triplets_tfds.mining.approximate_search import ApproximateSearch
+from landmark_triplets_tfds.mining.embeddings import arrange
+from landmark_triplets_tfds.mining.neighbours import ExactSearch
 from landmark_triplets_tfds.mining_spec import MiningSpec
-from landmark_triplets_tfds.neighbours import ExactSearch
 
 try:
     import faiss

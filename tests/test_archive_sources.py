@@ -13,8 +13,8 @@ from etils import epath
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds import archive_source
-from landmark_triplets_tfds.archive_index import ArchiveIndex
+from landmark_triplets_tfds.image_sources import archive_source
+from landmark_triplets_tfds.image_sources.archive_index import ArchiveIndex
 from landmark_triplets_tfds.landmarks import read_landmark_table
 from landmark_triplets_tfds.sources import find_folder, find_source
 
@@ -100,7 +100,9 @@ def test_other_folders_of_a_zip_are_found_with_the_first(tmp_path, bank, monkeyp
     copy = pack_zip(competition.folder, tmp_path / "copy").parent
     source = source_of(copy, bank)
     source.prepare(2, ignore)
-    monkeypatch.setattr("landmark_triplets_tfds.zip_source.index_zip", lambda *arguments: pytest.fail("indexed again"))
+    monkeypatch.setattr(
+        "landmark_triplets_tfds.image_sources.zip_source.index_zip", lambda *arguments: pytest.fail("indexed again")
+    )
     assert [len(find_folder(source, folder, str(bank)).list_images(1, ignore)) for folder in ("index", "test")] == [
         6,
         0,

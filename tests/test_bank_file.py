@@ -11,9 +11,9 @@ from competition import mounted_tmpfs
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.bank_file import BankFile
+from landmark_triplets_tfds.bank.bank_file import BankFile
+from landmark_triplets_tfds.bank.thumbnail_store import THUMBNAIL, UNKNOWN, UNREADABLE
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
-from landmark_triplets_tfds.thumbnail_store import THUMBNAIL, UNKNOWN, UNREADABLE
 
 IDS = np.array([0xFFFFFFFFFFFFFFFF, 3, 2**63, 17, 1], dtype=np.uint64)
 STAMP = (1234, 1_700_000_000_123_456_789)
@@ -193,7 +193,7 @@ def test_full_disk_names_the_bank(tmp_path):
 def test_what_was_put_half_a_second_ago_survives_a_kill(tmp_path):
     script = f"""
 import sys, time, numpy as np
-from landmark_triplets_tfds.bank_file import BankFile
+from landmark_triplets_tfds.bank.bank_file import BankFile
 bank = BankFile(__import__("pathlib").Path({str(tmp_path / "bank.sqlite")!r}), np.arange(1000, dtype=np.uint64))
 for row in range(1000):
     bank.put(row, (1, 1), b"thumbnail")

@@ -6,10 +6,10 @@ import numpy as np
 import platformdirs
 import pytest
 
-from landmark_triplets_tfds import bank_folder
-from landmark_triplets_tfds.bank_file import BankFile
-from landmark_triplets_tfds.bank_folder import bank_path, open_store
-from landmark_triplets_tfds.thumbnail_store import SpillStore
+from landmark_triplets_tfds.bank import bank_folder
+from landmark_triplets_tfds.bank.bank_file import BankFile
+from landmark_triplets_tfds.bank.bank_folder import bank_path, open_store
+from landmark_triplets_tfds.bank.thumbnail_store import SpillStore
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec
 
 IDS = np.arange(10, dtype=np.uint64)

@@ -24,7 +24,7 @@ BUILD = """
 import sys, time
 import tensorflow_datasets as tfds
 import landmark_triplets_tfds
-from landmark_triplets_tfds import thumbnail_maker
+from landmark_triplets_tfds.bank import thumbnail_maker
 make_thumbnail = thumbnail_maker.make_thumbnail
 thumbnail_maker.make_thumbnail = lambda *a: (time.sleep(0.05), make_thumbnail(*a))[1]
 builder = tfds.builder("landmark_triplets/" + sys.argv[2], data_dir=sys.argv[1])

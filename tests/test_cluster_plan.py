@@ -20,7 +20,7 @@ from landmark_triplets_tfds.cluster_plan import (
 )
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import ExampleCounts
-from landmark_triplets_tfds.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.folder_source import FolderSource
 from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
 from landmark_triplets_tfds.sampling import ImageSamplingSpec, SamplingSpec
 from landmark_triplets_tfds.sources import find_source

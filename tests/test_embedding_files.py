@@ -5,8 +5,8 @@ from helpers import landmark_table
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.embedding_files import landmarks_of, read_embeddings, read_image_ids
 from landmark_triplets_tfds.errors import EmbeddingsError
+from landmark_triplets_tfds.mining.embedding_files import landmarks_of, read_embeddings, read_image_ids
 
 IDS = [0x0123456789ABCDEF, 0xFFFFFFFFFFFFFFFF, 0]
 TEXTS = [f"{image_id:016x}" for image_id in IDS]

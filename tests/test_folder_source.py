@@ -15,7 +15,7 @@ import pytest
 
 from landmark_triplets_tfds import file_access
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.folder_source import FolderSource
 
 IMAGE_ID = 0x0A1B000000000001
 IMAGE_PATH = "train/0/a/1/0a1b000000000001.jpg"

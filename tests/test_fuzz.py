@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import pytest
 
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.image_sources.layout import image_path
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.layout import image_path
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.thumbnails import MAX_SCANNED_PIXELS, ThumbnailSpec, make_thumbnail
 

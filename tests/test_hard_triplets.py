@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds import hard_triplets, neighbours
+from landmark_triplets_tfds import hard_triplets
 from landmark_triplets_tfds.counter_hash import hash_words
 from landmark_triplets_tfds.errors import EmbeddingsError, NoTripletError
 from landmark_triplets_tfds.hard_triplets import (
@@ -19,6 +19,7 @@ from landmark_triplets_tfds.hard_triplets import (
     SINGLE_IMAGE,
     mine_triplets,
 )
+from landmark_triplets_tfds.mining import neighbours
 from landmark_triplets_tfds.mining_spec import MiningSpec
 
 

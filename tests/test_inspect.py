@@ -13,8 +13,8 @@ from test_sources import WRONG_LAYOUTS
 
 from landmark_triplets_tfds import cli
 from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.command.inspection import inspect_copy
 from landmark_triplets_tfds.image_sample import choose_rows
-from landmark_triplets_tfds.inspection import inspect_copy
 
 
 @pytest.fixture

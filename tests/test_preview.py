@@ -5,7 +5,7 @@ import shutil
 
 from competition import DUMMY_DATA, Competition, build, build_images, custom_config, images_config
 from PIL import Image
-from prepared import copy_of, shards_of, without_bank
+from prepared_builds import copy_of, shards_of, without_bank
 import pytest
 
 from landmark_triplets_tfds import cli

@@ -5,11 +5,11 @@ import io
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepared import write_records
+from prepared_builds import write_records
 import pytest
 import tensorflow as tf
 
-from landmark_triplets_tfds.record_files import TFRecordReader, choose_records, hash_file, read_records
+from landmark_triplets_tfds.verification.record_files import TFRecordReader, choose_records, hash_file, read_records
 
 RECORDS = [b"", b"a", bytes(1000), b"\xff" * 70, *(bytes([i]) * (i + 20) for i in range(50))]
 

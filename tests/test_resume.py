@@ -18,7 +18,7 @@ from competition import (
 )
 import pytest
 
-from landmark_triplets_tfds import thumbnail_maker
+from landmark_triplets_tfds.bank import thumbnail_maker
 from landmark_triplets_tfds.errors import BankError
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
 
     monkeypatch.setattr(thumbnail_maker, "make_thumbnail", slow)
     with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
-        monkeypatch.setattr("landmark_triplets_tfds.bank_folder._SPARE_BYTES", -(10**9))
+        monkeypatch.setattr("landmark_triplets_tfds.bank.bank_folder._SPARE_BYTES", -(10**9))
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
         with pytest.raises(BankError, match=f"The bank of thumbnails in {disk}") as error:
             build(tmp_path / "data", "256px_all")

@@ -8,10 +8,10 @@ from etils import epath
 import pytest
 
 from landmark_triplets_tfds.errors import SourceLayoutError
-from landmark_triplets_tfds.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.folder_source import FolderSource
+from landmark_triplets_tfds.image_sources.tar_source import TarSource
+from landmark_triplets_tfds.image_sources.zip_source import ZipSource
 from landmark_triplets_tfds.sources import find_source
-from landmark_triplets_tfds.tar_source import TarSource
-from landmark_triplets_tfds.zip_source import ZipSource
 
 IMAGE_ID = 0x0A1B000000000001
 IMAGE_PATH = "train/0/a/1/0a1b000000000001.jpg"

@@ -14,11 +14,12 @@ from etils import epath
 from helpers import time_limit
 import pytest
 
-from landmark_triplets_tfds import file_access, tar_listing, tar_source
-from landmark_triplets_tfds.archive_index import ArchiveIndex
+from landmark_triplets_tfds import file_access
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
+from landmark_triplets_tfds.image_sources import tar_listing, tar_source
+from landmark_triplets_tfds.image_sources.archive_index import ArchiveIndex
+from landmark_triplets_tfds.image_sources.tar_source import TarSource
 from landmark_triplets_tfds.sources import find_folder, find_source
-from landmark_triplets_tfds.tar_source import TarSource
 
 IDS = [0x0A1B000000000001, 0x0A1B000000000002, 0xFFF0000000000003, 0x1230000000000004]
 NAMES = [f"{i:016x}"[0] + "/" + f"{i:016x}"[1] + "/" + f"{i:016x}"[2] + f"/{i:016x}.jpg" for i in IDS]

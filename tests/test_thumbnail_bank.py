@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds import thumbnail_maker, thumbnail_store
-from landmark_triplets_tfds.bank_file import BankFile
+from landmark_triplets_tfds.bank import thumbnail_maker, thumbnail_store
+from landmark_triplets_tfds.bank.bank_file import BankFile
+from landmark_triplets_tfds.bank.thumbnail_store import SpillStore
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnail_bank import ThumbnailBank
-from landmark_triplets_tfds.thumbnail_store import SpillStore
 from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
 SPEC = ThumbnailSpec(resolution=8, jpeg_quality=80)

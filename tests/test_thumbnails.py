@@ -155,7 +155,7 @@ def test_area_is_close_to_averaging_the_whole_picture(size: tuple[int, int], mea
     [
         ("empty", UnreadableImageError.EMPTY, ""),
         ("HTML", UnreadableImageError.NOT_AN_IMAGE, "HTML"),
-        ("text", UnreadableImageError.NOT_AN_IMAGE, "version http"),
+        ("text", UnreadableImageError.NOT_AN_IMAGE, "Git LFS pointer"),
         ("BMP", UnreadableImageError.NOT_AN_IMAGE, "BM"),
         ("WebP", UnreadableImageError.NOT_AN_IMAGE, "RIFF"),
         ("a byte before", UnreadableImageError.NOT_AN_IMAGE, ""),

@@ -20,10 +20,10 @@ from landmark_triplets_tfds.errors import (
     SourceLayoutError,
     TooManyUnreadableError,
 )
-from landmark_triplets_tfds.folder_source import FolderSource
 from landmark_triplets_tfds.fresh_triplets import FreshTriplets
 from landmark_triplets_tfds.holdout import choose_queries
 from landmark_triplets_tfds.image_index import read_image_index
+from landmark_triplets_tfds.image_sources.folder_source import FolderSource
 from landmark_triplets_tfds.landmark_batches import LandmarkBatches
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import select_images

@@ -8,7 +8,7 @@ import shutil
 from competition import Competition, build, build_images, custom_config, images_config
 from helpers import encode_image, smooth_pixels
 import numpy as np
-from prepared import (
+from prepared_builds import (
     copy_of,
     dummy_source,
     edit_json,
@@ -23,10 +23,10 @@ from prepared import (
 )
 import pytest
 
-from landmark_triplets_tfds import findings, shard_checks
 from landmark_triplets_tfds.errors import CommandError, LandmarkTableError
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.record_files import read_records
+from landmark_triplets_tfds.verification import findings, shard_checks
+from landmark_triplets_tfds.verification.record_files import read_records
 
 FIELDS = {"resolution": 16, "images_per_landmark": None}
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from competition import DUMMY_DATA, build, custom_config, run
-from prepared import copy_of, shards_of, without_bank
+from prepared_builds import copy_of, shards_of, without_bank
 import pytest
 
 from benchmarks import verify_speed

@@ -6,7 +6,7 @@ from competition import build, build_images, custom_config, images_config
 from helpers import encode_image, smooth_pixels
 import numpy as np
 from PIL import Image
-from prepared import without_bank
+from prepared_builds import without_bank
 import pytest
 
 from landmark_triplets_tfds.errors import CommandError

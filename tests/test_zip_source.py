@@ -9,10 +9,11 @@ import zipfile
 from etils import epath
 import pytest
 
-from landmark_triplets_tfds import file_access, zip_source
+from landmark_triplets_tfds import file_access
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
+from landmark_triplets_tfds.image_sources import zip_source
+from landmark_triplets_tfds.image_sources.zip_source import ZipSource
 from landmark_triplets_tfds.sources import find_source
-from landmark_triplets_tfds.zip_source import ZipSource
 
 IMAGE_ID = 0x0A1B000000000001
 NAME = "train/0/a/1/0a1b000000000001.jpg"

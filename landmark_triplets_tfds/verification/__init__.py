@@ -1,0 +1,1 @@
+"""The checks of a prepared dataset, one subject each; `verify` runs them."""
