@@ -44,15 +44,15 @@ def has_bank() -> bool:
     return any(field.name == "bank" for field in dataclasses.fields(BuildOptions))
 
 
-def find_config(config: Any) -> Any:
-    """Returns a named config, or a config object as it is.
+def find_config(config: Any, dataset: str = DATASET) -> Any:
+    """Returns a named config of a dataset, or a config object as it is.
 
     Raises:
       NotAvailableError: if the installed package has no config of that name.
     """
     if not isinstance(config, str):
         return config
-    configs = {each.name: each for each in tfds().builder_cls(DATASET).BUILDER_CONFIGS}
+    configs = {each.name: each for each in tfds().builder_cls(dataset).BUILDER_CONFIGS}
     if config not in configs:
         raise NotAvailableError(f"the installed package has no config {config}")
     return configs[config]
@@ -127,7 +127,7 @@ def build(
     Raises:
       NotAvailableError: if the installed package lacks the config.
     """
-    builder = tfds().builder(dataset, config=find_config(config), data_dir=data_dir, file_format=file_format)
+    builder = tfds().builder(dataset, config=find_config(config, dataset), data_dir=data_dir, file_format=file_format)
     download_config = tfds().download.DownloadConfig(
         manual_dir=os.fspath(corpus), num_shards=num_shards, max_examples_per_split=max_examples
     )

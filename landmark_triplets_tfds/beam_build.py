@@ -20,6 +20,7 @@ from landmark_triplets_tfds.beam_outcome import Outcome
 from landmark_triplets_tfds.build import Build, SplitJob
 from landmark_triplets_tfds.build_report import describe_unreadable
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets
 from landmark_triplets_tfds.cluster_plan import ClusterPlan, choose_examples_per_range, choose_images_per_chunk
 from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails import make_thumbnail
@@ -65,7 +66,7 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=job.spec,
+            spec=job.spec.store(self._chosen_path(job)) if isinstance(job.spec, ChosenTriplets) else job.spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
@@ -132,6 +133,9 @@ class BeamBuild(Build):
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"
 
+    def _chosen_path(self, job: SplitJob) -> epath.Path:
+        return self._data_dir / f"beam_triplets-{job.split}.npy"
+
     def _csv_parts_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_triplets_csv-{job.split}"
 
@@ -154,9 +158,9 @@ class BeamBuild(Build):
 
     def _clean_up(self) -> None:
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
-        outcomes = [self._outcome_path(job) for job in self.jobs]
         for path in (
-            *outcomes,
+            *map(self._outcome_path, self.jobs),
+            *map(self._chosen_path, self.jobs),
             *self._saved,
             *self._data_dir.glob("*.index"),
             *self._data_dir.glob("incomplete.*"),

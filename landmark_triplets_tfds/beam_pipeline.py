@@ -107,11 +107,8 @@ class _PlanImages(_WorkerFn):
                 yield row // self._plan.images_per_chunk, (row, number)
 
 
-class _MakeThumbnails(_WorkerFn):
-    """Makes the thumbnails of a chunk of images: (chunk, (row, range)) -> (range, (row, thumbnail)).
-
-    A thumbnail is None where the image is unreadable; the reason goes to the outcomes.
-    """
+class _ImageFn(_WorkerFn):
+    """Base of the functions that make thumbnails."""
 
     def __init__(self, plan: ClusterPlan, shared: Shared):
         super().__init__(plan, shared)
@@ -119,6 +116,25 @@ class _MakeThumbnails(_WorkerFn):
         self._num_unreadable = Metrics.counter(_METRICS, "images_unreadable")
         self._bytes_in = Metrics.counter(_METRICS, "bytes_in")
         self._bytes_out = Metrics.counter(_METRICS, "bytes_out")
+
+    def _make(self, row: int, file: bytes | UnreadableImageError, outcome: Outcome) -> bytes | None:
+        """Returns a thumbnail and counts it; of an unreadable image the reason is noted instead."""
+        result = self._worker.encode(file)
+        self._num_read.inc()
+        self._bytes_in.inc(len(file) if isinstance(file, bytes) else 0)
+        if isinstance(result, UnreadableImageError):
+            self._num_unreadable.inc()
+            outcome.note(row, result)
+            return None
+        self._bytes_out.inc(len(result))
+        return result
+
+
+class _MakeThumbnails(_ImageFn):
+    """Makes the thumbnails of a chunk of images: (chunk, (row, range)) -> (range, (row, thumbnail)).
+
+    A thumbnail is None where the image is unreadable; the reason goes to the outcomes.
+    """
 
     def setup(self) -> None:
         super().setup()
@@ -137,18 +153,14 @@ class _MakeThumbnails(_WorkerFn):
         rows = sorted(ranges_of_row)
         files = self._readers.map(self._worker.read, rows) if self._readers else map(self._worker.read, rows)
         for row, file in zip(rows, files, strict=True):
-            thumbnail = _keep(row, self._worker.encode(file), outcome)
-            self._num_read.inc()
-            self._bytes_in.inc(len(file) if isinstance(file, bytes) else 0)
-            self._bytes_out.inc(len(thumbnail or b""))
+            thumbnail = self._make(row, file, outcome)
             for number in ranges_of_row[row]:
                 yield number, (row, thumbnail)
         if outcome.unreadable:
-            self._num_unreadable.inc(len(outcome.unreadable))
             yield beam.pvalue.TaggedOutput(_OUTCOMES, outcome)
 
 
-class _Assemble(_WorkerFn):
+class _Assemble(_ImageFn):
     """Makes the examples of a range: (range, (row, thumbnail)) -> (key, example), outcomes, lines of triplets.csv."""
 
     def __init__(self, plan: ClusterPlan, shared: Shared, with_csv: bool):
@@ -163,7 +175,7 @@ class _Assemble(_WorkerFn):
         def get_thumbnail(row: int) -> bytes | None:
             if row not in thumbnails:  # of a redraw
                 outcome.redrawn.add(row)
-                thumbnails[row] = _keep(row, worker.encode(worker.read(row)), outcome)
+                thumbnails[row] = self._make(row, worker.read(row), outcome)
             return thumbnails[row]
 
         lines = []
@@ -197,14 +209,6 @@ class _AddUp(beam.CombineFn):
 
     def extract_output(self, accumulator: Outcome) -> Outcome:
         return accumulator
-
-
-def _keep(row: int, result: bytes | UnreadableImageError, outcome: Outcome) -> bytes | None:
-    """Returns a thumbnail; of an unreadable image the reason is noted instead."""
-    if isinstance(result, UnreadableImageError):
-        outcome.note(row, result)
-        return None
-    return result
 
 
 def _write_outcome(outcome: Outcome, path: str) -> None:

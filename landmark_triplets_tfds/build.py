@@ -6,6 +6,7 @@ stops when too much would be left out. How thumbnails are made is up to `local_b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
@@ -22,13 +23,16 @@ from landmark_triplets_tfds import assembly, build_report
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import BuildReport, UnreadableImage
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
+from landmark_triplets_tfds.chosen_splits import ChosenSplits
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, TripletsFileSpec
 from landmark_triplets_tfds.errors import MissingImagesError, UnreadableImageError
-from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan, ExampleSpec, make_plan
+from landmark_triplets_tfds.example_plan import ExampleCounts, ExamplePlan, ExampleSpec, SplitSpec, make_plan
 from landmark_triplets_tfds.landmarks import format_image_id
 from landmark_triplets_tfds.progress import listing_bar
 from landmark_triplets_tfds.sampling import Rows
 from landmark_triplets_tfds.sources import find_source
 from landmark_triplets_tfds.table_selection import ImageSet, select_images
+from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 _AnyBuild = TypeVar("_AnyBuild", bound="Build")
 
@@ -86,7 +90,14 @@ class SplitJob:
 
 
 class Build:
-    """A build in progress. A context manager: leaving it lets go of all that was opened."""
+    """A build in progress. A context manager: leaving it lets go of all that was opened.
+
+    Attributes:
+      jobs: the splits so far.
+      file_hashes: of what was read from files that fields of the config name, by field.
+    """
+
+    _chosen: ChosenSplits | None = None
 
     def __init__(
         self, manual_dir: epath.Path, data_dir: epath.Path, config: LandmarkBuilderConfig, max_examples: int | None
@@ -101,6 +112,7 @@ class Build:
         """
         self.options = BuildOptions.from_environment()
         self.jobs: list[SplitJob] = []
+        self.file_hashes: dict[str, str] = {}
         self._data_dir = data_dir
         self._thumbnail_spec = config.thumbnail_spec()
         self._max_examples = max_examples
@@ -124,7 +136,7 @@ class Build:
     ) -> None:
         self._resources.close()
 
-    def make_split(self, split: str, spec: ExampleSpec, images: ImageSet | None = None) -> Any:
+    def make_split(self, split: str, spec: ExampleSpec | SplitSpec, images: ImageSet | None = None) -> Any:
         """Plans a split.
 
         Args:
@@ -137,9 +149,14 @@ class Build:
 
         Raises:
           NoTripletError, EmptySplitError: if there is no example.
+          TripletsFileError: if the file that names the triplets cannot be used.
           MissingImagesError: if a sample of its images shows that many files are missing.
         """
         images = images or self._selection.images
+        left_out: Counter[str] = Counter()
+        if isinstance(spec, TripletsFileSpec):
+            with self.report.stage("read_triplets_file"):
+                spec, left_out = self._choose(spec)
         with self.report.stage("plan"):
             plan = make_plan(images.table, spec)
             num_examples = plan.num_examples
@@ -147,12 +164,21 @@ class Build:
                 num_examples = min(num_examples, self._max_examples)
             rows = assembly.find_distinct_images(plan, num_examples, images.table.num_images)
         limit = self.options.max_num_unreadable(len(rows))
-        job = SplitJob(split, images, spec, plan, num_examples, rows, limit)
+        job = SplitJob(split, images, spec, plan, num_examples, rows, limit, ExampleCounts(left_out=left_out))
         with self.report.stage("look_up_images"):
             self._look_up(images, rows)
         self.jobs.append(job)
         self.report.splits[split] = job.counts
         return self._examples_of(job)
+
+    def _choose(self, spec: TripletsFileSpec) -> tuple[ChosenTriplets, Counter[str]]:
+        """Returns the triplets that a file has for a split, and why others are left out. The file is read once."""
+        if self._chosen is None:
+            file = read_triplets_file(spec.path)
+            self.file_hashes["triplets_file"] = file.content_hash
+            selection = self._selection
+            self._chosen = ChosenSplits(file, spec, selection.whole, selection.not_excluded, selection.images.table)
+        return self._chosen.of_split(spec.split)
 
     def _examples_of(self, job: SplitJob) -> Any:
         """Returns what TFDS wants of a split."""

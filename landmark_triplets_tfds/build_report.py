@@ -28,7 +28,7 @@ IMPORT_STAGE = "import_tensorflow"
 
 # What an example is.
 TRIPLETS, IMAGES = "triplets", "images"
-_NOUN_IN_JSON = {TRIPLETS: "triplets", IMAGES: "examples"}  # "num_images" counts those of the table
+NOUN_IN_JSON = {TRIPLETS: "triplets", IMAGES: "examples"}  # "num_images" counts those of the table
 
 _NUM_FILES_SHOWN = 5
 _DISTRIBUTIONS = (
@@ -129,7 +129,7 @@ class BuildReport:
         return {"num_images_unlabeled": counts}
 
     def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
-        prefix = f"num_{_NOUN_IN_JSON[self.noun]}"
+        prefix = f"num_{NOUN_IN_JSON[self.noun]}"
         redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.noun == TRIPLETS else {}
         return {
             prefix: counts.num_made,
@@ -149,7 +149,7 @@ class BuildReport:
             ],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
-            f"{_NOUN_IN_JSON[self.noun]}_per_second": round(self.examples().num_made / seconds, 1) if seconds else None,
+            f"{NOUN_IN_JSON[self.noun]}_per_second": round(self.examples().num_made / seconds, 1) if seconds else None,
             "num_thumbnails_made": self.num_thumbnails_made,
             "bank": self.bank,
             "num_bank_bytes": self.num_bank_bytes,

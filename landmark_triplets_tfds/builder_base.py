@@ -152,7 +152,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 raise self._disk_full() from error
             raise
         asked_for = {
-            "config": fields,
+            "config": fields | self._build.file_hashes,
             **self._build.fingerprints(),
             "max_examples_per_split": self._max_examples,
         }

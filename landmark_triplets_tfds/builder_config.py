@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.errors import LandmarkTableError
-from landmark_triplets_tfds.example_plan import ExampleSpec
+from landmark_triplets_tfds.example_plan import SplitSpec
 from landmark_triplets_tfds.holdout import TRAIN, VALIDATION
 from landmark_triplets_tfds.resizing import FITS
 from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec
@@ -85,7 +85,7 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         """Returns which folders of images without labels become splits of the same names, where they are there."""
         return ()
 
-    def example_spec(self, split: str) -> ExampleSpec:
+    def example_spec(self, split: str) -> SplitSpec:
         """Returns what decides which examples a split is made of."""
         raise NotImplementedError
 
@@ -100,7 +100,7 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
           omit_missing_files: leaves out fields that name a file that is not there, as on a machine that only trains.
 
         Raises:
-          LandmarkTableError: if such a file is wrong.
+          LandmarkTableError, TripletsFileError: if such a file is wrong.
           OSError: if it cannot be read.
         """
         own = {field.name for field in dataclasses.fields(self)}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import json
 import os
+import re
+import shutil
 import sys
+import textwrap
 from typing import Any
+
+# Exit statuses of commands.
+OK, FOUND_WRONG, FAILED = range(3)
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _BAR_DELAY_S = 2.0
+_QUANTITY_PATTERN = re.compile(r"([0-9]) (B|kB|MB|GB|TB|s|min|h|px)\b")
+_EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")  # of a character, from the left
 
 
 def uses_colours() -> bool:
-    """Returns whether standard output is a terminal that shows colours and no NO_COLOR (https://no-color.org) is set."""
+    """Returns whether standard output is a terminal that shows colours; NO_COLOR (https://no-color.org) says no."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -37,3 +45,74 @@ def progress(total: int | None, description: str, unit: str) -> Iterator[Any]:
         total=total, desc=description, unit=unit, delay=_BAR_DELAY_S, leave=False, disable=not sys.stderr.isatty()
     ) as bar:
         yield bar
+
+
+@contextlib.contextmanager
+def progress_of_listing(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what is called with the numbers of things done and to do, and shows such a bar."""
+    with progress(None, description, unit) as bar:
+
+        def advance(num_done: int, num_all: int) -> None:
+            bar.total = num_all
+            bar.update(num_done - bar.n)
+
+        yield advance
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Returns a size as disks are sold: 532 B, 6.1 kB, 53 MB, 4.9 GB."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while num_bytes >= 999.5 and len(units) > 1:
+        num_bytes /= 1000
+        units.pop(0)
+    return f"{num_bytes:.1f} {units[0]}" if num_bytes < 9.95 and units[0] != "B" else f"{num_bytes:,.0f} {units[0]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as people say it: 0.8 s, 42 s, 12 min, 3.5 h."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 119.5:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"
+
+
+def bar(share: float, width: int) -> str:
+    """Returns a horizontal bar, ``width`` characters for a share of 1; a share above 0 shows."""
+    eighths = max(round(8 * width * share), 1 if share else 0)
+    text = "\u2588" * (eighths // 8) + _EIGHTHS[eighths % 8]
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#" * -(-eighths // 8)
+    return text
+
+
+def format_table(rows: Sequence[Sequence[str]], *, indent: int = 2, gap: int = 3) -> list[str]:
+    """Returns lines of columns, the first one aligned left, the others right; the first row is the heading, in bold."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        line = (" " * gap).join(cells).rstrip()
+        lines.append(" " * indent + (styled(line, "bold") if number == 0 else line))
+    return lines
+
+
+def fill(text: str, *, indent: int = 2) -> str:
+    """Returns text with each of its lines broken to the width of the terminal, 100 at most, and indented.
+
+    Lines that are indented already (commands, paths) are left in one piece, so that they can be copied.
+    """
+    width = min(100, shutil.get_terminal_size().columns)
+    pad = " " * indent
+    kept = _QUANTITY_PATTERN.sub("\\1\u00a0\\2", text)  # textwrap breaks lines at ASCII spaces only
+    return "\n".join(
+        pad + line
+        if line.startswith(" ")
+        else textwrap.fill(
+            line, width, initial_indent=pad, subsequent_indent=pad, break_long_words=False, break_on_hyphens=False
+        )
+        for line in kept.split("\n")
+    ).replace("\u00a0", " ")

@@ -9,6 +9,10 @@ class LandmarkTableError(ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 
 
+class TripletsFileError(ValueError):
+    """The file of triplets cannot be used; the message names file, line or row, and value."""
+
+
 class SourceLayoutError(FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
@@ -47,6 +51,10 @@ class BankError(OSError):
 
 class PreparedDataMismatchError(ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
+
+
+class EmbeddingsError(ValueError):
+    """Embeddings or the ids of their images cannot be used; the message names file, row and image."""
 
 
 class CommandError(ValueError):
@@ -89,6 +97,7 @@ class UnreadableImageError(Exception):
 # What a command line shows without a traceback: the message says it all.
 USER_ERRORS = (
     LandmarkTableError,
+    TripletsFileError,
     SourceLayoutError,
     NoTripletError,
     EmptySplitError,
@@ -97,5 +106,6 @@ USER_ERRORS = (
     TooManyUnreadableError,
     BankError,
     PreparedDataMismatchError,
+    EmbeddingsError,
     CommandError,
 )

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from landmark_triplets_tfds.chosen_triplets import ChosenTriplets, StoredTriplets, TripletsFileSpec
 from landmark_triplets_tfds.errors import EmptySplitError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.sampling import (
@@ -27,7 +28,10 @@ Example = dict[str, Any]
 GetThumbnail = Callable[[int], bytes | None]
 
 # What decides a plan, beside the table.
-ExampleSpec = SamplingSpec | ImageSamplingSpec
+ExampleSpec = SamplingSpec | ImageSamplingSpec | ChosenTriplets | StoredTriplets
+
+# What a config says about a split; of these, a file of triplets becomes chosen ones (`chosen_splits`).
+SplitSpec = SamplingSpec | ImageSamplingSpec | TripletsFileSpec
 
 # Why a planned example is left out.
 NO_READABLE_ANCHOR = "unreadable anchor"
@@ -94,6 +98,10 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     """
     if isinstance(spec, SamplingSpec):
         return TripletPlan(table, TripletSampler(table, spec))
+    if isinstance(spec, StoredTriplets):
+        return TripletPlan(table, spec.load())
+    if isinstance(spec, ChosenTriplets):
+        return TripletPlan(table, spec)
     sample = sample_images(table, spec)
     if not len(sample):
         raise EmptySplitError(
@@ -108,11 +116,12 @@ class TripletPlan:
 
     The key of a triplet is its anchor's id; for further triplets of the same anchor ``<anchor_id>/<k>`` with k from 1
     up. A positive or negative that is unreadable is drawn again, by further attempts of the same stateless sampler, so
-    that the triplets around it stay as they are. A triplet without a readable anchor, positive or negative is left out.
+    that the triplets around it stay as they are; chosen triplets have no further attempts. A triplet without a readable
+    anchor, positive or negative is left out.
     """
 
-    def __init__(self, table: LandmarkTable, sampler: TripletSampler):
-        """Takes the table of the images and the sampler that draws from it."""
+    def __init__(self, table: LandmarkTable, sampler: TripletSampler | ChosenTriplets):
+        """Takes the table of the images and the sampler that draws from it, or triplets that were chosen."""
         self._table = table
         self._sampler = sampler
         self.num_examples = sampler.num_triplets

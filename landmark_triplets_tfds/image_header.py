@@ -9,6 +9,7 @@ import numpy as np
 import simplejpeg
 
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.stand_ins import stand_in
 from landmark_triplets_tfds.tensorflow_ops import run_tensorflow
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -58,8 +59,7 @@ def read_header(image_bytes: bytes) -> ImageHeader:
         return ImageHeader(height * width, height, width)
     if image_bytes.startswith(_GIF_SIGNATURE):
         return ImageHeader(_count_gif_pixels(image_bytes))
-    start = image_bytes[:64].lstrip()
-    kind = "HTML page" if start[:1] == b"<" else f"starts with {image_bytes[:12]!r}"
+    kind = stand_in(image_bytes) or f"starts with {image_bytes[:12]!r}"
     raise UnreadableImageError(UnreadableImageError.NOT_AN_IMAGE, kind)
 
 

@@ -13,6 +13,7 @@ import re
 from etils import epath
 import numpy as np
 
+from landmark_triplets_tfds.csv_records import shorten
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.landmarks import (
     LANDMARK_COLUMN,
@@ -20,7 +21,6 @@ from landmark_triplets_tfds.landmarks import (
     LandmarkTable,
     parse_image_ids,
     parse_landmark_table,
-    shorten,
 )
 
 IMAGES_COLUMN = "images"

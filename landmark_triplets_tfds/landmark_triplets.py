@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from typing import ClassVar
 
@@ -11,7 +12,9 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds.build_report import TRIPLETS
 from landmark_triplets_tfds.builder_base import LandmarkBuilder
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, check_bool, check_int, named_configs
+from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
 from landmark_triplets_tfds.sampling import SamplingSpec
+from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -24,11 +27,13 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
       positive_may_be_anchor: True gives the distribution of the notebook this package replaces, in which a positive
         may be the anchor itself.
       seed: of all draws, 0..2**63 - 1.
+      triplets_file: path of a CSV or Parquet file with the columns anchor_id, positive_id and negative_id, whose
+        triplets take the place of drawn ones. What is recorded with the dataset is a hash of the ids, not the path.
 
     All others are those of `LandmarkBuilderConfig`.
 
     Raises:
-      ValueError: when a field is of another type or out of its range.
+      ValueError: when a field is of another type or out of its range, or says how to draw beside `triplets_file`.
     """
 
     example_noun: ClassVar[str] = TRIPLETS
@@ -36,14 +41,36 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
     triplets_per_anchor: int = 1
     positive_may_be_anchor: bool = False
     seed: int = 0
+    triplets_file: str | None = None
 
     def __post_init__(self) -> None:
         check_int("triplets_per_anchor", self.triplets_per_anchor, 1, 10_000)
         check_bool("positive_may_be_anchor", self.positive_may_be_anchor)
         check_int("seed", self.seed, 0, 2**63 - 1)
+        if self.triplets_file is not None:
+            self._check_triplets_file()
         super().__post_init__()
 
+    def _check_triplets_file(self) -> None:
+        if not isinstance(self.triplets_file, str) or not self.triplets_file:
+            raise ValueError(f"triplets_file must be the path of a CSV or Parquet file, got {self.triplets_file!r}.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _OF_DRAWS and value != field.default:
+                raise ValueError(
+                    f"{field.name} must be left out beside triplets_file, which decides the triplets alone, got"
+                    f" {value!r}."
+                )
+
+    def file_fields(self) -> dict[str, Callable[[], str]]:
+        return super().file_fields() | {"triplets_file": self._hash_triplets}
+
+    def _hash_triplets(self) -> str:
+        return read_triplets_file(self.triplets_file or "").content_hash
+
     def describe(self) -> str:
+        if self.triplets_file is not None:
+            return f"{self.describe_images()}; triplets from a file{self.describe_holdout()}."
         per_landmark = {None: "all images", 1: "1 image"}.get(
             self.images_per_landmark, f"{self.images_per_landmark} images"
         )
@@ -56,7 +83,14 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
             text += " Large: each image is stored about three times; landmark_images stores it once."
         return text
 
-    def example_spec(self, split: str) -> SamplingSpec:
+    def example_spec(self, split: str) -> SamplingSpec | TripletsFileSpec:
+        if self.triplets_file is not None:
+            return TripletsFileSpec(
+                path=self.triplets_file,
+                positive_may_be_anchor=self.positive_may_be_anchor,
+                validation_percent=self.validation_percent,
+                split=split,
+            )
         return SamplingSpec(
             images_per_landmark=self.images_per_landmark,
             triplets_per_anchor=self.triplets_per_anchor,
@@ -66,6 +100,9 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
             split=split,
         )
 
+
+# What says how triplets are drawn, and nothing where they are given.
+_OF_DRAWS = ("images_per_landmark", "triplets_per_anchor", "seed")
 
 # Triplets of all images at this resolution and above are hundreds of gigabytes.
 _LARGE_PX = 256

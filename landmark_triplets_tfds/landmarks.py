@@ -4,7 +4,8 @@ Everything after this module works on rows of a `LandmarkTable` (integers), neve
 ids are 12.6 MB as uint64 and ten times that as Python strings.
 
 Reading is done twice when something is wrong: pandas reads 1.58 million lines in about a second but reports problems
-poorly, so a failed read is followed by a slow pass whose only job is to find the line and say what is wrong with it.
+poorly, so a failed read is followed by a slow pass (`csv_records`) whose only job is to find the line and say what is
+wrong with it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ import re
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from landmark_triplets_tfds.csv_records import CsvRecords, shorten
 from landmark_triplets_tfds.errors import LandmarkTableError
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
 NO_LANDMARK = -1
 
-_IMAGE_ID_HEX_DIGITS = 16
+IMAGE_ID_HEX_DIGITS = 16
 _IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
 _MAX_LANDMARK_ID_DIGITS = 18  # any 18 digits fit int64
 LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
@@ -134,6 +135,8 @@ def _read_with_pandas(content: bytes) -> LandmarkTable:
     columns = _read_header(content)
     if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
         raise ValueError("wrong header")
+    import pandas as pd  # takes as long to import as TFDS, and the package is imported where no table is read
+
     # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
     if not _has_fields_per_line(content, len(columns)):
         raise ValueError("a line has more or fewer fields than the header")
@@ -175,11 +178,26 @@ def _has_fields_per_line(content: bytes, num_fields: int) -> bool:
     return not any(content[bounds[line] + 1 : bounds[line + 1]].strip() for line in others)
 
 
+def parse_image_id(text: object, column: str) -> int:
+    """Returns the number that an id is; raises ValueError, which names the column, for anything but 16 hex digits."""
+    if not isinstance(text, str) or not _IMAGE_ID_PATTERN.fullmatch(text):
+        raise ValueError(f"{column} must be 16 hex digits (0-9, a-f), got {shorten(text)}.")
+    return int(text, 16)
+
+
 def parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
     """Returns uint64[n] for n texts of 16 hex digits; raises ValueError for anything else."""
-    joined = "".join(texts)
-    lengths_right = all(len(text) == _IMAGE_ID_HEX_DIGITS for text in texts)
-    if not lengths_right or not _ALL_HEX_PATTERN.fullmatch(joined):
+    if not all(len(text) == IMAGE_ID_HEX_DIGITS for text in texts):
+        raise ValueError("some id is not 16 hex digits")
+    return parse_joined_ids("".join(texts))
+
+
+def parse_joined_ids(joined: str) -> npt.NDArray[np.uint64]:
+    """Returns uint64[n] for the ids of 16 digits that are joined to one text; raises ValueError for other characters.
+
+    The text must have 16 n characters.
+    """
+    if not _ALL_HEX_PATTERN.fullmatch(joined):
         raise ValueError("some id is not 16 hex digits")
     return np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
 
@@ -195,69 +213,19 @@ def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
 
 def _raise_first_problem(name: str, content: bytes) -> None:
     """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
-    columns_wanted = f"{ID_COLUMN} and {LANDMARK_COLUMN}"
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise LandmarkTableError(
-            f"{name}, line {line}: the byte {content[error.start : error.start + 1]!r} is not UTF-8 text. Expected a"
-            f" CSV file with the columns {columns_wanted}; was an archive or another file given this name?"
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise LandmarkTableError(
-            f"{name}, line {line}: a NUL byte ({shorten(chr(0))}) is not text. Expected a CSV file with the columns"
-            f" {columns_wanted}; was the file cut off or damaged on its way?"
-        )
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # an open quote at the end is an error
-    header: list[str] | None = None
+    records = CsvRecords(io.BytesIO(content), name, (ID_COLUMN, LANDMARK_COLUMN), LandmarkTableError)
     line_of_id: dict[str, int] = {}
-    line = 0
-
-    def problem(message: str) -> LandmarkTableError:
-        return LandmarkTableError(f"{name}, line {line}: {message}")
-
-    while True:
-        line = reader.line_num + 1  # where the record starts; line_num is where it ends
+    for image_id, landmark_id in records:
         try:
-            fields = next(reader, None)
-        except csv.Error as csv_error:
-            raise problem(f"not CSV ({csv_error}).") from None
-        if fields is None:
-            break
-        if not fields or (len(fields) == 1 and not fields[0].strip()):
-            continue  # a blank line
-        if header is None:
-            header = fields
-            for column in (ID_COLUMN, LANDMARK_COLUMN):
-                if header.count(column) != 1:
-                    raise problem(
-                        f"expected a header with the columns {columns_wanted}, each once,"
-                        f" got {shorten(','.join(header))}."
-                    )
-            continue
-        if len(fields) != len(header):
-            raise problem(f"expected {len(header)} fields as in the header, got {len(fields)}: {shorten(fields)}.")
-        image_id, landmark_id = fields[header.index(ID_COLUMN)], fields[header.index(LANDMARK_COLUMN)]
-        if not _IMAGE_ID_PATTERN.fullmatch(image_id):
-            raise problem(f"{ID_COLUMN} must be 16 hex digits (0-9, a-f), got {shorten(image_id)}.")
+            parse_image_id(image_id, ID_COLUMN)
+        except ValueError as error:
+            raise records.problem(str(error)) from None
         if not LANDMARK_ID_PATTERN.fullmatch(landmark_id):
-            raise problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {shorten(landmark_id)}.")
+            raise records.problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {shorten(landmark_id)}.")
         if image_id in line_of_id:
-            raise problem(
+            raise records.problem(
                 f"{ID_COLUMN} {image_id} is there already, on line {line_of_id[image_id]}; each image must occur once."
             )
-        line_of_id[image_id] = line
-    if header is None:
-        raise LandmarkTableError(
-            f"{name} is empty. Expected a CSV file with the columns {columns_wanted}; fetch it again."
-        )
+        line_of_id[image_id] = records.line
     if not line_of_id:
         raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
-
-
-def shorten(value: object) -> str:
-    """Returns a value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

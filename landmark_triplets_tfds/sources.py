@@ -18,19 +18,10 @@ import numpy.typing as npt
 from landmark_triplets_tfds.errors import SourceLayoutError
 from landmark_triplets_tfds.folder_source import FolderSource
 from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.layout import (
-    COMPETITION,
-    IMAGES_NAME,
-    LAYOUT_INSTRUCTIONS,
-    TABLE_NAME,
-    TABLE_NAMES,
-    TAR_PATTERN,
-    ZIP_NAME,
-)
+from landmark_triplets_tfds.layout import COMPETITION, IMAGES_NAME, LAYOUT_INSTRUCTIONS, TAR_PATTERN, ZIP_NAME
 from landmark_triplets_tfds.tar_source import TarSource
+from landmark_triplets_tfds.wrong_layout import describe_wrong_layout, find_names, find_table, holds_image_folders
 from landmark_triplets_tfds.zip_source import ZipSource
-
-_NUM_NAMES_SHOWN = 5
 
 
 class ImageSource(Protocol):
@@ -93,16 +84,16 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
     """
     roots = [manual_dir, manual_dir / COMPETITION]
     for root in roots:
-        if (table_name := _find_table(root)) and _holds_folders(root / IMAGES_NAME):
+        if (table_name := find_table(root)) and holds_image_folders(root / IMAGES_NAME):
             return FolderSource(root, table_name)
     for root in roots:
-        if (table_name := _find_table(root)) and _find_names(root / IMAGES_NAME, TAR_PATTERN):
+        if (table_name := find_table(root)) and find_names(root / IMAGES_NAME, TAR_PATTERN):
             return TarSource(root, table_name, index_folder)
     for root in roots:
-        zips = _find_names(root, re.compile(r"[^.].*\.zip"))
+        zips = find_names(root, re.compile(r"[^.].*\.zip"))
         if ZIP_NAME in zips or len(zips) == 1:
             return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
-    raise SourceLayoutError(f"{_describe_wrong_layout(manual_dir, roots)}\n\n{LAYOUT_INSTRUCTIONS}")
+    raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")
 
 
 def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:
@@ -119,58 +110,6 @@ def find_folder(source: ImageSource, folder: str, index_folder: str | None = Non
     if isinstance(source, ZipSource):
         return ZipSource(source.archive, index_folder, folder)
     table = epath.Path(source.table_path)
-    if not _holds_folders(table.parent / folder) and _find_names(table.parent / folder, TAR_PATTERN):
+    if not holds_image_folders(table.parent / folder) and find_names(table.parent / folder, TAR_PATTERN):
         return TarSource(table.parent, table.name, index_folder, folder)
     return FolderSource(table.parent, table.name, folder)
-
-
-def _find_table(root: epath.Path) -> str | None:
-    return next((name for name in TABLE_NAMES if (root / name).exists()), None)
-
-
-def _find_names(folder: epath.Path, pattern: re.Pattern[str]) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if pattern.fullmatch(path.name))
-
-
-def _holds_folders(images: epath.Path) -> bool:
-    """Returns whether there is a folder of images that does not hold tars only."""
-    if not images.is_dir():
-        return False
-    names = [path.name for path in images.iterdir()]
-    return any(len(name) == 1 for name in names) or not any(TAR_PATTERN.fullmatch(name) for name in names)
-
-
-def _describe_wrong_layout(manual_dir: epath.Path, roots: list[epath.Path]) -> str:
-    """Says what is wrong with a folder in which no source was found."""
-    if not manual_dir.exists():
-        return f"The folder {manual_dir} does not exist."
-    if not manual_dir.is_dir():
-        return f"{manual_dir} is a file, not a folder. Name the folder that holds it."
-    parent = manual_dir.parent
-    if not any(_find_table(root) for root in roots) and (table_name := _find_table(parent)):
-        return f"{manual_dir} holds no {TABLE_NAME}, but {parent} holds {table_name}: use that as manual_dir."
-    for root in roots:
-        tars = _find_names(root, re.compile(r".*\.tar"))
-        if tars:
-            return f"{root} holds {tars[0]}. Tars are looked for in {root / IMAGES_NAME}, as images_000.tar and so on."
-        compressed = _find_names(root / IMAGES_NAME, re.compile(r"images_.*\.(tar\..*|tgz)"))
-        if compressed:
-            return f"{root / IMAGES_NAME} holds {compressed[0]}. Only plain tars, images_000.tar and so on, are read."
-    for root in roots:
-        if table_name := _find_table(root):
-            return f"{root} holds {table_name} but no folder {IMAGES_NAME}/ with the images."
-        if num_tars := len(_find_names(root / IMAGES_NAME, TAR_PATTERN)):
-            tables = " nor ".join(TABLE_NAMES)
-            return f"{root / IMAGES_NAME} holds {num_tars:,} tars, but {root} holds neither {tables}."
-        if (root / IMAGES_NAME).is_dir():
-            return f"{root} holds {IMAGES_NAME}/ but no {TABLE_NAME}."
-        zips = _find_names(root, re.compile(r".*\.zip"))
-        if len(zips) > 1:
-            return f"{root} holds several zips ({', '.join(zips[:_NUM_NAMES_SHOWN])}), none of them called {ZIP_NAME}."
-    names = sorted(path.name for path in manual_dir.iterdir())
-    found = (
-        ", ".join(names[:_NUM_NAMES_SHOWN]) + (", ..." if len(names) > _NUM_NAMES_SHOWN else "") if names else "nothing"
-    )
-    return f"{manual_dir} does not hold the competition's files. Found there: {found}."

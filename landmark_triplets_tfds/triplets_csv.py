@@ -9,7 +9,7 @@ from typing import Any
 
 from landmark_triplets_tfds.example_plan import ExampleSpec
 from landmark_triplets_tfds.holdout import TRAIN
-from landmark_triplets_tfds.sampling import SamplingSpec
+from landmark_triplets_tfds.sampling import ImageSamplingSpec
 
 _ID_FIELDS = ("anchor_id", "positive_id", "negative_id", "landmark_id", "negative_landmark_id")
 
@@ -18,7 +18,7 @@ HEADER = ",".join(("key", *_ID_FIELDS)) + "\n"
 
 def applies_to(spec: ExampleSpec) -> bool:
     """Returns whether a split has triplets to list."""
-    return isinstance(spec, SamplingSpec)
+    return not isinstance(spec, ImageSamplingSpec)
 
 
 def name_for(split: str) -> str:

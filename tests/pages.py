@@ -103,7 +103,7 @@ def run_page(page: pathlib.Path, where_needed: bool = False) -> None:
 def _run_shell(code: str) -> None:
     for install in _INSTALLS:
         code = code.replace(install, "")
-    commands = [line for line in code.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    commands = [line for line in code.replace("\\\n", "").splitlines() if line.strip() and not line.startswith("#")]
     if all(_runs_here(command) for command in commands):
         for command in commands:
             _run_here(shlex.split(command))

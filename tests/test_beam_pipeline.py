@@ -1,11 +1,14 @@
 """The same dataset through Apache Beam: equal to the local build, record for record and count for count."""
 
+from collections import Counter
 import json
 import os
 import re
 import zipfile
 
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners import runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from array_record.python.array_record_module import ArrayRecordReader
@@ -262,6 +265,51 @@ def test_functions_carry_plain_fields(tmp_path):
         build_with_beam(tmp_path, "64px_1per", beam_runner=beam_runner)
     for name in (b"LandmarkTripletsConfig", b"LandmarkBuilder", b"BeamBuild", b"LandmarkTable"):
         assert name not in beam_runner.description
+
+
+def test_stages_have_names_that_say_what_they_do(tmp_path):
+    """Engines show them while a job runs."""
+    beam_runner = NeverRun()
+    with pytest.raises(NeverRun.TakenError):
+        build_with_beam(tmp_path, "64px_1per", beam_runner=beam_runner)
+    job = beam_runner_api_pb2.Pipeline.FromString(beam_runner.description)
+    names = {transform.unique_name for transform in job.components.transforms.values()}
+    assert {name.removeprefix("train/") for name in names if re.fullmatch("train/[^/]+", name)} == {
+        "RangesOfTriplets",
+        "SpreadRanges",
+        "PlanImages",
+        "GroupByChunkOfImages",
+        "MakeThumbnails",
+        "GroupByRangeOfTriplets",
+        "Assemble",
+        "AllOutcomes",
+        "AddUpOutcomes",
+        "WriteOutcome",
+    }
+
+
+class Watched(FnApiRunner):
+    """Keeps what it counted."""
+
+    def run_pipeline(self, pipeline, options):
+        result = super().run_pipeline(pipeline, options)
+        counters = result.metrics().query(MetricsFilter().with_namespace("landmark_triplets"))["counters"]
+        self.counters = Counter()  # of all stages together
+        for counter in counters:
+            self.counters[counter.key.metric.name] += counter.committed
+        return result
+
+
+def test_counters_to_watch(tmp_path, broken):
+    """An image that redraws of several ranges need, beyond the plan, counts each time."""
+    beam_runner = Watched()
+    clustered = build_with_beam(tmp_path, "64px_all", broken.folder, beam_runner)
+    counts, counters = clustered.info.metadata["counts"], beam_runner.counters
+    sizes = [path.stat().st_size for path in broken.folder.glob("train/*/*/*/*.jpg")]
+    assert counters["triplets_redrawn"] == counts["num_triplets_redrawn"]
+    assert counts["num_images_read"] <= counters["images_read"] < 2 * counts["num_images_read"]
+    assert counts["num_images_unreadable"] <= counters["images_unreadable"] < counters["images_read"]
+    assert 0 < counters["bytes_out"] < 0.9 * sum(sizes) < counters["bytes_in"] < 2 * sum(sizes)
 
 
 # --- Single images, held-out landmarks, archives

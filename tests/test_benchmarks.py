@@ -15,6 +15,7 @@ SMALL = {
     "beam_designs": ["--runs=1", "--resolution=32", "--workers=1"],
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "codec_loop": ["--runs=1"],
+    "mine_triplets": ["--images=2000", "--landmarks", "50", "100"],
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "naive_builder": ["--runs=1", "--triplets=10"],
     "notebook": ["--runs=1", "--triplets=10"],
@@ -22,15 +23,18 @@ SMALL = {
     "plan_speed": ["--runs=1", "--images=20000", "--draws=200"],
     "read_speed": ["--runs=1", "--triplets=400", "--raw-triplets=20"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
+    "triplets_files": ["--runs=1", "--images=20000", "--triplets=50000"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
 ELSEWHERE = {
     "kill_resume": "tests/test_resume.py kills builds",
     "training": "it runs the example that tests/test_examples.py runs; tests/test_training_benchmark.py has its tables",
     "fuzz": "tests/test_fuzz.py is a short run of it",
+    "forecast": "tests/test_forecast.py compares a forecast with a build",
+    "verify_speed": "tests/test_verify_command.py lets it read a small dataset",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
 }
-WITHOUT_CORPUS = ("open_archives", "plan_speed", "scaling")
+WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling", "triplets_files")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 PAGE = (REPOSITORY / "docs" / "clusters.md").read_text()
 
 # Options of Flink's job server, which is written in Java: Beam's Python side asks it for them when it submits.
-JOB_SERVER_OPTIONS = {"environment_cache_millis", "number_of_execution_retries"}
+JOB_SERVER_OPTIONS = {"environment_cache_millis", "flink_conf_dir"}
 
 RECIPES = [options.replace("\\\n", "").split(",") for options in re.findall(r'--beam_pipeline_options="([^"]+)"', PAGE)]
 

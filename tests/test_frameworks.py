@@ -92,7 +92,7 @@ def test_ids_and_stored_bytes_agree(dataset, reader, folders, stored):
     assert readers.READERS[reader](folders[dataset], IMAGES[dataset], decode=False) == expected
 
 
-@pytest.mark.parametrize("reader", readers.READERS)
+@pytest.mark.parametrize("reader", [name for name in readers.READERS if "2 workers" not in name])
 @pytest.mark.parametrize("dataset", IMAGES)
 def test_pixels_agree(dataset, reader, folders, stored):
     read = readers.READERS[reader](folders[dataset], IMAGES[dataset], decode=True)

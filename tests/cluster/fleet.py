@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import contextlib
 import os
 from pathlib import Path
@@ -12,13 +13,20 @@ import subprocess
 import sys
 import time
 from types import TracebackType
+from typing import TypeVar
+
+_Found = TypeVar("_Found")
 
 
 class Fleet:
-    """A context manager: leaving it ends every process that it started, and their children."""
+    """A context manager: leaving it ends every process that it started, and their children.
+
+    Attributes:
+      folder: holds a folder for each process.
+    """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Fleet:
@@ -27,14 +35,12 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):  # each has a process group of its own
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for name in self._processes:
+            self.kill(name)
 
     def start(self, name: str, command: list[object], environment: dict[str, str] | None = None) -> None:
         """Starts a process in a working folder of its own; what it says goes to ``<folder>/<name>/log``."""
-        folder = self._folder / name
+        folder = self.folder / name
         folder.mkdir()
         with (folder / "log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
@@ -48,10 +54,29 @@ class Fleet:
             )
 
     def kill(self, name: str) -> None:
-        """Kills a process and its children, as a power failure would."""
+        """Kills a process and its children, as a power failure would; also what children it has left behind."""
         process = self._processes[name]
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # each has a process group of its own
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def is_running(self, name: str) -> bool:
+        return self._processes[name].poll() is None
+
+    def wait(self, name: str, timeout_s: float) -> None:
+        """Waits until a process has ended by itself, as it should; then it is no longer one of the fleet.
+
+        Raises:
+          TimeoutError: if it takes longer than that; it is killed.
+          RuntimeError: if it fails, with the end of its log.
+        """
+        try:
+            self.wait_until(lambda: not self.is_running(name), timeout_s, f"{name} has not ended")
+        finally:
+            self.kill(name)
+        status = self._processes.pop(name).returncode
+        if status:
+            raise RuntimeError(f"{name} ended with status {status}:\n{self.log_end(name)}")
 
     def children(self, name: str) -> list[int]:
         """Returns the ids of a process's children that run, the oldest first."""
@@ -60,27 +85,57 @@ class Fleet:
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 found += [int(word) for word in children.read_text().split()]
-        return sorted(found)
+        return sorted(child for child in found if cpu_seconds(child) is not None)
 
     def log(self, name: str) -> str:
-        return (self._folder / name / "log").read_text(errors="replace")
+        return (self.folder / name / "log").read_text(errors="replace")
+
+    def log_end(self, name: str) -> str:
+        return self.log(name)[-6000:]
 
     def check(self) -> None:
-        """Raises if a process has ended by itself."""
+        """Raises if a process has failed by itself."""
         for name, process in self._processes.items():
-            if process.poll() not in (None, -signal.SIGKILL):
-                raise RuntimeError(f"{name} ended with status {process.poll()}:\n{self.log(name)[-4000:]}")
+            if process.poll() not in (None, 0, -signal.SIGKILL):
+                raise RuntimeError(f"{name} ended with status {process.poll()}:\n{self.log_end(name)}")
 
-    def wait_for_port(self, port: int, timeout_s: float = 60) -> None:
-        """Waits until something listens there."""
+    def wait_until(self, find: Callable[[], _Found], timeout_s: float, problem: str) -> _Found:
+        """Asks again and again until there is an answer that counts as true, and returns it.
+
+        Raises:
+          TimeoutError: if there is none after so long; names the problem.
+          RuntimeError: if a process has failed meanwhile.
+        """
         deadline = time.monotonic() + timeout_s
-        while True:
+        while not (found := find()):
             self.check()
-            with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
-                return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Nothing listens on port {port} after {timeout_s} s.")
-            time.sleep(0.2)
+                raise TimeoutError(f"{problem} after {timeout_s:.0f} s.")
+            time.sleep(0.1)
+        return found
+
+    def wait_for_port(self, port: int, timeout_s: float = 120) -> None:
+        """Waits until something listens there."""
+
+        def listens() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+                return True
+            return False
+
+        self.wait_until(listens, timeout_s, f"Nothing listens on port {port}")
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Returns the CPU time that a process has used so far, user and system; None if it has ended.
+
+    A process that was killed stays in the list of its parent's children, as a zombie, until the parent asks for it.
+    """
+    try:
+        # The command's name, in parentheses, may hold spaces. After it: the state, and as 12th and 13th the times.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_ports(count: int) -> list[int]:

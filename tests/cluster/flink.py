@@ -9,17 +9,21 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from typing import Any
 import urllib.request
+import zipfile
 
 from tests.cluster.fleet import Fleet, free_ports
 
-# Beam's Flink runner as published: with the job server in one jar, of the installed version of Beam; or as a library
-# with its dependencies, of the newest version that can be had whole. Portable pipelines cross versions of Beam.
-_JOB_SERVER_JARS = ("2.2", "2.1", "2.0", "1.20", "1.19")
-_LIBRARIES = (("1.19", "2.70.0"), ("1.19", "2.62.0"))
+# Beam's Flink runner as published: with the job server in one jar, of the installed version of Beam; or, where Maven
+# does not find that, as a library with its dependencies. Portable pipelines cross versions of Beam. Flink 2 would need
+# another configuration.
+_JOB_SERVER_JARS = ("1.20", "1.19")
+_LIBRARIES = (("1.19", "2.62.0"),)
 _LOGGING = "org.slf4j:slf4j-simple:1.7.30"
+
+# One slot in each of two task managers.
+_PARALLELISM = 2
 
 # The pool of a task manager's own Python workers, by the name that each resolves for itself; see forward.py.
 _POOL_HOST = "worker-pool"
@@ -50,7 +54,6 @@ jobmanager.rpc.port: {rpc_port}
 rest.address: localhost
 rest.bind-address: localhost
 rest.port: {rest_port}
-parallelism.default: 2
 taskmanager.numberOfTaskSlots: {slots}
 taskmanager.load-balance.mode: SLOTS
 taskmanager.cpu.cores: {slots}.0
@@ -63,13 +66,14 @@ taskmanager.memory.task.heap.size: 512m
 taskmanager.memory.task.off-heap.size: 128m
 taskmanager.memory.network.min: 128m
 taskmanager.memory.network.max: 128m
-taskmanager.memory.managed.size: 256m
+taskmanager.memory.managed.size: 1g
 classloader.resolve-order: parent-first
 heartbeat.interval: 1000
 heartbeat.timeout: 8000
 restart-strategy.type: fixed-delay
 restart-strategy.fixed-delay.attempts: 10
 restart-strategy.fixed-delay.delay: 5 s
+taskmanager.runtime.large-record-handler: true
 io.tmp.dirs: {folder}
 """
 
@@ -108,56 +112,67 @@ class FlinkCluster:
         (folder / "flink-conf.yaml").write_text(
             _CONFIG.format(rpc_port=rpc_port, rest_port=self._rest_port, slots=2, folder=folder)
         )
+        self._hosts = f"127.0.0.1 localhost {socket.gethostname()}\n"
+        (folder / "hosts").write_text(self._hosts)
         main = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
-        fleet.start("job_manager", self._java(main, "--configDir", folder))
+        hosts = f"-Djdk.net.hosts.file={folder / 'hosts'}"
+        fleet.start("job_manager", self._java(hosts, main, "--configDir", folder))
         for _ in range(num_task_managers):
             self.add_task_manager()
         self._job_endpoint = f"localhost:{job_port}"
+        self._job_server_jar = _job_server_jar(folder, self._classpath)
         server = (
-            "org.apache.beam.runners.flink.FlinkJobServerDriver",
             f"--flink-master=localhost:{self._rest_port}",
-            f"--flink-conf-dir={folder}",
-            "--job-host=localhost",
             f"--job-port={job_port}",
             "--artifact-port=0",
             "--expansion-port=0",
             f"--artifacts-dir={folder}",
         )
-        fleet.start("job_server", self._java(*server))
+        fleet.start("job_server", ["java", "-jar", self._job_server_jar, *server])
         fleet.wait_for_port(job_port)
         fleet.wait_for_port(self._rest_port)
         self.wait_for_task_managers(num_task_managers)
 
-    def job_options(self) -> list[str]:
-        """Returns the options of a pipeline that is to run here."""
-        runner_jar = next(path for path in self._classpath.split(":") if "beam-runners-flink" in path)
+    def recipe(self) -> list[str]:
+        """Returns the options of docs/clusters.md; with them each build starts a job server of its own."""
         return [
-            "runner=PortableRunner",
-            f"job_endpoint={self._job_endpoint}",
+            "runner=FlinkRunner",
+            f"flink_master=localhost:{self._rest_port}",
+            f"flink_job_server_jar={self._job_server_jar}",
+            *self._worker_options(),
+        ]
+
+    def job_options(self, parallelism: int = _PARALLELISM) -> list[str]:
+        """Returns the options with which a build uses the job server that runs already."""
+        return ["runner=PortableRunner", f"job_endpoint={self._job_endpoint}", *self._worker_options(parallelism)]
+
+    def _worker_options(self, parallelism: int = _PARALLELISM) -> list[str]:
+        return [
+            f"parallelism={parallelism}",
             "environment_type=EXTERNAL",
             f"environment_config={_POOL_HOST}:{self._pool_port}",
             # Workers stay for the next stage of the job. Otherwise each stage starts new ones. But dead ones are kept
             # as well, so this must be less than the pause before a restart.
             "environment_cache_millis=3000",
-            # The task managers have all of it on their class path already.
-            f"files_to_stage={runner_jar}",
+            # Read where a job is submitted: what it says of large records.
+            f"flink_conf_dir={self._folder}",
         ]
 
     def add_task_manager(self) -> int:
         """Starts one more, with a pool of Python workers, and returns its number."""
         number = self._num_task_managers
         self._num_task_managers += 1
-        # The pool starts its workers as `python`.
+        # The pool starts its workers as `python`; these must find the package that was installed, not its sources.
         path = f"{self._worker_python.parent}{os.pathsep}{os.environ['PATH']}"
         module = "apache_beam.runners.worker.worker_pool_main"
         (port,) = free_ports(1)
         command = [self._worker_python, "-m", module, "--service_port", port]
-        self._fleet.start(f"worker_pool_{number}", command, {"PATH": path})
+        self._fleet.start(f"worker_pool_{number}", command, {"PATH": path, "PYTHONPATH": ""})
         address = f"127.0.0.{2 + number}"
         forward = [sys.executable, Path(__file__).parent / "forward.py", address, self._pool_port, port]
         self._fleet.start(f"forward_{number}", forward)
         hosts = self._folder / f"hosts_{number}"
-        hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n{address} {_POOL_HOST}\n")
+        hosts.write_text(f"{self._hosts}{address} {_POOL_HOST}\n")
         memory = ("-Xmx768m", "-XX:MaxDirectMemorySize=512m", f"-Djdk.net.hosts.file={hosts}")
         main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
         self._fleet.start(f"task_manager_{number}", self._java(*memory, main, "--configDir", self._folder))
@@ -169,23 +184,24 @@ class FlinkCluster:
         for name in ("task_manager", "worker_pool", "forward"):
             self._fleet.kill(f"{name}_{number}")
 
-    def workers(self) -> list[int]:
-        """Returns the process ids of all Python workers."""
-        return [pid for i in range(self._num_task_managers) for pid in self._fleet.children(f"worker_pool_{i}")]
+    def workers(self) -> dict[int, int]:
+        """Returns the numbers of their task managers by the process ids of all Python workers that run."""
+        numbers = range(self._num_task_managers)
+        return {pid: number for number in numbers for pid in self._fleet.children(f"worker_pool_{number}")}
 
-    def wait_for_task_managers(self, count: int, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while len(self._get("/taskmanagers")["taskmanagers"]) != count:
-            self._fleet.check()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"There are not {count} task managers after {timeout_s} s.")
-            time.sleep(0.3)
+    def wait_for_task_managers(self, count: int, timeout_s: float = 120) -> None:
+        self._fleet.wait_until(
+            lambda: len(self._get("/taskmanagers")["taskmanagers"]) == count,
+            timeout_s,
+            f"There are not {count} task managers",
+        )
 
     def num_restarts(self) -> int:
-        """Returns how often the jobs so far were restarted, in all."""
-        jobs = self._get("/jobs")["jobs"]
-        values = [self._get(f"/jobs/{job['id']}/metrics?get=numRestarts") for job in jobs]
-        return sum(int(float(metric["value"])) for metrics in values for metric in metrics)
+        """Returns how often the jobs so far were restarted, in all.
+
+        Counted in the job manager's log, since its metric of the same name is seconds late.
+        """
+        return self._fleet.log("job_manager").count("switched from state RUNNING to RESTARTING")
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://localhost:{self._rest_port}{path}", timeout=10) as response:
@@ -213,6 +229,27 @@ def _fetch(folder: Path) -> tuple[str, str]:
             return f"Flink {Path(jar).stem.rpartition('-')[2]}, Beam's {artifact} {beam}", classpath
         tried.append(f"{artifact}:{beam}")
     raise NotAvailableError(f"Maven finds none of {', '.join(tried)}")
+
+
+def _job_server_jar(folder: Path, classpath: str) -> Path:
+    """Returns a jar that ``java -jar`` starts as Beam's job server: as published, or one that names the class path."""
+    paths = [Path(path) for path in classpath.split(":")]
+    for path in paths:
+        if "-job-server-" in path.name:
+            return path
+    attributes = {
+        "Manifest-Version": "1.0",
+        "Main-Class": "org.apache.beam.runners.flink.FlinkJobServerDriver",
+        "Class-Path": " ".join(path.as_uri() for path in paths),
+    }
+    jar = folder / "job-server.jar"
+    lines: list[str] = []
+    with zipfile.ZipFile(jar, "w") as file:
+        for name, value in attributes.items():
+            line = f"{name}: {value}"  # of 72 bytes at most, then it goes on in lines that begin with a space
+            lines += [line[:70], *(f" {line[i : i + 69]}" for i in range(70, len(line), 69))]
+        file.writestr("META-INF/MANIFEST.MF", "".join(f"{line}\r\n" for line in lines))
+    return jar
 
 
 def _resolve(folder: Path, artifacts: list[str]) -> str | None:

@@ -11,6 +11,7 @@ is 0 if everything was equal, 77 if no engine of those named can be had here, wi
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 import contextlib
 import json
 import os
@@ -18,20 +19,24 @@ from pathlib import Path
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-from tests.cluster.fleet import Fleet, free_ports, make_worker_python
+from tests.cluster.fleet import Fleet, cpu_seconds, free_ports, make_worker_python
 from tests.cluster.flink import FlinkCluster, NotAvailableError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _NOT_AVAILABLE = 77
 _IMAGES_PER_BROKEN = 16
-_SECONDS_OF_WORK = 1
+
+# CPU time after which a worker has got work to lose. Starting takes 1.5 s; the import of TensorFlow, 3 s, comes in the
+# midst of the work. The worker is killed soon after it has begun, the task manager when it holds what stages have made.
+_WORKER_CPU_SECONDS = 2.5
+_TASK_MANAGER_CPU_SECONDS = 6.0
+_MAX_SECONDS_TO_WORK = 120
+_MAX_SECONDS_TO_RESTART = 60
 
 
 def say(text: str) -> None:
@@ -44,34 +49,44 @@ _STARTED = time.perf_counter()
 # --- Builds
 
 
-def build_command(config: str, corpus: Path, data_dir: Path, beam_options: list[str] | None) -> list[str]:
-    command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build", f"landmark_triplets/{config}"]
-    command += ["--imports", "landmark_triplets_tfds", "--manual_dir", str(corpus), "--data_dir", str(data_dir)]
-    if beam_options:
-        command += ["--beam_pipeline_options", ",".join(beam_options)]
-    return command
+class Build:
+    """A build with the command that users type, as a process of the fleet."""
 
+    def __init__(
+        self, fleet: Fleet, name: str, config: str, corpus: Path, timeout_s: float, beam_options: Sequence[str] = ()
+    ):
+        """Starts it, in a folder of that name, where the dataset and the log are."""
+        self._fleet = fleet
+        self._name = name
+        self._dataset = fleet.folder / name / "landmark_triplets" / config
+        self._started = time.perf_counter()
+        self._timeout_s = timeout_s
+        command = [sys.executable, "-m", "tensorflow_datasets.scripts.cli.main", "build", f"landmark_triplets/{config}"]
+        command += ["--imports", "landmark_triplets_tfds"]
+        command += ["--manual_dir", str(corpus), "--data_dir", str(fleet.folder / name)]
+        if beam_options:
+            command += ["--beam_pipeline_options", ",".join(beam_options)]
+        # A tenth of the corpus may be broken: some of it is.
+        options = {"BANK": "off", "TRIPLETS_CSV": "on", "MAX_UNREADABLE": "30%"}
+        environment = {f"LANDMARK_TRIPLETS_{option}": value for option, value in options.items()}
+        environment |= {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(fleet.folder)}
+        fleet.start(name, command, environment)
 
-def build_environment(folder: Path) -> dict[str, str]:
-    # A tenth of the corpus may be broken: some of it is.
-    options = {"BANK": "off", "TRIPLETS_CSV": "on", "MAX_UNREADABLE": "30%"}
-    environment = {f"LANDMARK_TRIPLETS_{name}": value for name, value in options.items()}
-    return os.environ | environment | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
+    def is_running(self) -> bool:
+        return self._fleet.is_running(self._name)
 
+    def wait(self) -> Path:
+        """Waits for its end and returns the folder of the version.
 
-def build(folder: Path, config: str, corpus: Path, name: str, beam_options: list[str] | None = None) -> Path:
-    """Builds with the command that users type, and returns the folder of the version."""
-    command = build_command(config, corpus, folder / name, beam_options)
-    started = time.perf_counter()
-    with (folder / f"{name}.log").open("w") as log:
-        done = subprocess.run(command, env=build_environment(folder), cwd=folder, stdout=log, stderr=log, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            f"Build {name} ended with {done.returncode}:\n{(folder / f'{name}.log').read_text()[-6000:]}"
-        )
-    (version,) = (folder / name / "landmark_triplets" / config).iterdir()
-    say(f"{name}: built in {time.perf_counter() - started:.1f} s")
-    return version
+        Raises:
+          TimeoutError: if it takes too long.
+          RuntimeError: if it fails.
+        """
+        left_s = self._timeout_s - (time.perf_counter() - self._started)
+        self._fleet.wait(self._name, max(left_s, 1))
+        say(f"{self._name}: built in {time.perf_counter() - self._started:.1f} s")
+        (version,) = self._dataset.iterdir()
+        return version
 
 
 def read_records(version: Path) -> list[bytes]:
@@ -144,7 +159,7 @@ class JobService:
         path = f"{worker_python.parent}{os.pathsep}{os.environ['PATH']}"  # the pool starts its workers as `python`
         module = "apache_beam.runners.worker.worker_pool_main"
         pool = [worker_python, "-m", module, "--service_port", self._pool_port]
-        fleet.start("worker_pool", pool, {"PATH": path})
+        fleet.start("worker_pool", pool, {"PATH": path, "PYTHONPATH": ""})
         fleet.wait_for_port(job_port)
         fleet.wait_for_port(self._pool_port)
         self._job_endpoint = f"localhost:{job_port}"
@@ -159,32 +174,45 @@ class JobService:
         ]
 
 
-def kill_machines(cluster: FlinkCluster, running: threading.Event) -> None:
-    """Kills a worker process and then a task manager while a build runs, each when there is work to lose."""
-    before = set(cluster.workers())
-    while running.is_set() and len(set(cluster.workers()) - before) < 2:
-        time.sleep(0.1)
-    time.sleep(_SECONDS_OF_WORK)
-    num_restarts = cluster.num_restarts()
-    worker = max(set(cluster.workers()) - before)
-    os.kill(worker, signal.SIGKILL)
-    say(f"killed a worker (process {worker})")
-    num_restarts = wait_for_restart(cluster, running, num_restarts)
-    time.sleep(_SECONDS_OF_WORK)
-    cluster.kill_task_manager(0)
-    say("killed task manager 0 with its workers")
-    cluster.add_task_manager()
-    wait_for_restart(cluster, running, num_restarts)
-    say("the job goes on without it")
+def kill_machines(fleet: Fleet, cluster: FlinkCluster, build: Build) -> None:
+    """Kills a worker process and then a task manager while a build runs, each when there is work to lose.
 
+    Raises:
+      AssertionError: if the build ends first.
+      TimeoutError: if a worker gets no work, or the engine does not notice what it lost.
+    """
 
-def wait_for_restart(cluster: FlinkCluster, running: threading.Event, before: int) -> int:
-    """Waits until jobs have been restarted more often than before; returns how often."""
-    while running.is_set() and cluster.num_restarts() <= before:
-        time.sleep(0.2)
-    if not running.is_set():
-        raise AssertionError("The build had ended before it was disturbed; take a larger corpus.")
-    return cluster.num_restarts()
+    def find_worker(before: dict[int, float | None], min_cpu_s: float) -> tuple[int, int] | None:
+        if not build.is_running():
+            build.wait()  # raises if it has failed
+            raise AssertionError("The build had ended before it was disturbed; take a larger corpus (--landmarks).")
+        used = [
+            ((cpu_seconds(pid) or 0) - (before.get(pid) or 0), pid, number) for pid, number in cluster.workers().items()
+        ]
+        cpu_s, pid, number = max(used, default=(0.0, 0, 0))
+        return (pid, number) if cpu_s >= min_cpu_s else None
+
+    def disturb(what: str, kill: Callable[[int, int], str], min_cpu_s: float) -> None:
+        before = {pid: cpu_seconds(pid) for pid in cluster.workers()}
+        no_work = f"No Python worker has used {min_cpu_s} s of CPU time"
+        pid, number = fleet.wait_until(lambda: find_worker(before, min_cpu_s), _MAX_SECONDS_TO_WORK, no_work)
+        num_restarts = cluster.num_restarts()
+        say(kill(pid, number))
+        not_noticed = f"Flink has not restarted the job after the loss of {what}"
+        fleet.wait_until(lambda: cluster.num_restarts() > num_restarts, _MAX_SECONDS_TO_RESTART, not_noticed)
+        say("Flink restarts the job")
+
+    def kill_worker(pid: int, number: int) -> str:
+        os.kill(pid, signal.SIGKILL)
+        return f"killed a worker of task manager {number}"
+
+    def kill_task_manager(pid: int, number: int) -> str:
+        cluster.kill_task_manager(number)
+        cluster.add_task_manager()
+        return f"killed task manager {number} with its workers, and started another"
+
+    disturb("a worker", kill_worker, _WORKER_CPU_SECONDS)
+    disturb("a task manager", kill_task_manager, _TASK_MANAGER_CPU_SECONDS)
 
 
 def run(args: argparse.Namespace, folder: Path) -> list[str]:
@@ -193,7 +221,8 @@ def run(args: argparse.Namespace, folder: Path) -> list[str]:
     requirements = "of its own" if args.fresh else "of this environment"
     say(f"workers' Python: the package from its wheel, requirements {requirements}")
     corpus = args.corpus.resolve() if args.corpus else make_corpus(folder, args.photos, args.landmarks)
-    local = build(folder, args.config, corpus, "local")
+    with Fleet(folder) as fleet:
+        local = Build(fleet, "local", args.config, corpus, args.timeout).wait()
     left_out = []
     for engine in args.engines:
         (folder / engine).mkdir()
@@ -204,37 +233,15 @@ def run(args: argparse.Namespace, folder: Path) -> list[str]:
                 left_out.append(f"{engine} is left out: {error}.")
                 continue
             say(f"{engine}: {cluster.versions}")
-            clustered = build(folder, args.config, corpus, engine, cluster.job_options())
-            say(compare(local, clustered))
+            options = cluster.recipe() if isinstance(cluster, FlinkCluster) else cluster.job_options()
+            say(compare(local, Build(fleet, "build", args.config, corpus, args.timeout, options).wait()))
             if isinstance(cluster, FlinkCluster) and args.kill:
                 say(f"restarts without being disturbed: {cluster.num_restarts()}")
-                say(compare(local, build_disturbed(folder, args.config, corpus, cluster)))
+                build = Build(fleet, "disturbed", args.config, corpus, args.timeout, options)
+                kill_machines(fleet, cluster, build)
+                say(compare(local, build.wait()))
                 say(f"restarts in all: {cluster.num_restarts()}")
     return left_out
-
-
-def build_disturbed(folder: Path, config: str, corpus: Path, cluster: FlinkCluster) -> Path:
-    """Builds while machines are killed."""
-    running = threading.Event()
-    running.set()
-    failures: list[BaseException] = []
-
-    def disturb() -> None:
-        try:
-            kill_machines(cluster, running)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=disturb, daemon=True)
-    thread.start()
-    try:
-        version = build(folder, config, corpus, "disturbed", cluster.job_options())
-    finally:
-        running.clear()
-        thread.join(timeout=30)
-    if failures:
-        raise failures[0]
-    return version
 
 
 def main() -> int:
@@ -247,9 +254,11 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help="use this corpus instead")
     parser.add_argument("--kill", action="store_true", help="build once more while machines of Flink are killed")
     parser.add_argument("--fresh", action="store_true", help="install the workers' requirements anew (minutes)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that a build may take (%(default).0f)")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it, with all logs")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is ended then, too
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that everything is ended then, too
     with contextlib.ExitStack() as stack:
         if args.keep:
             args.keep.mkdir(parents=True)

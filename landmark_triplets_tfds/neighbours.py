@@ -1,0 +1,195 @@
+"""The nearest images of other landmarks, found exactly, by products of blocks of matrices.
+
+The similarity of two images is the cosine of the angle between their embeddings: the dot product of unit vectors. All
+products of 160,000 images with each other are 26 billion numbers, far more than fit in memory, so they are made in
+blocks, of which each image keeps its best. Selecting is kept cheaper than multiplying: a comparison with the worst
+kept so far leaves few numbers of a block to look at.
+
+A product of float32 matrices may differ in its last bit with the shapes of the blocks. So a few more neighbours than
+asked for are kept, whose similarities are then computed one by one in float64 and rounded: what comes out does not
+depend on blocks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.embeddings import LandmarkVectors, Places
+
+Keys = npt.NDArray[np.uint64]
+Similarities = npt.NDArray[np.float32]
+
+# Images whose neighbours are searched together: a block of products of so many rows and columns takes 8 MB, which stays
+# in the caches of processors.
+ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 512, 4096
+
+# Neighbours kept beyond those asked for, and how far float32 products may be off (1e-6 is what 2048 dimensions reach).
+NUM_SPARE, ROUNDING = 8, 2e-6
+
+# Where more than this share of a block is better than the worst kept, a closer bound is worth its cost.
+_MANY = 1 / 16
+_GROUPS_PER_NEIGHBOUR = 4
+
+_BELOW_ALL = np.float32(-2)  # of cosines; what is hidden is at -inf
+_NUM_GATHERED = 1 << 22  # numbers at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest images of other landmarks whose similarity is not above the ceiling, nearest first.
+
+    Attributes:
+      places: int64[n, k] in the `LandmarkVectors`; -1 where there are fewer.
+      similarities: float32[n, k]; -inf where there are fewer. Equally similar ones are in order of their places.
+      num_above: int64[n]: images of other landmarks that were passed over because they are above the ceiling.
+    """
+
+    places: Places
+    similarities: Similarities
+    num_above: Places
+
+
+class NeighbourSearch(Protocol):
+    """Finds neighbours, exactly or not."""
+
+    def search(self, start: int, stop: int, k: int) -> Neighbours:
+        """Returns the k nearest of the images at the places ``start`` to ``stop`` (exclusive)."""
+
+
+class ExactSearch:
+    """Compares every image with every other one."""
+
+    def __init__(self, images: LandmarkVectors, max_similarity: float):
+        """Takes the images and the ceiling, above which images are passed over."""
+        self._images = images
+        self._max_similarity = max_similarity
+
+    def search(self, start: int, stop: int, k: int) -> Neighbours:
+        """Returns the k nearest of the images at the places ``start`` to ``stop``."""
+        images, vectors = self._images, self._images.vectors
+        keys: Keys = np.zeros((stop - start, k + NUM_SPARE), dtype=np.uint64)
+        num_above = np.zeros(stop - start, dtype=np.int64)
+        own_start, own_stop = images.starts[start], images.stops[stop - 1]
+        # Memory that is used again costs no time to get.
+        products_buffer = np.empty((stop - start) * _COLUMNS_PER_BLOCK, dtype=np.float32)
+        mask_buffer = np.empty((stop - start) * _COLUMNS_PER_BLOCK, dtype=bool)
+        for first in range(0, len(images), _COLUMNS_PER_BLOCK):
+            last = min(first + _COLUMNS_PER_BLOCK, len(images))
+            shape = stop - start, last - first
+            products = products_buffer[: shape[0] * shape[1]].reshape(shape)
+            mask = mask_buffer[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(vectors[start:stop], vectors[first:last].T, out=products)
+            hide_from, hide_to = max(first, own_start), min(last, own_stop)
+            if hide_from < hide_to:  # else no landmark is in rows and columns
+                own = images.starts[start:stop, np.newaxis] == images.starts[hide_from:hide_to]
+                products[:, hide_from - first : hide_to - first][own] = -np.inf
+            above = np.greater(products, self._max_similarity + ROUNDING, out=mask)
+            if above.any():
+                num_above += np.count_nonzero(above, axis=1)
+                products[above] = -np.inf
+            keys = _keep_best(keys, products, mask, first)
+        return finish(images, self._max_similarity, start, keys, num_above, k)
+
+
+def _keep_best(keys: Keys, products: Similarities, mask: npt.NDArray[np.bool_], first: int) -> Keys:
+    """Returns the best of the keys so far, uint64[n, kept], and the products, float32[n, columns from ``first`` on].
+
+    The mask is written over.
+    """
+    num_rows, num_columns = products.shape
+    worst = keys.min(axis=1)
+    # Strictly: of equally similar images the first ones count, and these are the last ones so far.
+    bound = np.where(worst > 0, similarities_of(worst), _BELOW_ALL)
+    hits = np.greater(products, bound[:, np.newaxis], out=mask)
+    num_groups = _GROUPS_PER_NEIGHBOUR * keys.shape[1]
+    if np.count_nonzero(hits) > _MANY * products.size and num_columns >= 2 * num_groups:
+        # The best of the groups' maxima, as many as are kept, are as many products: none worse than they is kept.
+        groups = products[:, : num_columns // num_groups * num_groups].reshape(num_rows, -1, num_groups).max(axis=1)
+        at = num_groups - keys.shape[1]
+        just_below = np.nextafter(np.partition(groups, at, axis=1)[:, at], np.float32(-np.inf))
+        hits = np.greater(products, np.maximum(bound, just_below)[:, np.newaxis], out=mask)
+    found = np.flatnonzero(hits)
+    rows, columns = np.divmod(found, num_columns)
+    return merge(keys, rows, make_keys(products.ravel()[found], columns + first))
+
+
+def merge(keys: Keys, rows: Places, found: Keys) -> Keys:
+    """Returns the best of the keys uint64[n, kept] and of the found ones, which belong to these rows (ascending)."""
+    counts = np.bincount(rows, minlength=len(keys))
+    most = int(counts.max())
+    if not most:
+        return keys
+    ranks = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    both = np.zeros((len(keys), keys.shape[1] + most), dtype=np.uint64)
+    both[:, : keys.shape[1]] = keys
+    both[rows, keys.shape[1] + ranks] = found
+    both.partition(most, axis=1)
+    return both[:, most:]
+
+
+def make_keys(similarities: Similarities, places: Places) -> Keys:
+    """Returns numbers that order by similarity and then, the other way round, by place; all are above 0.
+
+    The bits of a float32, read as a whole number, are in the order of the floats once negative ones are turned over.
+    """
+    bits = (similarities + np.float32(0)).view(np.uint32)  # adding 0 makes -0 a 0
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    return (ordered << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - places.astype(np.uint64))
+
+
+def similarities_of(keys: Keys) -> Similarities:
+    """Returns the similarities that are in keys; what it returns for 0 means nothing."""
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    return np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
+
+
+def places_of(keys: Keys) -> Places:
+    """Returns the places that are in keys, and -1 for 0."""
+    places = np.uint64(0xFFFFFFFF) - (keys & np.uint64(0xFFFFFFFF))
+    return np.where(keys > 0, places.astype(np.int64), -1)
+
+
+def finish(
+    images: LandmarkVectors, max_similarity: float, start: int, keys: Keys, num_above: Places, k: int
+) -> Neighbours:
+    """Computes the similarities of the neighbours that were kept, and returns the k best of them.
+
+    Args:
+      images: all of them.
+      max_similarity: the ceiling.
+      start: place of the first image that was searched for.
+      keys: uint64[n, kept], 0 where there are fewer.
+      num_above: int64[n], passed over so far.
+      k: at most kept.
+    """
+    places = places_of(keys)
+    similarities = similarities_to(images, start, places)
+    is_above = (places >= 0) & (similarities > max_similarity)
+    exact = np.where((places >= 0) & ~is_above, make_keys(similarities, places), np.uint64(0))
+    best = np.sort(exact, axis=1)[:, ::-1][:, :k]
+    return Neighbours(
+        places=places_of(best),
+        similarities=np.where(best > 0, similarities_of(best), np.float32(-np.inf)),
+        num_above=num_above + is_above.sum(axis=1),
+    )
+
+
+def similarities_to(images: LandmarkVectors, start: int, places: Places) -> Similarities:
+    """Returns float32[n, k]: of the images from ``start`` on with those at these places (of -1: anything)."""
+    products = np.empty(places.shape, dtype=np.float64)
+    dim = images.vectors.shape[1]
+    step = max(1, _NUM_GATHERED // (places.shape[1] * dim))
+    for at in range(0, len(places), step):
+        others = images.vectors[places[at : at + step]]
+        own = images.vectors[start + at : start + at + len(others)]
+        products[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64)
+    return as_similarities(products)
+
+
+def as_similarities(products: npt.NDArray[np.float64]) -> Similarities:
+    """Returns products of unit vectors as cosines: the length of a vector in float32 may be a bit more than 1."""
+    return np.clip(products, -1, 1).astype(np.float32)

@@ -1,0 +1,33 @@
+"""docs/hard_triplets.md names what there is; tests/test_pages.py runs its commands."""
+
+import dataclasses
+
+from competition import REPOSITORY
+import pytest
+
+from landmark_triplets_tfds.hard_triplets import (
+    NO_NEGATIVE,
+    NO_POSITIVE,
+    SINGLE_IMAGE,
+)
+from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
+
+TEXT = " ".join((REPOSITORY / "docs" / "hard_triplets.md").read_text().split())
+
+
+@pytest.mark.parametrize("reason", [SINGLE_IMAGE, NO_POSITIVE, NO_NEGATIVE])
+def test_reasons(reason):
+    assert f"`{reason}`" in TEXT
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(MiningSpec)])
+def test_arguments(field):
+    assert f"--{field}" in TEXT
+
+
+def test_limits_and_defaults():
+    spec = MiningSpec()
+    assert f"up to {MAX_IMAGES_EXACT:,} images" in TEXT
+    assert f"`--max_similarity` ({spec.max_similarity:g})" in TEXT
+    assert f"`--neighbours` ({spec.neighbours})" in TEXT
+    assert f"`--margin` ({spec.margin:g})" in TEXT
