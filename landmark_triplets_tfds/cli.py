@@ -17,12 +17,12 @@ import sys
 from absl import logging as absl_logging
 
 from landmark_triplets_tfds.command.arguments import Command, parse
-from landmark_triplets_tfds.command.console import FAILED, OK
 from landmark_triplets_tfds.command.forecast_command import ForecastCommand
 from landmark_triplets_tfds.command.inspect_command import Inspect
 from landmark_triplets_tfds.command.mine_command import Mine
 from landmark_triplets_tfds.command.preview_command import Preview
 from landmark_triplets_tfds.command.verify_command import Verify
+from landmark_triplets_tfds.console import FAILED, OK
 from landmark_triplets_tfds.errors import USER_ERRORS
 
 PROGRAM = "landmark-triplets"

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.verification.dataset_checks import check_together
 from landmark_triplets_tfds.verification.findings import Findings
 from landmark_triplets_tfds.verification.prepared_data import PreparedData, read_prepared_data

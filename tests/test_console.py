@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 
 
 class Stream(io.StringIO):

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.command.arguments import build_options, check_at_least, folder, json_flag, option, options
 
 if TYPE_CHECKING:

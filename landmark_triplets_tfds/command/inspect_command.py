@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dataclasses
 from typing import TYPE_CHECKING
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.command.arguments import build_options, check_at_least, folder, json_flag, option
 
 if TYPE_CHECKING:  # importing it takes what only the command itself needs

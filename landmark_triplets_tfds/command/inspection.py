@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build_options import BuildOptions
-from landmark_triplets_tfds.command.console import progress, progress_of_listing
 from landmark_triplets_tfds.command.inspection_facts import (
     ImageFacts,
     SeenImage,
@@ -23,6 +22,7 @@ from landmark_triplets_tfds.command.inspection_facts import (
     describe_table,
     look_at_image,
 )
+from landmark_triplets_tfds.console import progress, progress_of_listing
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError
 from landmark_triplets_tfds.image_sample import choose_rows, look_at
 from landmark_triplets_tfds.image_sources.folder_source import FolderSource

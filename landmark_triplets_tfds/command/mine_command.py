@@ -9,7 +9,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.command.arguments import build_options, folder, json_flag, option
 from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, NoTripletError
 from landmark_triplets_tfds.holdout import TRAIN

@@ -14,9 +14,9 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import IMAGES
-from landmark_triplets_tfds.command import console
 from landmark_triplets_tfds.config_choice import ConfigChoice
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.example_plan import Example, ExampleCounts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.command.arguments import json_flag, option, positional
 
 if TYPE_CHECKING:

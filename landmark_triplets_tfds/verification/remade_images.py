@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from landmark_triplets_tfds.command import console
+from landmark_triplets_tfds import console
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.sources import ImageSource
 from landmark_triplets_tfds.thumbnails import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail

@@ -12,11 +12,16 @@ import dataclasses
 from etils import epath
 import numpy as np
 
-from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig
+from landmark_triplets_tfds import (
+    LandmarkImages,
+    LandmarkImagesConfig,
+    LandmarkTriplets,
+    LandmarkTripletsConfig,
+    console,
+)
 from landmark_triplets_tfds.build_options import BuildOptions
 from landmark_triplets_tfds.build_report import IMAGES, TRIPLETS
 from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig
-from landmark_triplets_tfds.command import console
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.landmarks import LandmarkTable, format_image_id
 from landmark_triplets_tfds.sources import find_source
