@@ -43,8 +43,8 @@ def load_faiss() -> Any:
     except ImportError as error:
         raise CommandError(
             f"The approximate search needs faiss, which cannot be imported ({error}). Install it with `pip install"
-            " faiss-cpu`, or ask for the exact search (`--search exact`; its time grows with the square of the number of"
-            " images)."
+            " faiss-cpu`, or ask for the exact search (`--search exact`; its time grows with the square of the number"
+            " of images)."
         ) from None
 
 
