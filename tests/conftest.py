@@ -1,4 +1,10 @@
+import pathlib
+import sys
+
 import pytest
+
+# For the programs in benchmarks/. At the end, so that the package itself is the installed one, if it is installed.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture(autouse=True)

@@ -234,7 +234,7 @@ def test_the_job_of_the_whole_competition_is_small(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     image_ids = np.unique(rng.integers(0, 2**64, 1_580_470, dtype=np.uint64))
     landmark_ids = np.arange(len(image_ids)) % 81_313
-    (tmp_path / "competition" / "train").mkdir(parents=True)
+    (tmp_path / "competition" / "train" / "0").mkdir(parents=True)
     with (tmp_path / "competition" / "train.csv").open("w") as file:
         file.write("id,landmark_id\n")
         file.writelines(f"{i:016x},{k}\n" for i, k in zip(image_ids.tolist(), landmark_ids.tolist(), strict=True))

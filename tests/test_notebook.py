@@ -30,6 +30,6 @@ def test_kaggle_notebook(tmp_path, monkeypatch):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     text = "".join(output.get("text", "") for output in outputs)
     assert "Built landmark_triplets/128px" in text
-    assert "18 triplets" in text
+    assert "20 triplets" in text
     assert any("image/png" in output.get("data", {}) for output in outputs)  # show_triplets
     assert (tmp_path / "tfds" / "landmark_triplets" / "128px").is_dir()
