@@ -23,10 +23,13 @@ def listing_bar(description: str, unit: str) -> Iterator[Callable[[int, int], No
     """Shows a bar once there is something to show; yields what is called with the numbers of things done and to do."""
     with contextlib.ExitStack() as stack:
         bars: list[Any] = []
+        num_shown = 0
 
         def advance(num_done: int, num_all: int) -> None:
+            nonlocal num_shown
             if not bars:
                 bars.append(stack.enter_context(progress_bar(num_all, description, unit)))
-            bars[0].update(num_done - bars[0].n)
+            bars[0].update(num_done - num_shown)
+            num_shown = num_done  # a bar that TFDS has disabled does not count itself
 
         yield advance

@@ -21,7 +21,6 @@ SMALL = {
     "notebook": ["--runs=1", "--triplets=10"],
     "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
     "plan_speed": ["--runs=1", "--images=20000", "--draws=200"],
-    "read_speed": ["--runs=1", "--triplets=400", "--raw-triplets=20"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
     "triplets_files": ["--runs=1", "--images=20000", "--triplets=50000"],
     "where_time_goes": ["--runs=1", "--images=20"],
@@ -32,6 +31,7 @@ ELSEWHERE = {
     "fuzz": "tests/test_fuzz.py is a short run of it",
     "forecast": "tests/test_forecast.py compares a forecast with a build",
     "verify_speed": "tests/test_verify_command.py lets it read a small dataset",
+    "read_speed": "needs more triplets than a small corpus gives; tests/test_frameworks.py reads in the same ways",
     "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
 }
 WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling", "triplets_files")
