@@ -97,6 +97,6 @@ def test_triplets_are_reproducible_and_a_few_images_are_enough(monkeypatch):
 
 def test_without_faiss_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(CommandError, match="pip install faiss-cpu.*--search exact"):
+    with pytest.raises(CommandError, match=r"pip install faiss-cpu.*--search exact"):
         mine_triplets(*make_images(100, 5), MiningSpec(search="approximate"))
     assert len(mine_triplets(*make_images(100, 5))) > 90
