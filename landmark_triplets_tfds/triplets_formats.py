@@ -22,7 +22,7 @@ LISTED_COLUMNS = f"{', '.join(ID_COLUMNS[:-1])} and {ID_COLUMNS[-1]}"
 # Tells rows apart that are equal otherwise. triplets.csv has it: there, chance may draw a triplet twice.
 KEY_COLUMN = "key"
 
-_TEXT_TYPES = ("string", "large_string", "string_view")
+_TEXT_TYPES = ("string", "large_string", "string_view", "null")  # null: of a column without any value
 _BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 1 << 17
 

@@ -40,7 +40,8 @@ def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[i
     with file_access.open_file(path) as file:
         try:
             with tarfile.open(fileobj=_BoundedReads(file), mode="r:") as tar:  # type: ignore[call-overload]
-                while (member := tar.next()) is not None:
+                is_empty = tar.firstmember is None  # in Python 3.10, next() fails on an empty tar
+                while not is_empty and (member := tar.next()) is not None:
                     tar.members.clear()  # tarfile would keep them all
                     if tar.offset <= position:
                         raise ArchiveError(f"{path} is damaged at byte {position:,}.")
