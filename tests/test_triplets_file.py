@@ -205,7 +205,7 @@ def test_refuses_empty_parquet(tmp_path: pathlib.Path) -> None:
 def test_parquet_with_a_column_without_values(tmp_path: pathlib.Path) -> None:
     columns = {"anchor_id": pa.nulls(2), "positive_id": [B, B], "negative_id": [C, C]}
     pa.parquet.write_table(pa.table(columns), tmp_path / "x")
-    with pytest.raises(TripletsFileError, match="row 1: anchor_id must be 16 hex digits .*, got None"):
+    with pytest.raises(TripletsFileError, match=r"row 1: anchor_id must be 16 hex digits .*, got None"):
         rows_of(tmp_path / "x")
 
 
