@@ -191,6 +191,22 @@ def test_every_flipped_byte_is_noticed_and_named(copy):
     assert_all_well(verified(copy))
 
 
+def test_the_key_of_a_damaged_record_is_named_where_it_can_be_read(copy):
+    shard = shards_of(copy)[0]
+    content = bytearray(shard.read_bytes())
+    example = read_examples(shard)[0]
+    key = example.features.feature["anchor_id"].bytes_list.value[0]
+    at = content.index(example.features.feature["negative_img"].bytes_list.value[0]) + 100
+    content[at] ^= 1
+    shard.write_bytes(content)
+    (problem,) = problems_of(verified(copy), findings.CHECKSUM)
+    assert problem.message.endswith(f"fail their checksum; its key reads {key.decode()}")
+    content[content.index(key)] = ord("x")
+    shard.write_bytes(content)
+    (problem,) = problems_of(verified(copy), findings.CHECKSUM)
+    assert problem.message.endswith("fail their checksum")
+
+
 def test_flipped_bytes_of_array_records(tmp_path):
     """Their library has no checksum over padding and parts of the framing, which the sha256 of the file covers."""
     pytest.importorskip("array_record")

@@ -77,6 +77,16 @@ class RecordChecker:
         """Images in a record."""
         return len(self._images)
 
+    def describe_damaged(self, record: bytes) -> str:
+        """Returns words for the key that a damaged record seems to have; '' if none can be read.
+
+        In a serialized tf.train.Example, a text of 16 bytes stands behind the name of its feature and six bytes of
+        tags and lengths (https://protobuf.dev/programming-guides/encoding).
+        """
+        tags = rb"\x12\x14\x0a\x12\x0a\x10"
+        match = re.search(re.escape(self._ids[0].encode()) + tags + rb"([0-9a-f]{16})", record)
+        return f"; its key reads {match[1].decode()}" if match else ""
+
     def check(self, record: bytes, add_problem: AddProblem) -> RecordContent | None:
         """Checks a record.
 

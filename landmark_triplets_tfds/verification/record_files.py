@@ -8,7 +8,7 @@ too, which their own library verifies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import hashlib
 import os
@@ -37,9 +37,23 @@ _NUM_TOGETHER = 64
 # A record, or what is wrong with it.
 Read = tuple[bytes | None, str]
 
+# Says which one a damaged record is, from what is left of its bytes.
+DescribeDamaged = Callable[[bytes], str]
 
-def read_records(path: epath.Path, file_format: str) -> Iterator[Read]:
+
+def _say_nothing(record: bytes) -> str:
+    return ""
+
+
+def read_records(
+    path: epath.Path, file_format: str, describe_damaged: DescribeDamaged = _say_nothing
+) -> Iterator[Read]:
     """Reads a shard.
+
+    Args:
+      path: of the shard.
+      file_format: of the two above.
+      describe_damaged: gives words to add where the bytes of a TFRecord fail their checksum, or ''.
 
     Yields:
       (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged.
@@ -49,7 +63,7 @@ def read_records(path: epath.Path, file_format: str) -> Iterator[Read]:
     """
     if file_format == TFRECORD:
         with path.open("rb") as file:
-            yield from TFRecordReader(file, path.stat().length).read_all()
+            yield from TFRecordReader(file, path.stat().length, describe_damaged).read_all()
     else:
         yield from _read_array_records(path)
 
@@ -98,9 +112,10 @@ def masked_crc(data: bytes) -> int:
 class TFRecordReader:
     """Reads a TFRecord file from its beginning and goes on behind damaged records."""
 
-    def __init__(self, file: BinaryIO, size: int):
-        """Takes the open file and its size in bytes."""
+    def __init__(self, file: BinaryIO, size: int, describe_damaged: DescribeDamaged = _say_nothing):
+        """Takes the open file and its size in bytes; see `read_records` for the rest."""
         self._file = file
+        self._describe_damaged = describe_damaged
         self._size = size
         self._buffer = b""
         self._at = 0  # of the next byte, in the buffer
@@ -133,7 +148,8 @@ class TFRecordReader:
             if masked_crc(record) == crc:
                 yield record, ""
             else:
-                yield None, f"its {length:,} bytes, from byte {position + _HEADER.size:,}, fail their checksum"
+                where = f"its {length:,} bytes, from byte {position + _HEADER.size:,}"
+                yield None, f"{where}, fail their checksum{self._describe_damaged(record)}"
 
     def _has(self, count: int) -> bool:
         """Makes so many bytes be in the buffer; returns whether the file has them."""

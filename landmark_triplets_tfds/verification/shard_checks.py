@@ -121,7 +121,7 @@ def _check_shard(
     path, sha256 = folder / shard.name, None
     try:
         sha256 = hash_file(path)
-        for record, problem in read_records(path, file_format):
+        for record, problem in read_records(path, file_format, checker.describe_damaged):
             if record is None:
                 findings.add(CHECKSUM, problem, file=shard.name, record=num_records)
             else:
