@@ -14,10 +14,10 @@ import pytest
 from benchmarks.forecast import compare
 from landmark_triplets_tfds import cli
 from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.command.budget import find_fitting, parse_size
 from landmark_triplets_tfds.config_choice import find_config
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.forecast import Forecaster
-from landmark_triplets_tfds.forecasting.budget import find_fitting, parse_size
 from landmark_triplets_tfds.sources import find_source
 
 

@@ -19,7 +19,7 @@ from landmark_triplets_tfds import file_access, triplets_file, triplets_formats
 from landmark_triplets_tfds.errors import TripletsFileError
 from landmark_triplets_tfds.hard_triplets import MinedTriplets
 from landmark_triplets_tfds.landmarks import format_image_id
-from landmark_triplets_tfds.mining.mined_file import write_triplets
+from landmark_triplets_tfds.mined_file import write_triplets
 from landmark_triplets_tfds.triplets_file import read_triplets_file
 
 A, B, C, D = "00000000000000aa", "ffffffffffffffbb", "0123456789abcdef", "1234567890123456"

@@ -12,8 +12,8 @@ from landmark_triplets_tfds.command.arguments import build_options, check_at_lea
 
 if TYPE_CHECKING:
     from landmark_triplets_tfds.build_options import BuildOptions
+    from landmark_triplets_tfds.command.budget import BudgetAnswer
     from landmark_triplets_tfds.forecast import Forecast, Forecaster
-    from landmark_triplets_tfds.forecasting.budget import BudgetAnswer
 
 # What is shown where no config is asked for.
 _DEFAULT_CONFIGS = {
@@ -61,7 +61,7 @@ class ForecastCommand:
         check_at_least("--images", self.images, 10)
         check_at_least("--seed", self.seed, 0)
         from landmark_triplets_tfds import config_choice
-        from landmark_triplets_tfds.forecasting import budget
+        from landmark_triplets_tfds.command import budget
 
         num_bytes = budget.parse_size(self.budget) if self.budget else None
         names = self.config or ([] if num_bytes else _DEFAULT_CONFIGS[self.dataset])

@@ -90,8 +90,8 @@ class Mine:
 
     def execute(self) -> int:
         from landmark_triplets_tfds.hard_triplets import mine_triplets
+        from landmark_triplets_tfds.mined_file import check_output, write_triplets
         from landmark_triplets_tfds.mining.embedding_files import read_embeddings
-        from landmark_triplets_tfds.mining.mined_file import check_output, write_triplets
 
         out = folder(self.out)
         check_output(out)

@@ -1,1 +1,1 @@
-"""What a forecast is computed from, and what fits a budget; `forecast` puts it together."""
+"""What a forecast is computed from; `forecast` puts it together."""

@@ -1,1 +1,1 @@
-"""Neighbours among embeddings, and the files they come from and go to; `hard_triplets` chooses from them."""
+"""Embeddings, the files they come from, and neighbours among them; `hard_triplets` chooses from them."""
