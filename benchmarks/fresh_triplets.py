@@ -28,8 +28,8 @@ from absl import flags
 import loky
 import numpy as np
 
-from benchmarks import builds, corpus, processes, report
-from benchmarks.harness import Case, Measurement, NotAvailableError, Stopwatch, add_common_arguments, alternate
+from benchmarks import builds, corpus, harness, processes, report
+from benchmarks.harness import Case, Measurement, NotAvailableError, add_common_arguments, alternate
 from benchmarks.notebook import IMAGES
 from benchmarks.read_speed import NUM_BATCHES_AHEAD
 
@@ -47,17 +47,7 @@ _MODULE = "benchmarks.fresh_triplets"
 
 def measure_batches(batches: Iterable[Any], names: tuple[str, ...]) -> Measurement:
     """Reads all batches (dicts with pictures under ``names``); counts the images after the first batches."""
-    gc.collect()
-    iterator = iter(batches)
-    for _ in itertools.islice(iterator, NUM_BATCHES_BEFORE):
-        pass
-    count = 0
-    with Stopwatch(collect=False) as watch:  # a pause here would let the pipeline run ahead of the clock
-        for batch in iterator:
-            count += sum(len(batch[name]) for name in names)
-    if hasattr(iterator, "close"):
-        iterator.close()  # ends Grain's worker processes
-    return watch.measurement(count)
+    return harness.measure_batches(batches, names, NUM_BATCHES_BEFORE)
 
 
 class Reading:

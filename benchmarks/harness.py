@@ -7,13 +7,15 @@ contestant runs on the same cores.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import gc
+import itertools
 import os
 from pathlib import Path
 import sys
 import time
+from typing import Any
 
 from benchmarks import processes
 
@@ -116,6 +118,21 @@ def progress(text: str) -> None:
     """Shows what is going on, on stderr and only to people."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def measure_batches(batches: Iterable[Any], names: Sequence[str], num_before: int) -> Measurement:
+    """Reads all batches, dicts with arrays; counts what is under ``names`` in those after the first ``num_before``."""
+    gc.collect()
+    iterator = iter(batches)
+    for _ in itertools.islice(iterator, num_before):
+        pass
+    count = 0
+    with Stopwatch(collect=False) as watch:  # a pause here would let the pipeline run ahead of the clock
+        for batch in iterator:
+            count += sum(len(batch[name]) for name in names)
+    if hasattr(iterator, "close"):
+        iterator.close()  # ends Grain's worker processes
+    return watch.measurement(count)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, runs: int = 5) -> None:

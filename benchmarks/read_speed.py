@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-import gc
 import importlib.util
-import itertools
 from pathlib import Path
 from typing import Any
 import warnings
@@ -21,9 +19,9 @@ import warnings
 import loky
 import numpy as np
 
-from benchmarks import builds, report
+from benchmarks import builds, harness, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
-from benchmarks.harness import Case, Measurement, NotAvailableError, Stopwatch, add_common_arguments, alternate
+from benchmarks.harness import Case, Measurement, NotAvailableError, add_common_arguments, alternate
 from benchmarks.notebook import IMAGES, RESOLUTION
 
 BATCH_SIZE = 64
@@ -42,15 +40,7 @@ tfds.load(..., decoders=tfds.decode.PartialDecoding({'anchor_img': True, 'positi
 
 def measure_batches(batches: Iterable[Any]) -> Measurement:
     """Reads all batches (dicts with arrays under `IMAGES`); counts the triplets after the first batches."""
-    gc.collect()
-    iterator = iter(batches)
-    for _ in itertools.islice(iterator, NUM_BATCHES_BEFORE):
-        pass
-    count = 0
-    with Stopwatch(collect=False) as watch:  # a pause here would let the pipeline run ahead of the clock
-        for batch in iterator:
-            count += len(batch[IMAGES[0]])
-    return watch.measurement(count)
+    return harness.measure_batches(batches, IMAGES[:1], NUM_BATCHES_BEFORE)
 
 
 def with_tfds_load(config: Any, data_dir: Path, *, tuned: bool) -> Measurement:

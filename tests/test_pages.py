@@ -9,6 +9,8 @@ from competition import DUMMY_DATA, REPOSITORY, run
 import pages
 import pytest
 
+from landmark_triplets_tfds import LandmarkTriplets
+
 ALL_PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -38,6 +40,10 @@ def test_the_two_commands_are_two_lines():
     assert len(commands) == 2
     assert "tfds build" in commands[0]
     assert commands[1].endswith("&& pytest")
+
+
+def test_the_number_of_configs():
+    assert f"builds all {len(LandmarkTriplets.BUILDER_CONFIGS)} of them" in (REPOSITORY / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)
