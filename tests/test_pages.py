@@ -24,7 +24,15 @@ def test_page(page, tmp_path):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "TFDS_DATA_DIR": str(tmp_path / "tensorflow_datasets")}
-    run(sys.executable, REPOSITORY / "tests/pages.py", REPOSITORY / page, cwd=tmp_path, environment=environment)
+    result = run(
+        sys.executable, REPOSITORY / "tests/pages.py", REPOSITORY / page, cwd=tmp_path, environment=environment
+    )
+    runnable = [b for b in pages.find_blocks(REPOSITORY / page) if b.language in pages.RUNNABLE and not b.not_run]
+    assert result.stdout.count("\n--- ") + result.stdout.startswith("--- ") >= len(runnable)
+    if page == "README.md":
+        assert sum(block.language == "python" for block in runnable) >= 3
+        assert any("model.fit" in block.code for block in runnable)
+        assert "(128, 128, 3)" in result.stdout
 
 
 @pytest.mark.parametrize("page", pages.find_pages())
