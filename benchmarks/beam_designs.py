@@ -1,6 +1,6 @@
 """The two ways to feed a cluster's writer, measured: read each triplet's images, or encode each image once and join.
 
-*Join* is what the package does (`landmark_triplets_tfds.beam_pipeline`): every distinct image is read and encoded once
+*Join* is what the package does (`build/beam_pipeline`): every distinct image is read and encoded once
 and its thumbnail is sent to the ranges of triplets that need it. *Read* is the other way: every range reads the images
 it needs, each once per range, and nothing is sent. Both end with the same examples, whose bytes are added up in place
 of TFDS's writer. Triplets per image: 1 with an anchor for every image, 3 with three triplets for each of them.
@@ -23,18 +23,17 @@ from etils import epath
 from benchmarks import builds, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
 from benchmarks.harness import Case, Measurement, Stopwatch, add_common_arguments, alternate
-from landmark_triplets_tfds import beam_pipeline
-from landmark_triplets_tfds.assembly import assemble, find_distinct_images
-from landmark_triplets_tfds.cluster_plan import (
+from landmark_triplets_tfds.build import beam_pipeline
+from landmark_triplets_tfds.build.cluster import (
     ClusterPlan,
     ClusterWorker,
     choose_images_per_chunk,
     spread,
 )
-from landmark_triplets_tfds.example_plan import ExampleCounts, make_plan
-from landmark_triplets_tfds.sampling import SamplingSpec
-from landmark_triplets_tfds.sources import find_source
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble, find_distinct_images, make_plan
+from landmark_triplets_tfds.triplets.sampling import SamplingSpec
 
 _RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 2

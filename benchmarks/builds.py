@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.corpus import image_path
 from benchmarks.harness import Measurement, NotAvailableError, Stopwatch
-from landmark_triplets_tfds.build_options import BuildOptions
-from landmark_triplets_tfds.landmarks import LandmarkTable, read_landmark_table
-from landmark_triplets_tfds.sampling import Rows, SamplingSpec, TripletSampler
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.triplets.sampling import Rows, SamplingSpec, TripletSampler
 
 DATASET = "landmark_triplets"
 

@@ -21,7 +21,7 @@ import simplejpeg
 from benchmarks import builds, notebook, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
 from benchmarks.harness import Measurement, NotAvailableError, Stopwatch, add_common_arguments, alternate
-from landmark_triplets_tfds import thumbnails
+from landmark_triplets_tfds.thumbnails import thumbnail as thumbnails
 
 _DENSITY = struct.pack(">BHH", 1, 300, 300)  # as TensorFlow writes it: 300 dots per inch
 

@@ -57,10 +57,10 @@ def compare(config: str, corpus: Path, work: Path, *, num_sampled: int, seed: in
     builds.tfds()
     from etils import epath
 
-    from landmark_triplets_tfds.build_options import BuildOptions
-    from landmark_triplets_tfds.config_choice import find_config
-    from landmark_triplets_tfds.forecast import Forecaster
-    from landmark_triplets_tfds.sources import find_source
+    from landmark_triplets_tfds.build.options import BuildOptions
+    from landmark_triplets_tfds.commands.datasets import find_config
+    from landmark_triplets_tfds.commands.forecast.forecast import Forecaster
+    from landmark_triplets_tfds.competition.source import find_source
 
     choice = find_config(config, builds.DATASET)
     options = dataclasses.replace(BuildOptions.from_environment(), bank=os.fspath(work / "bank"))

@@ -62,20 +62,20 @@ class Reading:
         return -(-self._num_images // images_per_epoch)
 
     def _source(self, *, own_decoder: bool = True) -> Any:
-        from landmark_triplets_tfds.tensorflow_pixels import TensorFlowPixels
+        from landmark_triplets_tfds.training.decoder import TensorFlowPixels
 
         (version,) = (self._folder / "array_record" / "landmark_images" / CONFIG).iterdir()
         decoders = {"image": TensorFlowPixels()} if own_decoder else None
         return builds.tfds().builder_from_directory(version).as_data_source(split="train", decoders=decoders)
 
     def _triplets(self, **options: Any) -> Any:
-        from landmark_triplets_tfds.fresh_triplets import FreshTriplets
+        from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
 
         return FreshTriplets(self._source(**options))
 
     def _batches(self, source: Any) -> Any:
-        from landmark_triplets_tfds.image_index import read_image_index
-        from landmark_triplets_tfds.landmark_batches import LandmarkBatches
+        from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+        from landmark_triplets_tfds.training.records import read_image_index
 
         index = read_image_index(source.dataset_info.data_dir)
         num_landmarks = min(NUM_LANDMARKS, len(np.unique(index.landmark_ids)))  # small corpora have fewer
@@ -100,14 +100,14 @@ class Reading:
         return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD), IMAGES)
 
     def tf_data(self) -> Measurement:
-        from landmark_triplets_tfds.tf_data import triplets_as_tf_dataset
+        from landmark_triplets_tfds.training.tf_data import triplets_as_tf_dataset
 
         triplets = self._triplets()
         dataset = triplets_as_tf_dataset(triplets, num_epochs=self._epochs(3 * len(triplets)))
         return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD), IMAGES)
 
     def tf_data_batches(self) -> Measurement:
-        from landmark_triplets_tfds.tf_data import batches_as_tf_dataset
+        from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset
 
         source = self._source()
         batches = self._batches(source)
@@ -116,7 +116,7 @@ class Reading:
         return measure_batches(({"image": images} for images, _ in dataset), ("image",))
 
     def torch(self, workers: int, *, own_decoder: bool = True) -> Measurement:
-        from landmark_triplets_tfds.fresh_triplets import EpochSampler
+        from landmark_triplets_tfds.training.fresh_triplets import EpochSampler
 
         triplets = self._triplets(own_decoder=own_decoder)
         options = {"batch_size": BATCH_SIZE, "sampler": EpochSampler(triplets)}
@@ -214,9 +214,9 @@ class _NoRecords:
 
 def measure_ready(folder: Path, what: str) -> dict[str, Any]:
     """Reads the index and draws; to be called in a fresh process."""
-    from landmark_triplets_tfds.fresh_triplets import FreshTriplets
-    from landmark_triplets_tfds.image_index import read_image_index
-    from landmark_triplets_tfds.landmark_batches import LandmarkBatches
+    from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
+    from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+    from landmark_triplets_tfds.training.records import read_image_index
 
     makers: dict[str, Callable[[Any, Any], Any]] = {
         "FreshTriplets": lambda source, index: FreshTriplets(source, index=index),
@@ -238,7 +238,7 @@ def write_index(folder: Path, num_images: int) -> int:
     """Writes an index like the competition's, in random order; returns its size in bytes."""
     from etils import epath
 
-    from landmark_triplets_tfds.image_index import INDEX_NAME, ImageIndex, write_image_index
+    from landmark_triplets_tfds.training.records import INDEX_NAME, ImageIndex, write_image_index
 
     rng = np.random.default_rng(0)
     num_landmarks = max(2, round(num_images * corpus.NUM_COMPETITION_LANDMARKS / corpus.NUM_COMPETITION_IMAGES))

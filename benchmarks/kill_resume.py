@@ -32,8 +32,8 @@ def build(manual_dir: str, data_dir: str, config: str, log: str, slow_down: floa
     import tensorflow_datasets as tfds
 
     import landmark_triplets_tfds  # noqa: F401 - registers the builder
-    from landmark_triplets_tfds.bank import thumbnail_maker
-    from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+    from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
+    from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 
     log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -58,12 +58,11 @@ def read(folder: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint64],
 
 def measure_mining(folder: Path, search: str) -> dict[str, Any]:
     """Mines all triplets with the defaults; to be called in a fresh process."""
-    from landmark_triplets_tfds.hard_triplets import mine_triplets
-    from landmark_triplets_tfds.mining_spec import MiningSpec
+    from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
 
     images = read(folder)
     if search == "approximate":
-        from landmark_triplets_tfds.mining.approximate_search import load_faiss
+        from landmark_triplets_tfds.mining.neighbours import load_faiss
 
         load_faiss()
     with processes.PeakMemory() as memory:
@@ -82,10 +81,9 @@ def measure_mining(folder: Path, search: str) -> dict[str, Any]:
 
 def measure_recall(folder: Path, k: int = 50) -> dict[str, Any]:
     """Compares the neighbours that both searches find for some anchors, by the number of lists that are probed."""
-    from landmark_triplets_tfds.mining.approximate_search import ApproximateSearch
     from landmark_triplets_tfds.mining.embeddings import arrange
-    from landmark_triplets_tfds.mining.neighbours import ExactSearch, NeighbourSearch
-    from landmark_triplets_tfds.mining_spec import MiningSpec
+    from landmark_triplets_tfds.mining.hard_triplets import MiningSpec
+    from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, NeighbourSearch
 
     images = arrange(*read(folder))
     ceiling = MiningSpec().max_similarity

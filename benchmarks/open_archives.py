@@ -22,8 +22,8 @@ from etils import epath
 
 from benchmarks import processes
 from benchmarks.harness import progress
-from landmark_triplets_tfds.image_sources.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
-from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
+from landmark_triplets_tfds.competition.tables import format_image_id
 
 _MODULE = "benchmarks.open_archives"
 _HOLE_BYTES = 100 << 30
@@ -65,7 +65,7 @@ def write_tars(folder: Path, num_tars: int, num_members: int) -> None:
 
 def measure(folder: Path, num_members: int) -> dict[str, float]:
     """Opens the copy in a folder; to be called in a fresh process."""
-    from landmark_triplets_tfds.sources import find_source
+    from landmark_triplets_tfds.competition.source import find_source
 
     with processes.PeakMemory() as imports:
         pass

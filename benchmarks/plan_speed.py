@@ -29,8 +29,8 @@ _MODULE = "benchmarks.plan_speed"
 
 def measure_package(table_file: Path, images_per_landmark: int | None) -> dict[str, Any]:
     """Plans all triplets with this package; to be called in a fresh process."""
-    from landmark_triplets_tfds.landmarks import LandmarkTable
-    from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
+    from landmark_triplets_tfds.competition.tables import LandmarkTable
+    from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
     with np.load(table_file) as arrays:
         table = LandmarkTable(image_ids=arrays["image_ids"], landmark_ids=arrays["landmark_ids"])

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks import builds, report
 from benchmarks.corpus import add_corpus_arguments, open_corpus
 from benchmarks.harness import progress
-from landmark_triplets_tfds.image_index import read_image_index
-from landmark_triplets_tfds.landmarks import format_image_id
+from landmark_triplets_tfds.competition.tables import format_image_id
+from landmark_triplets_tfds.training.records import read_image_index
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
 
@@ -99,8 +99,7 @@ def triplets_config(arm: str, seed: int, work: Path) -> Any:
 
 def mine(seed: int, work: Path) -> Path:
     """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
-    from landmark_triplets_tfds.hard_triplets import mine_triplets
-    from landmark_triplets_tfds.mining_spec import MiningSpec
+    from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
 
     trained = folder_of(work, MINED_FROM, seed)
     index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")

@@ -19,12 +19,9 @@ import pandas as pd
 
 from benchmarks import builds, corpus, processes, report
 from benchmarks.harness import add_common_arguments, progress
-from landmark_triplets_tfds.chosen_splits import ChosenSplits
-from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
-from landmark_triplets_tfds.landmarks import LandmarkTable
-from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
-from landmark_triplets_tfds.triplets_file import read_triplets_file
-from landmark_triplets_tfds.triplets_formats import ID_COLUMNS
+from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
+from landmark_triplets_tfds.triplets.triplets_file import ID_COLUMNS, ChosenSplits, TripletsFileSpec, read_triplets_file
 
 _FILES = {"CSV": "plain.csv", "CSV with quotes": "quoted.csv", "Parquet": "triplets.parquet"}
 _TABLE = "table.npz"

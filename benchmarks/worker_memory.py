@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import processes, report
 from benchmarks.corpus import NUM_COMPETITION_IMAGES, NUM_COMPETITION_LANDMARKS
-from landmark_triplets_tfds.landmarks import read_landmark_table
-from landmark_triplets_tfds.sampling import SamplingSpec, TripletSampler
+from landmark_triplets_tfds.competition.tables import read_landmark_table
+from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
 
 def write_table(path: Path, num_images: int) -> None:
@@ -33,7 +33,7 @@ def measure_in_this_process(path: str) -> dict[str, int]:
         import tensorflow  # noqa: F401
         import tensorflow_datasets  # noqa: F401
 
-        import landmark_triplets_tfds.beam_pipeline  # noqa: F401
+        import landmark_triplets_tfds.build.beam_pipeline  # noqa: F401
 
         imports = processes.resident_bytes()
         table = read_landmark_table(epath.Path(path))

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 
 GAP, LABEL_HEIGHT, LABEL_SIZE = 4, 22, 15  # px
 

@@ -25,8 +25,8 @@ import numpy.typing as npt
 import simplejpeg
 import tensorflow as tf
 
-from landmark_triplets_tfds.resizing import FITS
-from landmark_triplets_tfds.thumbnails import RESIZE_METHODS, ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnails.resizing import FITS
+from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec, make_thumbnail
 
 RESOLUTIONS = (64, 128, 256, 512)
 QUALITY = 94

@@ -25,7 +25,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages
-from landmark_triplets_tfds.tensorflow_pixels import TensorFlowPixels
+from landmark_triplets_tfds.training.decoder import TensorFlowPixels
 
 Pixels = npt.NDArray[np.uint8]
 

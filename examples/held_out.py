@@ -11,9 +11,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from prepared import NotPreparedError
 
-from landmark_triplets_tfds.holdout import choose_queries
-from landmark_triplets_tfds.image_index import ImageIndex
-from landmark_triplets_tfds.retrieval_metrics import are_found, average_precisions, search
+from landmark_triplets_tfds.training.metrics import are_found, average_precisions, search
+from landmark_triplets_tfds.training.records import ImageIndex
+from landmark_triplets_tfds.triplets.draws import choose_queries
 
 K = 100  # results that count, as in the competition
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-from landmark_triplets_tfds.image_index import read_image_index
+from landmark_triplets_tfds.training.records import read_image_index
 
 VALIDATION = "validation"
 

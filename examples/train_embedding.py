@@ -36,10 +36,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.errors import USER_ERRORS
-from landmark_triplets_tfds.fresh_triplets import FreshTriplets
-from landmark_triplets_tfds.image_index import read_image_index
-from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.tf_data import batches_as_tf_dataset, images_as_tf_dataset, triplets_as_tf_dataset
+from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
+from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.records import read_image_index
+from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset, images_as_tf_dataset, triplets_as_tf_dataset
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 

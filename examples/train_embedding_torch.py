@@ -25,10 +25,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from landmark_triplets_tfds.errors import USER_ERRORS
-from landmark_triplets_tfds.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.image_index import read_image_index
-from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.tensorflow_pixels import TensorFlowPixels
+from landmark_triplets_tfds.training.decoder import TensorFlowPixels
+from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
+from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.records import read_image_index
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from landmark_triplets_tfds.cli import main
+from landmark_triplets_tfds.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

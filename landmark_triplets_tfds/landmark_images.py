@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import image_index
-from landmark_triplets_tfds.build import Build
-from landmark_triplets_tfds.build_report import IMAGES
-from landmark_triplets_tfds.builder_base import LandmarkBuilder
-from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, check_bool, named_configs
-from landmark_triplets_tfds.image_sources.layout import UNLABELED_NAMES
-from landmark_triplets_tfds.sampling import ImageSamplingSpec
+from landmark_triplets_tfds.build.build import Build
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, check_bool, named_configs
+from landmark_triplets_tfds.build.hooks import LandmarkBuilder
+from landmark_triplets_tfds.build.report import IMAGES
+from landmark_triplets_tfds.competition.layout import UNLABELED_NAMES
+from landmark_triplets_tfds.training import records as image_index
+from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -9,12 +9,11 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.build_report import TRIPLETS
-from landmark_triplets_tfds.builder_base import LandmarkBuilder
-from landmark_triplets_tfds.builder_config import LandmarkBuilderConfig, check_bool, check_int, named_configs
-from landmark_triplets_tfds.chosen_triplets import TripletsFileSpec
-from landmark_triplets_tfds.sampling import SamplingSpec
-from landmark_triplets_tfds.triplets_file import read_triplets_file
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, check_bool, check_int, named_configs
+from landmark_triplets_tfds.build.hooks import LandmarkBuilder
+from landmark_triplets_tfds.build.report import TRIPLETS
+from landmark_triplets_tfds.triplets.sampling import SamplingSpec
+from landmark_triplets_tfds.triplets.triplets_file import TripletsFileSpec, read_triplets_file
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)

@@ -4,10 +4,10 @@ import json
 import re
 import sys
 
-from competition import REPOSITORY, run
 import pytest
 
 from benchmarks.corpus import make_picture_corpus
+from tests.support.competition import REPOSITORY, run
 
 TABLE = (REPOSITORY / "benchmarks" / "README.md").read_text()
 

@@ -6,8 +6,9 @@ import sys
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.stager import Stager
-from competition import REPOSITORY, run
 import pytest
+
+from tests.support.competition import REPOSITORY, run
 
 PAGE = (REPOSITORY / "docs" / "clusters.md").read_text()
 

@@ -9,19 +9,27 @@ import os
 import pathlib
 import sys
 
-from competition import DUMMY_DATA, REPOSITORY, Competition, build, build_images, custom_config, images_config, run
-from helpers import encode_image, smooth_pixels
 import numpy as np
-import pages
 import pytest
-import readers
-from readers import need_grain, need_torch
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.tensorflow_pixels import TensorFlowPixels
-from landmark_triplets_tfds.tf_data import batches_as_tf_dataset, triplets_as_tf_dataset
+from landmark_triplets_tfds.training.decoder import TensorFlowPixels
+from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
+from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset, triplets_as_tf_dataset
+from tests.support import pages, readers
+from tests.support.competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    build_images,
+    custom_config,
+    images_config,
+    run,
+)
+from tests.support.helpers import encode_image, smooth_pixels
+from tests.support.readers import need_grain, need_torch
 
 pytest.importorskip("array_record", reason="needs array_record, for random access")
 
@@ -163,8 +171,8 @@ import sys
 import tensorflow_datasets as tfds
 import torch
 
-from landmark_triplets_tfds.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
+from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
 
 source = tfds.builder_from_directory(sys.argv[1]).as_data_source(split="train")
 triplets = FreshTriplets(source)

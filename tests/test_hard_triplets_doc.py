@@ -2,15 +2,16 @@
 
 import dataclasses
 
-from competition import REPOSITORY
 import pytest
 
-from landmark_triplets_tfds.hard_triplets import (
+from landmark_triplets_tfds.mining.hard_triplets import (
+    MAX_IMAGES_EXACT,
     NO_NEGATIVE,
     NO_POSITIVE,
     SINGLE_IMAGE,
+    MiningSpec,
 )
-from landmark_triplets_tfds.mining_spec import MAX_IMAGES_EXACT, MiningSpec
+from tests.support.competition import REPOSITORY
 
 TEXT = " ".join((REPOSITORY / "docs" / "hard_triplets.md").read_text().split())
 

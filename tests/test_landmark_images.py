@@ -2,7 +2,17 @@
 
 import json
 
-from competition import (
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
+from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
+from landmark_triplets_tfds.errors import EmptySplitError, ImageIndexError, LandmarkTableError
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.training.records import read_image_index
+from landmark_triplets_tfds.triplets.draws import choose_queries, is_held_out
+from tests.support.competition import (
     DUMMY_DATA,
     Competition,
     build,
@@ -13,16 +23,6 @@ from competition import (
     read_images,
     shard_hashes,
 )
-import numpy as np
-import pytest
-import tensorflow_datasets as tfds
-
-from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-from landmark_triplets_tfds.errors import EmptySplitError, ImageIndexError, LandmarkTableError
-from landmark_triplets_tfds.holdout import choose_queries, is_held_out
-from landmark_triplets_tfds.image_index import read_image_index
-from landmark_triplets_tfds.landmarks import format_image_id, read_landmark_table
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
 
 TABLE = read_landmark_table(DUMMY_DATA / "train.csv")  # 45 images of 12 landmarks
 IDS = [format_image_id(image_id) for image_id in TABLE.image_ids]

@@ -2,16 +2,16 @@
 
 import importlib.metadata
 
-from competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
-from landmark_triplets_tfds.landmarks import format_image_id, read_landmark_table
-from landmark_triplets_tfds.sampling import TripletSampler
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.triplets.sampling import TripletSampler
+from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
 
 # dummy_data has 12 landmarks; two of them have a single image, which is no anchor.
 NUM_TRIPLETS = {"128px": 20, "64px_all": 43, "128px_area": 20}

@@ -4,10 +4,11 @@ import asyncio
 import os
 import sys
 
-from competition import DUMMY_DATA, REPOSITORY
 import nbclient
 import nbformat
 import pytest
+
+from tests.support.competition import DUMMY_DATA, REPOSITORY
 
 NOTEBOOK = REPOSITORY / "examples" / "kaggle_build.ipynb"
 

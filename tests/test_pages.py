@@ -5,11 +5,11 @@ import re
 import shutil
 import sys
 
-from competition import DUMMY_DATA, REPOSITORY, run
-import pages
 import pytest
 
 from landmark_triplets_tfds import LandmarkTriplets
+from tests.support import pages
+from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 
 ALL_PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))]
 
@@ -25,7 +25,7 @@ def test_page(page, tmp_path):
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "TFDS_DATA_DIR": str(tmp_path / "tensorflow_datasets")}
     result = run(
-        sys.executable, REPOSITORY / "tests/pages.py", REPOSITORY / page, cwd=tmp_path, environment=environment
+        sys.executable, REPOSITORY / "tests/support/pages.py", REPOSITORY / page, cwd=tmp_path, environment=environment
     )
     runnable = [b for b in pages.find_blocks(REPOSITORY / page) if b.language in pages.RUNNABLE and not b.not_run]
     assert result.stdout.count("\n--- ") + result.stdout.startswith("--- ") >= len(runnable)

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 
-from competition import DUMMY_DATA, REPOSITORY, build, read_examples, run, shard_hashes
 import pytest
+
+from tests.support.competition import DUMMY_DATA, REPOSITORY, build, read_examples, run, shard_hashes
 
 pytestmark = pytest.mark.slow
 

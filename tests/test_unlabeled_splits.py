@@ -6,28 +6,28 @@ import shutil
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from archives import COPIES, image_files, pack_folder_as_tars, pack_tars
-from competition import DUMMY_DATA, Competition, build_images, images_config, read_images, shard_hashes
 from etils import epath
 import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTripletsConfig
-from landmark_triplets_tfds.build_options import BuildOptions
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.competition.folder import FolderSource
+from landmark_triplets_tfds.competition.selection import select_images
+from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import (
     ImageIndexError,
     PreparedDataMismatchError,
     SourceLayoutError,
     TooManyUnreadableError,
 )
-from landmark_triplets_tfds.fresh_triplets import FreshTriplets
-from landmark_triplets_tfds.holdout import choose_queries
-from landmark_triplets_tfds.image_index import read_image_index
-from landmark_triplets_tfds.image_sources.folder_source import FolderSource
-from landmark_triplets_tfds.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.sources import find_source
-from landmark_triplets_tfds.table_selection import select_images
-from landmark_triplets_tfds.thumbnails import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
+from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.records import read_image_index
+from landmark_triplets_tfds.triplets.draws import choose_queries
+from tests.support.archives import COPIES, image_files, pack_folder_as_tars, pack_tars
+from tests.support.competition import DUMMY_DATA, Competition, build_images, images_config, read_images, shard_hashes
 
 FIELDS = {"resolution": 16, "images_per_landmark": 2, "unlabeled_splits": True}
 SPLITS = {"index": 6, "test": 3}

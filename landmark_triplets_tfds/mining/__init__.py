@@ -1,1 +1,1 @@
-"""Embeddings, the files they come from, and neighbours among them; `hard_triplets` chooses from them."""
+"""Embeddings become neighbours, and neighbours hard triplets."""

@@ -1,0 +1,213 @@
+"""What the configs of both builders share: the fields that decide which images there are and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+import re
+from typing import Any, ClassVar, TypeVar
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+import tensorflow_datasets as tfds
+from landmark_triplets_tfds.errors import LandmarkTableError
+from landmark_triplets_tfds.triplets.plan import SplitSpec
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION
+from landmark_triplets_tfds.thumbnails.resizing import FITS
+from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec
+
+
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
+_LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class LandmarkBuilderConfig(tfds.core.BuilderConfig):
+    """Fields of both builders. Each decides the dataset's bytes.
+
+    Attributes:
+      resolution: side of the square stored images, px, 8..2048.
+      images_per_landmark: the sample: the first n images of each landmark in train.csv order; None: all.
+      jpeg_quality: 1..100.
+      resize_method: 'nearest' takes one source pixel per stored pixel, as the notebook did, and aliases; 'area'
+        averages all source pixels that a stored pixel covers.
+      fit: how a photograph becomes square: 'squash' ignores the aspect ratio, as the notebook did; 'crop' takes the
+        centred square; 'pad' adds black bars.
+      missing_images: 'error' stops the build when many images of the table have no file; 'drop' leaves them out of the
+        table before sampling.
+      validation_percent: about this share of the landmarks, 0..99, goes with all its images to a split `validation`:
+        the same landmarks in every dataset (see `holdout`). 0: everything is in `train`.
+      exclude_landmarks: path of a text file with a landmark_id per line ('#' begins a comment); these landmarks are
+        left out. What is recorded with the dataset is a hash of the ids, not the path.
+
+    Raises:
+      ValueError: when a field is of another type or out of its range.
+    """
+
+    # What an example is, for reports.
+    example_noun: ClassVar[str]
+
+    description: str | None = None
+    resolution: int = 128
+    images_per_landmark: int | None = 2
+    jpeg_quality: int = 94
+    resize_method: str = "nearest"
+    fit: str = "squash"
+    missing_images: str = "error"
+    validation_percent: float = 0
+    exclude_landmarks: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME_PATTERN.fullmatch(self.name):
+            raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}.")
+        check_int("resolution", self.resolution, 8, 2048, "px")
+        if self.images_per_landmark is not None:
+            check_int("images_per_landmark", self.images_per_landmark, 1, 2**31 - 1, "(or None for all)")
+        check_int("jpeg_quality", self.jpeg_quality, 1, 100)
+        check_choice("resize_method", self.resize_method, RESIZE_METHODS)
+        check_choice("fit", self.fit, FITS)
+        check_choice("missing_images", self.missing_images, ("error", "drop"))
+        percent = self.validation_percent
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 99:
+            raise ValueError(f"validation_percent must be a number between 0 and 99, got {percent!r}.")
+        if self.exclude_landmarks is not None and not isinstance(self.exclude_landmarks, str):
+            raise ValueError(f"exclude_landmarks must be the path of a text file, got {self.exclude_landmarks!r}.")
+        if not self.description:
+            self.description = self.describe()
+
+    def splits(self) -> tuple[str, ...]:
+        """Returns the names of the splits that the images in the table are divided into."""
+        return (TRAIN, VALIDATION) if self.validation_percent else (TRAIN,)
+
+    def unlabeled_folders(self) -> tuple[str, ...]:
+        """Returns which folders of images without labels become splits of the same names, where they are there."""
+        return ()
+
+    def example_spec(self, split: str) -> SplitSpec:
+        """Returns what decides which examples a split is made of."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Returns the description that TFDS shows, from the fields."""
+        raise NotImplementedError
+
+    def dataset_fields(self, *, omit_missing_files: bool = False) -> dict[str, Any]:
+        """Returns the fields that decide the dataset's bytes, ready for JSON; files by a hash of their content.
+
+        Args:
+          omit_missing_files: leaves out fields that name a file that is not there, as on a machine that only trains.
+
+        Raises:
+          LandmarkTableError, TripletsFileError: if such a file is wrong.
+          OSError: if it cannot be read.
+        """
+        own = {field.name for field in dataclasses.fields(self)}
+        inherited = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+        fields = {name: getattr(self, name) for name in sorted(own - inherited)}
+        for name, hash_content in self.file_fields().items():
+            if fields[name] is None:
+                continue
+            try:
+                fields[name] = hash_content()
+            except FileNotFoundError:
+                if not omit_missing_files:
+                    raise
+                del fields[name]
+        return fields
+
+    def file_fields(self) -> dict[str, Callable[[], str]]:
+        """Returns the fields that name files, with functions that hash what is in them."""
+        return {"exclude_landmarks": self._hash_excluded_landmarks}
+
+    def _hash_excluded_landmarks(self) -> str:
+        ids = ",".join(map(str, self.excluded_landmarks().tolist()))
+        return f"sha256:{hashlib.sha256(ids.encode()).hexdigest()}"
+
+    def excluded_landmarks(self) -> npt.NDArray[np.int64]:
+        """Returns the ids in the file `exclude_landmarks`, ascending, each once; empty without one.
+
+        Raises:
+          LandmarkTableError: with file and line, if a line is no landmark_id.
+          OSError: if the file cannot be read.
+        """
+        if self.exclude_landmarks is None:
+            return np.zeros(0, dtype=np.int64)
+        path = epath.Path(self.exclude_landmarks).expanduser()
+        ids = set()
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            text = line.partition("#")[0].strip()
+            if not text:
+                continue
+            if not _LANDMARK_ID_PATTERN.fullmatch(text):
+                raise LandmarkTableError(
+                    f"{path}, line {number}: expected one landmark_id, a whole number from 0 up, got {line!r}."
+                )
+            ids.add(int(text))
+        return np.array(sorted(ids), dtype=np.int64)
+
+    def thumbnail_spec(self) -> ThumbnailSpec:
+        """Returns what decides the bytes of a stored image."""
+        return ThumbnailSpec(
+            resolution=self.resolution,
+            jpeg_quality=self.jpeg_quality,
+            resize_method=self.resize_method,
+            fit=self.fit,
+        )
+
+    def describe_images(self) -> str:
+        """Returns the part of a description that says what the stored images look like."""
+        pixels = "Antialiased, " if self.resize_method == "area" else ""
+        return f"{pixels}{self.resolution} x {self.resolution} px"
+
+    def describe_holdout(self) -> str:
+        """Returns the part of a description that says what is held out."""
+        return f"; {self.validation_percent:g} % of the landmarks held out" if self.validation_percent else ""
+
+
+_AnyConfig = TypeVar("_AnyConfig", bound=LandmarkBuilderConfig)
+
+_SAMPLES = {"": 2, "_1per": 1, "_8per": 8, "_all": None}
+_HOLDOUT_PERCENT = 10
+
+
+def named_configs(config_class: type[_AnyConfig]) -> list[_AnyConfig]:
+    """Returns the configs that can be asked for by name, the same names in both builders."""
+    choices: list[tuple[int, str, str, float]] = [
+        *((resolution, "nearest", suffix, 0) for resolution in (64, 128, 256, 512) for suffix in _SAMPLES),
+        *((resolution, "area", suffix, 0) for resolution in (128, 256, 512) for suffix in ("", "_all")),
+        *((resolution, "nearest", suffix, _HOLDOUT_PERCENT) for resolution in (64, 128) for suffix in ("", "_all")),
+        *((resolution, "area", suffix, _HOLDOUT_PERCENT) for resolution in (128, 256) for suffix in ("", "_all")),
+    ]
+    return [
+        config_class(
+            name=f"{resolution}px"
+            + ("_area" if method == "area" else "")
+            + suffix
+            + (f"_holdout{percent}" if percent else ""),
+            resolution=resolution,
+            images_per_landmark=_SAMPLES[suffix],
+            resize_method=method,
+            validation_percent=percent,
+        )
+        for resolution, method, suffix, percent in choices
+    ]
+
+
+def check_int(name: str, value: object, lowest: int, highest: int, unit: str = "") -> None:
+    """Raises ValueError unless the value is a whole number in the range, ends included."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        unit = f" {unit}" if unit else ""
+        raise ValueError(f"{name} must be a whole number between {lowest} and {highest}{unit}, got {value!r}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raises ValueError unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")

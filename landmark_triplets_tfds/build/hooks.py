@@ -1,0 +1,243 @@
+"""What the builders share: TFDS's hooks and the comparison with prepared data.
+
+TFDS calls `_download_and_prepare` inside the folder of the unfinished version and publishes that folder only if the
+call returns. So whatever fails in here publishes nothing.
+
+One build of a dataset, config and version at a time.
+
+TFDS writes into a folder ``incomplete.*`` beside the version's and renames it at the end; of two builds, the second
+fails at the renaming, after all its work. And a build that was killed leaves its folder behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+from typing import Any
+from etils import epath
+import tensorflow_datasets as tfds
+from landmark_triplets_tfds.build.beam import BeamBuild
+from landmark_triplets_tfds.build.build import Build
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
+from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
+from landmark_triplets_tfds.build.local import LocalBuild
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import select_images
+import filelock
+
+
+# What fingerprints in the metadata are of, see `table_selection.Selection`.
+_FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
+
+
+class DeterministicExampleWriter(tfds.core.ExampleWriter):
+    """Writes each record with its features in the order of their names.
+
+    TFDS serializes a protobuf map, whose order changes from process to process. Serialized deterministically, equal
+    datasets are equal byte for byte, and a checksum of a dataset is worth publishing.
+    """
+
+    def write(self, path: epath.PathLike, examples: Any) -> Any:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        def reserialize() -> Iterator[tuple[Any, bytes]]:
+            example = tf_example_pb2.Example()
+            for key, serialized in examples:
+                example.ParseFromString(serialized)
+                yield key, example.SerializeToString(deterministic=True)
+
+        return super().write(path, reserialize())
+
+
+class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Base of the builders. While TFDS runs, ``self._build`` holds the table, the bank of thumbnails and the report."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
+
+    # --- Before a build: is what is there already what is asked for?
+
+    def download_and_prepare(
+        self,
+        *,
+        download_dir: epath.PathLike | None = None,
+        download_config: tfds.download.DownloadConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Builds the dataset unless it is prepared already; see `tfds.core.DatasetBuilder.download_and_prepare`.
+
+        Raises:
+          PreparedDataMismatchError: if data prepared earlier under the same name is not what this call would build.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        overwrite = config.download_mode.overwrite_dataset
+        if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
+            self._compare_with_prepared(download_dir, config)
+            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+            return
+        with build_lock(self.data_path):
+            if not overwrite and self.data_path.exists():  # another process has built it while this one waited
+                self._compare_with_prepared(download_dir, config)
+                self.info.read_from_directory(self.data_path)
+            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+
+    def _compare_with_prepared(
+        self, download_dir: epath.PathLike | None, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        """Raises if the prepared data records other dataset fields than a build would use now.
+
+        The table and the cap are compared only where the competition's files are at hand: a training machine has the
+        prepared data alone.
+        """
+        recorded = tfds.core.MetadataDict()
+        with contextlib.suppress(FileNotFoundError):
+            recorded.load_metadata(self.data_path)
+        differences = []
+        wanted_fields = self.builder_config.dataset_fields(omit_missing_files=True)
+        recorded_fields = recorded.get("config", {})
+        if not recorded_fields:
+            differences.append("it holds no record of how it was made")
+        for name, wanted in wanted_fields.items():
+            if recorded_fields and recorded_fields.get(name, wanted) != wanted:
+                differences.append(f"{name} is {recorded_fields[name]!r} there, {wanted!r} asked for")
+        default_manual_dir = epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
+        manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
+        if recorded_fields and manual_dir.exists():
+            with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
+                options = BuildOptions.from_environment()
+                source = find_source(manual_dir, options.bank)
+                fingerprints = select_images(source, self.builder_config, options).fingerprints()
+                for name, what in _FINGERPRINTED.items():
+                    if recorded.get(name) != fingerprints.get(name):
+                        differences.append(f"it was made from {what} than {manual_dir}'s")
+                cap = download_config.max_examples_per_split
+                if recorded.get("max_examples_per_split") != cap:
+                    differences.append(
+                        f"max_examples_per_split was {recorded.get('max_examples_per_split')}, {cap} asked for"
+                    )
+        if differences:
+            raise PreparedDataMismatchError(
+                f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
+                " Build it anew with --overwrite (in Python: download_config=tfds.download.DownloadConfig("
+                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS)), or give the config another name, or"
+                " use another --data_dir."
+            )
+
+    # --- The build
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        self._max_examples = download_config.max_examples_per_split
+        if self._max_examples == 0:  # TFDS: nothing is built
+            super()._download_and_prepare(dl_manager, download_config)
+            return
+        try:
+            manual_dir = epath.Path(dl_manager.manual_dir)
+        except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
+            raise SourceLayoutError(str(error)) from None
+        config: LandmarkBuilderConfig = self.builder_config
+        on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
+        build = BeamBuild if on_cluster else LocalBuild
+        fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
+        try:
+            # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
+            with build(manual_dir, self.data_path, config, self._max_examples) as self._build:
+                super()._download_and_prepare(dl_manager, download_config)
+                self._build.finish()
+                self._write_more(self._build, download_config)
+        except BankError:
+            raise  # says itself what is full
+        except Exception as error:
+            if _is_disk_full(error):
+                raise self._disk_full() from error
+            raise
+        asked_for = {
+            "config": fields | self._build.file_hashes,
+            **self._build.fingerprints(),
+            "max_examples_per_split": self._max_examples,
+        }
+        self.info.metadata.clear()
+        self.info.metadata.update(asked_for | {"counts": self._build.report.counts()})
+        self._build.write_report({"dataset": self.info.full_name} | asked_for)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {split: self._generate_examples(split) for split in self.builder_config.splits()}
+
+    def _generate_examples(self, split: str) -> Any:
+        """Returns an iterator over keyed examples or, on a cluster, a PTransform that makes them."""
+        return self._build.make_split(split, self.builder_config.example_spec(split))
+
+    def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
+        """Writes files beside the shards, once these are there."""
+
+    def _disk_full(self) -> OSError:
+        return OSError(
+            errno.ENOSPC,
+            f"No space left while building {self.info.full_name}. Nothing was published and the unfinished files are"
+            " removed. The dataset and, while it is built, its thumbnails need room there; free some, or use another"
+            " --data_dir",
+            os.fspath(self.data_dir_root),
+        )
+
+    def _post_download_and_prepare_hook(self) -> None:
+        if self._max_examples != 0:
+            print(self._build.report.summary(self.info.full_name, self.data_dir))
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return DeterministicExampleWriter(file_format=self.info.file_format)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that it was raised from, says that a disk or a quota is full.
+
+    TFDS wraps errors of its writers in others, and TensorFlow has an error type of its own, so the words decide.
+    """
+    while error is not None:
+        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_WAIT_S = 2.0
+
+
+@contextlib.contextmanager
+def build_lock(data_path: epath.Path) -> Iterator[None]:
+    """Holds the lock of one version of a dataset, and removes what dead builds of it left.
+
+    The lock is a file in TFDS's own folder for such things, ``<data_dir>/<dataset>/.config``. The operating system
+    releases it when the process ends, however it ends. Remote file systems have no such locks: there, leftovers are
+    only named.
+
+    Args:
+      data_path: ``<data_dir>/<dataset>/<config>/<version>``.
+    """
+    config_dir = data_path.parent
+    leftovers = f"incomplete.*_{data_path.name}"
+    if "://" in str(data_path):
+        if config_dir.exists():
+            for folder in config_dir.glob(leftovers):
+                print(f"{folder} is of another build that is running or was killed; delete it if none is running.")
+        yield
+        return
+    path = config_dir.parent / ".config" / f"{config_dir.name}-{data_path.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=_WAIT_S)
+    except filelock.Timeout:
+        print(f"Another process is building {data_path}; waiting for it to end.")
+        lock.acquire()
+    try:
+        if config_dir.exists():
+            for folder in config_dir.glob(leftovers):
+                print(f"Removing {folder}, left by a build that was killed.")
+                folder.rmtree()
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""The command `landmark-triplets`: looking before a build and after it."""

@@ -1,0 +1,226 @@
+"""Random examples to look at: of a prepared dataset, or, before it is built, of what a build would make.
+
+Prepared records are read here rather than by TensorFlow, whose import takes longer than all the rest. What a build
+would make comes from the same plan and the same thumbnails as a build's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.build.build import plan_split
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.report import IMAGES
+from landmark_triplets_tfds.commands import console
+from landmark_triplets_tfds.commands.datasets import ConfigChoice
+from landmark_triplets_tfds.commands.verify.findings import Findings
+from landmark_triplets_tfds.commands.verify.prepared import (
+    ID_FEATURES,
+    IMAGE_FEATURES,
+    LANDMARK_FEATURES,
+    PreparedData,
+    read_prepared_data,
+)
+from landmark_triplets_tfds.commands.verify.records import choose_records
+from landmark_triplets_tfds.competition.selection import select_images
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
+from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
+from landmark_triplets_tfds.triplets.plan import Example, ExampleCounts
+
+# Examples of a landmark that are shown side by side.
+_IMAGES_PER_LANDMARK = 4
+
+# Examples left out in a row after which a copy counts as unusable.
+_MAX_LEFT_OUT = 200
+
+
+class Examples(Protocol):
+    """Examples by number, to choose some from.
+
+    Attributes:
+      name: of the dataset.
+      noun: what an example is: 'triplets' or 'images'.
+      num_examples: how many there are in the split.
+      landmark_ids: int64[num_examples] for images whose landmarks are known without reading them; else None.
+      notes: sentences on what had to be stepped over.
+    """
+
+    name: str
+    noun: str
+    num_examples: int
+    landmark_ids: npt.NDArray[np.int64] | None
+    notes: list[str]
+
+    def get(self, numbers: Sequence[int]) -> list[Example | None]:
+        """Returns these examples, images as stored bytes; None for one that cannot be had."""
+
+
+class PreparedExamples:
+    """Examples of a split of a prepared dataset."""
+
+    def __init__(self, folder: epath.Path, split: str):
+        """Reads what the dataset says about itself.
+
+        Raises:
+          CommandError: if there is no such split, or it does not know its size.
+        """
+        self._data: PreparedData = read_prepared_data(folder, Findings())
+        self.name, self.noun, self.notes = self._data.name, self._data.noun, list[str]()
+        self._shards = [shard for shard in self._data.shards if shard.split == split]
+        if not self._shards:
+            raise CommandError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self._data.splits()) or 'none'}."
+            )
+        lengths = [shard.num_records for shard in self._shards]
+        if None in lengths:
+            raise CommandError(f"{folder} is damaged. To see what is wrong: landmark-triplets verify {folder}")
+        self._ends = np.cumsum(np.array(lengths, dtype=np.int64))
+        self.num_examples = int(self._ends[-1])
+        self.landmark_ids = None
+        if self.noun == IMAGES and (folder / INDEX_NAME).exists():
+            self.landmark_ids = read_image_index(folder, split).landmark_ids.astype(np.int64)
+
+    def get(self, numbers: Sequence[int]) -> list[Example | None]:
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        for number in numbers:
+            by_shard[int(np.searchsorted(self._ends, number, side="right"))].append(number)
+        found: dict[int, Example | None] = {}
+        for at, of_shard in by_shard.items():
+            shard = self._shards[at]
+            start = int(self._ends[at - 1]) if at else 0
+            records = choose_records(
+                self._data.folder / shard.name, self._data.file_format, [number - start for number in of_shard]
+            )
+            for number, record in zip(of_shard, records, strict=True):
+                found[number] = self._parse(record)
+                if found[number] is None:
+                    self.notes.append(
+                        f"Record {number - start:,} of {shard.name} is damaged. To see what else is wrong:"
+                        f" landmark-triplets verify {self._data.folder}"
+                    )
+        return [found[number] for number in numbers]
+
+    def _parse(self, record: bytes | None) -> Example | None:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        if record is None:
+            return None
+        example: Example = {}
+        try:
+            features = tf_example_pb2.Example.FromString(record).features.feature
+            for name in (*IMAGE_FEATURES[self.noun], *ID_FEATURES[self.noun]):
+                (example[name],) = features[name].bytes_list.value
+            for name in set(LANDMARK_FEATURES[self.noun]):
+                (example[name],) = features[name].int64_list.value
+        except Exception:  # google.protobuf.message.DecodeError, or no single value
+            return None
+        return example
+
+
+class PlannedExamples:
+    """Examples that a build would make from the competition's files."""
+
+    def __init__(self, manual_dir: epath.Path, choice: ConfigChoice, split: str):
+        """Reads the table and draws the plan.
+
+        Raises:
+          CommandError: if there is no such split.
+          SourceLayoutError, ArchiveError, LandmarkTableError, NoTripletError, EmptySplitError: as in a build.
+        """
+        config = choice.config
+        if split not in config.splits():
+            raise CommandError(f"{choice.full_name} has no split {split!r}; it has {', '.join(config.splits())}.")
+        options = BuildOptions.from_environment()
+        source = find_source(manual_dir, options.bank)
+        with console.progress_of_listing("Indexing archives", " archives") as advance:
+            source.prepare(options.num_readers(source.is_remote), advance)
+        selection = select_images(source, config, options)
+        images = selection.images
+        self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
+        self._plan = plan_split(selection, config, split)
+        self._unreadable: dict[int, str] = {}
+        self.name, self.noun, self.notes = choice.full_name, config.example_noun, list[str]()
+        self.num_examples = self._plan.num_examples
+        self.landmark_ids = None
+        if self.noun == IMAGES:
+            self.landmark_ids = images.table.landmark_ids[self._plan.rows(0, self.num_examples)[:, 0]]
+
+    def get(self, numbers: Sequence[int]) -> list[Example | None]:
+        return [self._make(number) for number in numbers]
+
+    def _make(self, number: int) -> Example | None:
+        counts = ExampleCounts()
+        rows = self._plan.rows(number, number + 1)[0].tolist()
+        example = self._plan.make(number, rows, self._get_thumbnail, counts)
+        for reason in counts.left_out:
+            (key,) = self._plan.keys(number, number + 1)
+            self.notes.append(f"A build would leave out the example {key}: {reason}.")
+        return example
+
+    def _get_thumbnail(self, row: int) -> bytes | None:
+        if row in self._unreadable:
+            return None
+        image_id = int(self._table.image_ids[row])
+        try:
+            return make_thumbnail(self._source.read(image_id), self._spec)
+        except UnreadableImageError as error:
+            self._unreadable[row] = error.reason
+            self.notes.append(f"{self._source.locate(image_id)}: {error}")
+            return None
+
+
+def choose_examples(examples: Examples, num: int, seed: int) -> list[list[Example]]:
+    """Chooses examples at random.
+
+    Returns:
+      Rows of examples: of a triplet each, or of a few images of the same landmark each. At most ``num`` rows, the same
+      ones for the same seed.
+
+    Raises:
+      CommandError: if none can be had.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[list[Example]] = []
+    num_failed = 0
+    for numbers in _draw(examples, rng):
+        row = [example for example in examples.get(numbers) if example is not None]
+        if row:
+            rows.append(row)
+        num_failed = 0 if row else num_failed + 1
+        if len(rows) == num:
+            return rows
+        if num_failed == _MAX_LEFT_OUT:
+            break
+    if not rows:
+        raise CommandError(f"No example can be shown. {' '.join(examples.notes[:3])}")
+    return rows
+
+
+def _draw(examples: Examples, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yields the numbers of examples for one row after the other."""
+    if examples.landmark_ids is None:
+        for number in rng.permutation(examples.num_examples).tolist():
+            yield [number]
+        return
+    landmarks, counts = np.unique(examples.landmark_ids, return_counts=True)
+    # Landmarks of which there is something to compare come first.
+    for landmark in np.concatenate([rng.permutation(landmarks[counts > 1]), rng.permutation(landmarks[counts == 1])]):
+        numbers = np.flatnonzero(examples.landmark_ids == landmark)
+        yield sorted(rng.permutation(numbers)[:_IMAGES_PER_LANDMARK].tolist())
+
+
+def describe_example(example: Example) -> dict[str, Any]:
+    """Returns the ids of an example, as texts and numbers."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else int(value)
+        for name, value in sorted(example.items())
+        if name.endswith("_id")
+    }

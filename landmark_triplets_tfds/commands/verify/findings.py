@@ -1,0 +1,169 @@
+"""What `verify` finds: problems, each with the place that has it, and notes on what could not be compared.
+
+A damaged disk can make a problem of every record. So all are counted, and of each kind only the first ones are kept.
+
+Lists of sha256 hashes as `sha256sum` writes and reads them: one published, and one of a dataset at hand.
+
+The same files and the same config give the same bytes, so whoever publishes a config can publish the hashes of its
+shards, and others can see whether they built, or were given, the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+
+from etils import epath
+
+from landmark_triplets_tfds.commands.verify.records import hash_file
+from landmark_triplets_tfds.errors import CommandError
+
+# Kinds of problems, in the order in which they are shown.
+INFO = "dataset information"
+FILE = "files"
+SHA256 = "published sha256"
+CHECKSUM = "record checksums"
+CONTENT = "content of records"
+IMAGE = "stored images"
+RULE = "rules of triplets and splits"
+REPEATED = "repeated records"
+COUNT = "counts"
+INDEX = "index of images"
+TABLE = "table of images"
+PLAN = "planned examples"
+SOURCE = "images made again"
+
+KINDS = (INFO, FILE, SHA256, CHECKSUM, CONTENT, IMAGE, RULE, REPEATED, COUNT, INDEX, TABLE, PLAN, SOURCE)
+
+# Of each kind, in a shard as in all of them.
+NUM_KEPT = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something that is wrong.
+
+    Attributes:
+      kind: one of the above.
+      message: what is wrong, as part of a sentence.
+      file: the name of the shard or file that has it; None: it is in no single one.
+      record: the number of the record in the shard, from 0.
+      key: of the record, as far as it is known: an image_id.
+    """
+
+    kind: str
+    message: str
+    file: str | None = None
+    record: int | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        record = None if self.record is None else f"record {self.record:,}"
+        key = None if self.key is None else f"key {self.key}"
+        place = ", ".join(part for part in (self.file, record, key) if part)
+        return f"{place}: {self.message}" if place else self.message
+
+
+class Findings:
+    """Problems and notes found so far.
+
+    Attributes:
+      counts: problems by kind.
+      problems: the first `NUM_KEPT` of each kind.
+      notes: sentences about what is not compared and why, or about what is odd and does no harm.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+
+    def add(self, kind: str, message: str, **place: Any) -> None:
+        """Adds a problem; its place as `Problem` has it."""
+        if self.counts[kind] < NUM_KEPT:
+            self.problems.append(Problem(kind, message, **place))
+        self.counts[kind] += 1
+
+    def note(self, sentence: str) -> None:
+        """Adds a note."""
+        self.notes.append(sentence)
+
+    def take_over(self, other: Findings) -> None:
+        """Adds what was found elsewhere."""
+        room = {kind: NUM_KEPT - self.counts[kind] for kind in KINDS}
+        for problem in other.problems:
+            if room[problem.kind] > 0:
+                self.problems.append(problem)
+                room[problem.kind] -= 1
+        self.counts += other.counts
+        self.notes += other.notes
+
+    def by_kind(self) -> dict[str, list[Problem]]:
+        """Returns the problems that were kept, by kind, for the kinds that have any."""
+        return {kind: [p for p in self.problems if p.kind == kind] for kind in KINDS if self.counts[kind]}
+
+    @property
+    def num_problems(self) -> int:
+        return self.counts.total()
+
+
+_LINE_PATTERN = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+?)\s*")
+
+
+def format_hashes(hashes: Mapping[str, str]) -> list[str]:
+    """Returns the lines that `sha256sum` would print for files of these names."""
+    return [f"{sha256}  {name}" for name, sha256 in hashes.items()]
+
+
+def read_hashes(path: epath.Path) -> dict[str, str]:
+    """Reads a list, which may be what `verify` printed: other lines are ignored, and so are folders before a name.
+
+    Returns:
+      sha256 by file name.
+
+    Raises:
+      CommandError: if there is no hash in the file, or a name has two.
+      OSError: if it cannot be read.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError:
+        lines = []
+    matches = [match for match in map(_LINE_PATTERN.fullmatch, lines) if match]
+    if not matches:
+        raise CommandError(f"{path} holds no line of `sha256sum`: 64 hex digits, two spaces, a file name.")
+    hashes: dict[str, str] = {}
+    for match in matches:
+        name, sha256 = re.split(r"[/\\]", match[2])[-1], match[1].lower()
+        if hashes.setdefault(name, sha256) != sha256:
+            raise CommandError(f"{path} holds two hashes of {name}. Give a list of one dataset.")
+    return hashes
+
+
+def compare_hashes(
+    published: Mapping[str, str], shards: Mapping[str, str], folder: epath.Path, findings: Findings
+) -> None:
+    """Adds what differs from a published list.
+
+    Args:
+      published: sha256 by file name, of shards and perhaps of other files.
+      shards: of the shards at hand.
+      folder: of the dataset, where other files are.
+      findings: are added to.
+    """
+    for name, expected in published.items():
+        found = shards.get(name)
+        if found is None:
+            try:
+                found = hash_file(folder / name)
+            except OSError:
+                findings.add(SHA256, "it is in the published list, and not here", file=name)
+                continue
+        if found != expected:
+            findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
+    for name in shards:
+        if name not in published:
+            findings.add(SHA256, "it is not in the published list", file=name)

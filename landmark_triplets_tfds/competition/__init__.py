@@ -1,0 +1,1 @@
+"""The competition's files: which copy there is, which table, which images."""

@@ -1,0 +1,254 @@
+"""Where each image is within archives: found once, kept in a file, mapped into memory by every process.
+
+The index of the competition's zip is 51 MB. Worker processes do not get it sent to them: they map the file, so that all
+of them share one copy and none reads it before it needs it. The index can be made again from the archives at any time.
+
+What sources of images in archives have in common: an index that is made once and then found by every process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import bisect
+from collections.abc import Callable, Iterable
+import contextlib
+import copy
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+from typing import Any, TypeVar
+import uuid
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.file_access import OFF, cache_folder
+
+FORMAT_VERSION = 1
+
+# 32 bytes per image. Sizes over 4 GiB are stored as that: no image that is read comes near.
+MEMBER = np.dtype(
+    [
+        ("image_id", "<u8"),
+        ("offset", "<u8"),  # in a zip, of the member's header; in a tar, of its data
+        ("size", "<u4"),
+        ("stored_size", "<u4"),  # compressed
+        ("crc", "<u4"),
+        ("archive", "<u2"),  # number of the archive, in the order in which they are described
+        ("method", "u1"),  # of compression, as zip numbers them
+        ("is_encrypted", "u1"),
+    ]
+)
+Members = npt.NDArray[np.void]
+LARGEST_SIZE = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArchiveIndex:
+    """The images in one or more archives.
+
+    Attributes:
+      members: MEMBER[num_members], ascending by image_id. Of several with the same, the last one counts, as it does
+        when archives are extracted one after the other.
+      archives: what tells that each archive is still the same, and what a source wants to know of it; ready for JSON.
+    """
+
+    members: Members
+    archives: list[dict[str, Any]]
+
+    @staticmethod
+    def of(members: Members, archives: list[dict[str, Any]]) -> ArchiveIndex:
+        """Makes an index of members in the order of the archives and, within each, of the archive."""
+        return ArchiveIndex(members[np.argsort(members["image_id"], kind="stable")], archives)
+
+    def find(self, image_id: int) -> Any | None:
+        """Returns the member that is this image, or None."""
+        # np.searchsorted would first copy the ids, which lie between other fields, for each search.
+        ids = self.members["image_id"]
+        row = bisect.bisect_right(ids, image_id, key=int) - 1
+        return self.members[row] if row >= 0 and int(ids[row]) == image_id else None
+
+    def save(self, path: str) -> None:
+        """Writes the index to a file, local or remote, at once or not at all."""
+        description = json.dumps({"format": FORMAT_VERSION, "archives": self.archives}).encode()
+        parts = (np.frombuffer(description, dtype=np.uint8), self.members)
+        if file_access.is_remote(path):
+            buffer = io.BytesIO()
+            for part in parts:
+                np.save(buffer, part)
+            epath.Path(path).write_bytes(buffer.getvalue())  # an object store shows whole objects only
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        unfinished = f"{path}.{uuid.uuid4().hex}.unfinished"
+        try:
+            with open(unfinished, "xb") as file:
+                for part in parts:
+                    np.save(file, part)
+            os.replace(unfinished, path)  # noqa: PTH105
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)  # noqa: PTH108
+            raise
+
+    @staticmethod
+    def load(path: str) -> ArchiveIndex | None:
+        """Returns the index in a file; None if there is none, or none of this format."""
+        try:
+            with file_access.open_file(path) as file:
+                description = json.loads(np.load(file).tobytes())
+                if description["format"] != FORMAT_VERSION:
+                    return None
+                if file_access.is_remote(path):
+                    members = np.load(file)
+                else:
+                    np.lib.format.read_magic(file)
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                    # A plain array over the mapped file: np.memmap itself makes every access several times as slow.
+                    members = np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape).view(np.ndarray)
+                if members.dtype != MEMBER:
+                    return None
+            return ArchiveIndex(members, description["archives"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+
+def make_members(records: Iterable[tuple[int, ...]]) -> Members:
+    """Returns MEMBER[n] of n tuples with the fields in order."""
+    return np.fromiter(records, dtype=MEMBER)
+
+
+OnListed = Callable[[int, int], object]
+_Source = TypeVar("_Source", bound="ArchiveSource")
+
+
+class ArchiveSource:
+    """Base of the sources that read members of archives in place. Used from many threads, sent to other processes.
+
+    A process that is sent a source gets paths only, and opens the index when it first needs it.
+    """
+
+    def __init__(self, archive: str, index_folder: str | None):
+        """Opens nothing yet.
+
+        Args:
+          archive: path of the archive or of the folder that holds several; it names the index.
+          index_folder: where the index is kept: None: the user's cache folder; 'off': a temporary folder, for as long
+            as this process lives.
+        """
+        self.archive = archive
+        self.is_remote = file_access.is_remote(archive)
+        self._index_folder = index_folder
+        self._index_path = ""  # where it was found or written; '': not looked for yet
+        self._index: ArchiveIndex | None = None
+        self._lock = threading.Lock()
+
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+        """Returns an index of the archives as they are now: ``known`` itself, if nothing has changed.
+
+        Raises:
+          ArchiveError: if an archive cannot be used.
+        """
+        raise NotImplementedError
+
+    # --- ImageSource
+
+    def prepare(self, num_threads: int, on_listed: OnListed) -> None:
+        """Compares the index with the archives and makes it where it is missing or old."""
+        with self._lock:
+            self._prepare(num_threads, on_listed)
+
+    def share(self: _Source, folder: epath.Path) -> _Source:
+        """Returns a source for machines that cannot see this one's cache: the index is copied into ``folder``."""
+        shared = copy.copy(self)
+        path = folder / self._index_name()
+        self.index().save(os.fspath(path))
+        shared._index_path = os.fspath(path)
+        return shared
+
+    def exists(self, image_id: int) -> bool:
+        return self.index().find(image_id) is not None
+
+    def find_present(
+        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: OnListed
+    ) -> npt.NDArray[np.bool_]:
+        present = np.isin(image_ids, self.index().members["image_id"])
+        on_listed(1, 1)
+        return present
+
+    def list_images(self, num_threads: int, on_listed: OnListed) -> npt.NDArray[np.uint64]:
+        ids = np.unique(self.index().members["image_id"])
+        on_listed(1, 1)
+        return ids
+
+    # --- The index
+
+    def index(self) -> ArchiveIndex:
+        """Returns the index, which the first call in a process opens or, if need be, makes."""
+        if self._index is None:
+            with self._lock:
+                if self._index is None:
+                    # What another process has prepared is used as it is, so that all processes of a build agree.
+                    self._index = ArchiveIndex.load(self._index_path) if self._index_path else None
+                    if self._index is None:
+                        self._prepare(1, lambda num_listed, num_archives: None)
+        assert self._index is not None  # noqa: S101 - for the type checker
+        return self._index
+
+    def _prepare(self, num_threads: int, on_listed: OnListed) -> None:
+        path = self._default_index_path()
+        known = ArchiveIndex.load(path)
+        index = self._make_index(known, num_threads, on_listed)
+        if index is not known:
+            path = self._save_index(index)
+            index = ArchiveIndex.load(path) or index  # mapped, the memory is shared with other processes
+        self._index, self._index_path = index, path
+
+    def _save_index(self, index: ArchiveIndex) -> str:
+        """Writes the index to where it is kept, or to a temporary folder; returns the path."""
+        path = self._default_index_path()
+        try:
+            index.save(path)
+        except OSError as error:
+            print(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
+            path = os.fspath(_temporary_folder() / self._index_name())
+            index.save(path)
+        return path
+
+    def _default_index_path(self) -> str:
+        folder = _temporary_folder() if self._index_folder == OFF else cache_folder(self._index_folder)
+        return os.fspath(folder / self._index_name())
+
+    def _index_name(self) -> str:
+        place = self.archive if self.is_remote else os.path.realpath(self.archive)
+        stem = os.path.basename(self.archive)  # noqa: PTH119
+        return f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.index"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what belongs to this process."""
+        return self.__dict__ | {"_index": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+
+@functools.cache
+def _temporary_folder() -> pathlib.Path:
+    """Returns a folder that is removed when this process ends."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="landmark_triplets."))
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a forked process inherits the call, not the folder
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder

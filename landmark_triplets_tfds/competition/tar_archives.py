@@ -1,0 +1,296 @@
+"""Images in the tars of the public Google Landmarks Dataset v2, read in place.
+
+A tar has no directory. So each is walked through once, from header to header, and the index keeps where its images are;
+a tar that changes is walked again. Where an MD5 list names a tar, it is read as a whole at that point and compared, so
+that an image is only ever read from a tar that is right.
+
+Which images a tar holds, and where: Python's tarfile walks it, within bounds.
+
+tarfile takes a damaged header in the middle for the end, reads as much as a header claims, and may go backwards; the
+checks around it turn each of these into an error.
+
+The MD5 lists that are published with the tars: lines ``<hash>  <name>``, as `md5sum` writes them.
+
+Tars in ``train/``, ``index/`` and ``test/`` have the same names. So where a line names a folder, it counts for tars in
+that folder; where it does not, the folder that the list is in decides.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import hashlib
+import os
+import re
+import struct
+import tarfile
+from typing import IO, Any
+
+from etils import epath
+import numpy as np
+
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
+from landmark_triplets_tfds.competition import tables as image_tables
+from landmark_triplets_tfds.competition.archive import ArchiveIndex, ArchiveSource, Members, OnListed, make_members
+from landmark_triplets_tfds.competition.layout import (
+    FOLDER_NAMES,
+    IMAGES_NAME,
+    TAR_PATTERN,
+    image_path,
+    mark_stamp,
+    parse_tar_name,
+)
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
+
+_NUM_PROBLEMS_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tar:
+    """What tells that a tar is still the same, and the MD5 it was verified to have, if it was."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    md5: str | None
+
+
+class TarSource(ArchiveSource):
+    """An `ImageSource` of the members ``a/b/c/<id>.jpg`` of the tars ``train/images_<number>.tar``."""
+
+    def __init__(self, root: epath.Path, table_name: str, index_folder: str | None, folder: str = IMAGES_NAME):
+        """Takes the folder with the table and ``train/``, the table's name, and where the index is kept.
+
+        Args:
+          root: the folder.
+          table_name: of the table in it.
+          index_folder: see `ArchiveSource`.
+          folder: which folder the tars are in.
+        """
+        super().__init__(os.fspath(root / folder), index_folder)
+        self.table_path = os.fspath(root / table_name)
+        self._root = os.fspath(root)
+        self._folder = folder
+
+    def read_table(self) -> LandmarkTable:
+        return image_tables.read_image_table(self.table_path)
+
+    def locate(self, image_id: int) -> str:
+        """Returns the path of the tar and the member, or of all tars where none has it."""
+        member = self.index().find(image_id)
+        tar = "images_*.tar" if member is None else self._name_of_tar(member)
+        return f"{self.archive}/{tar}/{image_path(image_id)}"
+
+    def read(self, image_id: int) -> bytes:
+        member = self.index().find(image_id)
+        if member is None:
+            raise UnreadableImageError(UnreadableImageError.MISSING, self.locate(image_id))
+        size, tar = int(member["size"]), f"{self.archive}/{self._name_of_tar(member)}"
+        refuse_large(size)
+        content = read_image_part(tar, int(member["offset"]), size)
+        if len(content) < size:
+            raise UnreadableImageError(
+                UnreadableImageError.DAMAGED, f"{tar} ends within {format_image_id(image_id)}.jpg"
+            )
+        return content
+
+    def stamp(self, image_id: int) -> tuple[int, int]:
+        """Returns the image's size, and the tar's modification time and the image's place in it as one number."""
+        member = self.index().find(image_id)
+        if member is None:
+            return -1, -1
+        tar = self.index().archives[int(member["archive"])]
+        return mark_stamp((int(member["size"]), int(tar["mtime_ns"]) + int(member["offset"])), self._folder)
+
+    def _name_of_tar(self, member: Any) -> str:
+        return str(self.index().archives[int(member["archive"])]["name"])
+
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+        names = list_tars(epath.Path(self.archive))
+        md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
+        with ThreadPoolExecutor(num_threads) as pool:
+            try:
+                tars = list(pool.map(lambda name: _describe(self.archive, name, md5_of_name.get(name)), names))
+            except OSError as error:
+                raise ArchiveError(f"A tar in {self.archive} cannot be opened ({error}).") from None
+            if known is not None and known.archives == [dataclasses.asdict(tar) for tar in tars]:
+                return known
+            known_members = {} if known is None else _split(known)
+            found: dict[_Tar, Members] = {}
+            problems: list[str] = []
+            examined = pool.map(lambda tar: _examine(self.archive, tar, known_members, self._folder), tars)
+            try:
+                for num_examined, (tar, result) in enumerate(zip(tars, examined, strict=True), 1):
+                    if isinstance(result, str):
+                        problems.append(result)
+                    else:
+                        found[tar] = result
+                    on_listed(num_examined, len(tars))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            finally:  # what was found is kept, also when the build is interrupted
+                index = _join(found)
+                if 0 < len(found) < len(tars):
+                    self._save_index(index)
+        if problems:
+            more = [f"... and {len(problems) - _NUM_PROBLEMS_SHOWN} more"] * (len(problems) > _NUM_PROBLEMS_SHOWN)
+            shown = "\n  ".join(problems[:_NUM_PROBLEMS_SHOWN] + more)
+            raise ArchiveError(
+                f"{len(problems):,} of the {len(tars):,} tars in {self.archive} cannot be used:\n  {shown}\n"
+                "Fetch them again, or take them away and use a config with missing_images='drop'."
+            )
+        if not len(index.members):
+            raise ArchiveError(f"The {len(tars):,} tars in {self.archive} hold no image a/b/c/<id>.jpg.")
+        return index
+
+
+def list_tars(folder: epath.Path) -> list[str]:
+    """Returns the names of the tars in a folder, in their order."""
+    return sorted(path.name for path in folder.iterdir() if TAR_PATTERN.fullmatch(path.name))
+
+
+def _describe(folder: str, name: str, md5: str | None) -> _Tar:
+    size, mtime_ns = file_access.stat_file(f"{folder}/{name}")
+    return _Tar(name=name, size=size, mtime_ns=mtime_ns, md5=md5)
+
+
+def _examine(archive: str, tar: _Tar, known: dict[_Tar, tuple[str | None, Members]], folder: str) -> Members | str:
+    """Returns the images of a tar, from what is known if it has not changed, or what is wrong with it."""
+    verified_md5, members = known.get(dataclasses.replace(tar, md5=None), (None, None))
+    path = f"{archive}/{tar.name}"
+    try:
+        if tar.md5 not in (None, verified_md5) and (md5 := md5_of(path)) != tar.md5:
+            return f"{path} has the MD5 {md5}; its list says {tar.md5}."
+        if members is not None:
+            return members
+        images = list_images(path, tar.size, folder)
+        return make_members((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
+    except OSError as error:  # an ArchiveError is one
+        return str(error)
+
+
+def _split(index: ArchiveIndex) -> dict[_Tar, tuple[str | None, Members]]:
+    """Returns the MD5 that each tar was verified to have, and its members, by the tar without its MD5."""
+    by_tar = index.members[np.argsort(index.members["archive"], kind="stable")]
+    bounds = np.searchsorted(by_tar["archive"], np.arange(len(index.archives) + 1))
+    return {
+        _Tar(**(tar | {"md5": None})): (tar["md5"], by_tar[bounds[number] : bounds[number + 1]])
+        for number, tar in enumerate(index.archives)
+    }
+
+
+def _join(found: dict[_Tar, Members]) -> ArchiveIndex:
+    """Returns the index of tars, which are numbered in their order."""
+    archives = [dataclasses.asdict(tar) for tar in found]
+    if not found:
+        return ArchiveIndex.of(make_members([]), archives)
+    members = np.concatenate(list(found.values()))
+    members["archive"] = np.repeat(np.arange(len(found)), [len(members) for members in found.values()])
+    return ArchiveIndex.of(members, archives)
+
+
+_END_MARK = bytes(tarfile.BLOCKSIZE)
+
+# Long names and extended headers are data to tarfile; those of the published tars, if any, have a few hundred bytes.
+_MAX_HEADER_BYTES = 1 << 20
+
+# What tarfile raises for headers that make no sense.
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
+
+
+def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:
+    """Returns (id, where its data starts, size in bytes) of each image in a tar, in its order.
+
+    Args:
+      path: of the tar, local or remote.
+      size: its size in bytes.
+      folder: which one it belongs to, 'train', 'index' or 'test': names of members may begin with it.
+
+    Raises:
+      ArchiveError: if it is damaged, cut off or not a plain tar.
+      OSError: if it cannot be read.
+    """
+    images: list[tuple[int, int, int]] = []
+    position = -1
+    with file_access.open_file(path) as file:
+        try:
+            with tarfile.open(fileobj=_BoundedReads(file), mode="r:") as tar:  # type: ignore[call-overload]
+                is_empty = tar.firstmember is None  # in Python 3.10, next() fails on an empty tar
+                while not is_empty and (member := tar.next()) is not None:
+                    tar.members.clear()  # tarfile would keep them all
+                    if tar.offset <= position:
+                        raise ArchiveError(f"{path} is damaged at byte {position:,}.")
+                    position = tar.offset
+                    is_file = member.isreg() and member.sparse is None
+                    image_id = parse_tar_name(member.name, folder) if is_file else None
+                    if image_id is not None:
+                        images.append((image_id, member.offset_data, member.size))
+                    if member.offset_data + (member.size if member.isreg() else 0) > size:
+                        raise ArchiveError(f"{path} is cut off: it ends, after {size:,} bytes, within {member.name!r}.")
+                end = max(tar.offset, 0)
+        except _DAMAGE as error:
+            if isinstance(error, ArchiveError):
+                raise
+            what = "is no tar, is compressed or" if position < 0 else "is"
+            raise ArchiveError(f"{path} {what} damaged after byte {max(position, 0):,} ({error}).") from None
+        # A missing end is an end that is cut off; anything else here is a header that tarfile could not read.
+        file.seek(end)
+        last = file.read(tarfile.BLOCKSIZE)
+    if last != _END_MARK:
+        what = "cut off" if len(last) < tarfile.BLOCKSIZE else "damaged"
+        raise ArchiveError(f"{path} is {what} at byte {end:,}: there is neither a member nor the end mark of a tar.")
+    return images
+
+
+class _BoundedReads:
+    """A file that refuses to be read in pieces larger than headers are."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, num_bytes: int) -> bytes:
+        if not 0 <= num_bytes <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {num_bytes:,} bytes")
+        return self._file.read(num_bytes)
+
+
+_NAME_PATTERN = re.compile(r"md5.*\.txt|.*\.md5|MD5SUMS?", re.IGNORECASE)
+_LINE_PATTERN = re.compile(r"\s*([0-9a-fA-F]{32})\s+\*?(\S+)\s*")
+_MAX_LIST_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> dict[str, str]:
+    """Returns the MD5, in lower case, of each file of a folder that a list names.
+
+    Args:
+      root: the folder with the table and ``train/``.
+      folder: of the tars.
+    """
+    md5_of_name: dict[str, str] = {}
+    # Beside the tars, beside the table, or where a mirror of the published files has them.
+    for place, meant in ((folder, folder), (".", IMAGES_NAME), (f"md5sum/{folder}", folder)):
+        if not (root / place).is_dir():
+            continue
+        for path in sorted((root / place).iterdir()):
+            if not _NAME_PATTERN.fullmatch(path.name) or not path.is_file() or path.stat().length > _MAX_LIST_BYTES:
+                continue
+            for line in path.read_bytes().decode("ascii", "replace").splitlines():
+                if match := _LINE_PATTERN.fullmatch(line):
+                    *above, name = match[2].split("/")
+                    if (above[-1] if above and above[-1] in FOLDER_NAMES else meant) == folder:
+                        md5_of_name.setdefault(name, match[1].lower())
+    return md5_of_name
+
+
+def md5_of(path: str) -> str:
+    """Returns the MD5 of a file, local or remote; raises OSError."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with file_access.open_file(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

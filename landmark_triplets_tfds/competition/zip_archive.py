@@ -1,0 +1,228 @@
+"""Images in Kaggle's zip, read in place.
+
+Python's zipfile reads the directory of the archive, once: it takes seconds and a gigabyte for 1.6 million members
+(docs/sources.md has the figures), and the index keeps what came of it. It does not read the members, since it reads
+them one at a time: a member here is one positioned read, whatever other threads do, and is checked against the
+directory. That reading makes the indexes of all its folders, ``train/``, ``index/`` and ``test/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import struct
+from typing import Any
+import zipfile
+import zlib
+
+import numpy as np
+
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
+from landmark_triplets_tfds.competition import tables as image_tables
+from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, ArchiveIndex, ArchiveSource, OnListed, make_members
+from landmark_triplets_tfds.competition.layout import (
+    FOLDER_NAMES,
+    IMAGES_NAME,
+    LAYOUT_INSTRUCTIONS,
+    TABLE_NAME,
+    UNLABELED_NAMES,
+    image_path,
+    is_zip_table,
+    parse_zip_name,
+)
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
+
+_STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+
+# The header in front of a member's data (APPNOTE.TXT, 4.3.7): signature, version, flags, method, time, date, CRC, two
+# sizes, lengths of name and extra field.
+_HEADER = struct.Struct("<4sHHHHHIIIHH")
+_SIGNATURE = b"PK\x03\x04"
+# Name and extra field, whose lengths only the header knows, are seldom longer. What is read too much does not matter.
+_USUAL_HEADER_SIZE = _HEADER.size + 160
+
+# A table of 1.6 million lines has 41 MB.
+_MAX_TABLE_BYTES = 1 << 30
+
+_NUM_NAMES_SHOWN = 3
+
+
+class ZipSource(ArchiveSource):
+    """An `ImageSource` of the members ``train/a/b/c/<id>.jpg`` of a zip, with the table in its ``train.csv``."""
+
+    def __init__(self, path: str, index_folder: str | None, folder: str = IMAGES_NAME):
+        """Takes the path of the zip, where its index is kept, see `ArchiveSource`, and which folder in it is meant."""
+        super().__init__(path, index_folder)
+        self.table_path = f"{path}/{TABLE_NAME}"
+        self._folder = folder
+
+    def read_table(self) -> LandmarkTable:
+        """Reads the table.
+
+        Raises:
+          ArchiveError: if it cannot be read.
+          LandmarkTableError: if it is not right.
+        """
+        table = self.index().archives[0]["table"]
+        try:
+            if table["is_encrypted"] or table["size"] > _MAX_TABLE_BYTES:
+                raise UnreadableImageError(
+                    "encrypted" if table["is_encrypted"] else UnreadableImageError.FILE_TOO_LARGE
+                )
+            content = read_member(self.archive, table, table["name"])
+        except UnreadableImageError as error:
+            raise ArchiveError(
+                f"{table['name']} in {self.archive} cannot be read ({error}). Fetch the zip again."
+            ) from None
+        return image_tables.parse_image_table(content, self.table_path)
+
+    def locate(self, image_id: int) -> str:
+        return f"{self.archive}/{self._folder}/{image_path(image_id)}"
+
+    def read(self, image_id: int) -> bytes:
+        member = self.index().find(image_id)
+        if member is None:
+            raise UnreadableImageError(UnreadableImageError.MISSING, self.locate(image_id))
+        refuse_large(max(int(member["size"]), int(member["stored_size"])))
+        return read_member(self.archive, member, f"{format_image_id(image_id)}.jpg")
+
+    def stamp(self, image_id: int) -> tuple[int, int]:
+        """Returns size and CRC of the image, so that the same image in another copy of the zip is the same."""
+        member = self.index().find(image_id)
+        return (-1, -1) if member is None else (int(member["size"]), int(member["crc"]))
+
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+        try:
+            size, mtime_ns = file_access.stat_file(self.archive)
+        except OSError as error:
+            raise ArchiveError(f"{self.archive} cannot be opened ({error}).") from None
+        if known is not None and [known.archives[0].get(name) for name in ("size", "mtime_ns")] == [size, mtime_ns]:
+            return known
+        indexes = index_zip(self.archive, size, mtime_ns)
+        for folder in indexes.keys() - {self._folder}:
+            with contextlib.suppress(OSError):  # then that index is made when it is needed
+                indexes[folder].save(ZipSource(self.archive, self._index_folder, folder)._default_index_path())
+        on_listed(1, 1)
+        return indexes[self._folder]
+
+    def _index_name(self) -> str:
+        name = super()._index_name()
+        return name if self._folder == IMAGES_NAME else f"{self._folder}-{name}"
+
+
+def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
+    """Reads the directory of a zip and returns the index of each of its folders.
+
+    Args:
+      path: of the zip.
+      size: its size in bytes.
+      mtime_ns: its modification time.
+
+    Raises:
+      ArchiveError: if it has no directory, or there is no table or no image in it.
+    """
+    table: dict[str, Any] = {}
+    others: list[str] = []
+    folders = bytearray()  # of the images, by number
+
+    def images() -> Iterator[tuple[int, ...]]:
+        for info in _read_directory(path, size):
+            name = info.orig_filename  # `filename` ends where the name has a NUL
+            is_encrypted = info.flag_bits & 0x1
+            image = parse_zip_name(name)
+            if image is not None:
+                folder, image_id = image
+                folders.append(FOLDER_NAMES.index(folder))
+                sizes = (min(info.file_size, LARGEST_SIZE), min(info.compress_size, LARGEST_SIZE))
+                yield image_id, info.header_offset, *sizes, info.CRC, 0, min(info.compress_type, 255), is_encrypted
+            elif is_zip_table(name) and len(name) <= len(table.get("name", name)):
+                table.update(name=name, offset=info.header_offset, size=info.file_size, stored_size=info.compress_size)
+                table.update(crc=info.CRC, method=info.compress_type, is_encrypted=bool(is_encrypted))
+            elif len(others) < _NUM_NAMES_SHOWN and not name.endswith("/"):
+                others.append(name)
+
+    of_all_folders = make_members(images())
+    numbers = np.frombuffer(folders, dtype=np.uint8)
+    members_of = {folder: of_all_folders[numbers == number] for number, folder in enumerate(FOLDER_NAMES)}
+    members = members_of[IMAGES_NAME]
+    if not table or not len(members):
+        counts = {name: len(members_of[name]) for name in UNLABELED_NAMES}
+        others += [f"{count:,} images in {name}/" for name, count in counts.items() if count]
+        found = f"It holds {', '.join(others)}" if others else "It holds nothing else"
+        lacks = f"no {TABLE_NAME}" if len(members) else "no image train/a/b/c/<id>.jpg"
+        raise ArchiveError(f"{path} holds {lacks}. {found}.\n\n{LAYOUT_INSTRUCTIONS}")
+    if members["is_encrypted"].all():
+        raise ArchiveError(f"{path} is encrypted; the competition's is not. Fetch it again.")
+    archives = [{"size": size, "mtime_ns": mtime_ns, "table": table}]
+    return {folder: ArchiveIndex.of(members, archives) for folder, members in members_of.items()}
+
+
+def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
+    try:
+        with file_access.open_file(path) as file:
+            if file.read(4) not in (_SIGNATURE, b"") and not zipfile.is_zipfile(file):
+                raise ArchiveError(f"{path} is no zip; was another file, such as an error page, given this name?")
+            file.seek(0)
+            members = zipfile.ZipFile(file).infolist()
+    except OSError as error:
+        if isinstance(error, ArchiveError):
+            raise
+        raise ArchiveError(f"{path} cannot be read ({error}).") from None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
+        raise ArchiveError(
+            f"{path} is cut off or damaged: its directory, which is at its end, cannot be read ({error}). It has"
+            f" {size / 1e9:,.1f} GB. Fetch it again."
+        ) from None
+    for info in members:
+        if info.header_offset < 0 or info.header_offset >= 2**63:
+            raise ArchiveError(f"{path} is damaged: {info.orig_filename!r} is said to be outside it. Fetch it again.")
+    return members
+
+
+def read_member(path: str, member: Any, name: str) -> bytes:
+    """Reads and checks one member of a zip.
+
+    Args:
+      path: of the zip.
+      member: a mapping with the fields of `archive_index.MEMBER`.
+      name: how the member's name ends.
+
+    Raises:
+      UnreadableImageError: if the member is encrypted, compressed in another way than Kaggle's, or damaged.
+    """
+    size, stored_size, offset = int(member["size"]), int(member["stored_size"]), int(member["offset"])
+    method = int(member["method"])
+    if member["is_encrypted"]:
+        raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"encrypted in {path}")
+    if method not in (_STORED, _DEFLATED):
+        raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"compressed by method {method} in {path}")
+    content = read_image_part(path, offset, _USUAL_HEADER_SIZE + stored_size)
+    if len(content) < _HEADER.size or not content.startswith(_SIGNATURE):
+        raise _damaged(path, "there is no member where the directory says")
+    *_, name_length, extra_length = _HEADER.unpack_from(content)
+    start = _HEADER.size + name_length + extra_length
+    if not content[_HEADER.size : _HEADER.size + name_length].endswith(name.encode()):
+        raise _damaged(path, "another member is where the directory says")
+    if start > _USUAL_HEADER_SIZE:
+        content = read_image_part(path, offset + start, stored_size)
+        start = 0
+    stored = content[start : start + stored_size]
+    if len(stored) < stored_size:
+        raise _damaged(path, "the archive ends within it")
+    data = stored if method == _STORED else _inflate(stored, size, path)
+    if len(data) != size or zlib.crc32(data) != int(member["crc"]):
+        raise _damaged(path, "its checksum (CRC) is another one")
+    return data
+
+
+def _inflate(stored: bytes, size: int, path: str) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
+    except zlib.error as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: str, detail: str) -> UnreadableImageError:
+    return UnreadableImageError(UnreadableImageError.DAMAGED, f"in {path}: {detail}")

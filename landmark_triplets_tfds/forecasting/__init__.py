@@ -1,1 +1,0 @@
-"""What a forecast is computed from; `forecast` puts it together."""

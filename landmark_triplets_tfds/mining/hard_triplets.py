@@ -1,0 +1,348 @@
+"""Triplets that a model finds hard, chosen by its own embeddings of the images.
+
+Of random triplets a model soon gets most right, and then they teach it nothing. Here every image is an anchor once, and
+its negative is one of the images of other landmarks that the model takes for the most similar. The file that comes of
+it is what the config field ``triplets_file`` of `landmark_triplets` reads.
+
+Similarity s(a, b) is the cosine of the angle between two embeddings. On the unit sphere it is squared Euclidean
+distance in another form, |a - b|^2 = 2 - 2 s(a, b), in which FaceNet (Schroff, Kalenichenko and Philbin, "FaceNet: A
+Unified Embedding for Face Recognition and Clustering", CVPR 2015) defines its terms.
+
+What is mined: the rules by which hard triplets are chosen, and their numbers.
+
+The file of mined triplets, which the config field ``triplets_file`` reads: CSV or Parquet, by its suffix.
+
+The columns ``anchor_id``, ``positive_id`` and ``negative_id`` are what that field asks for. The two similarities are
+there to look at, and to select by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.competition.tables import format_image_id
+from landmark_triplets_tfds.errors import CommandError
+from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, arrange
+from landmark_triplets_tfds.mining.neighbours import (
+    ROWS_PER_BLOCK,
+    ApproximateSearch,
+    ExactSearch,
+    Neighbours,
+    NeighbourSearch,
+    Similarities,
+    as_similarities,
+)
+from landmark_triplets_tfds.triplets.draws import below, hash_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# What negatives turn out to be.
+SEMI_HARD, HARDER, EASIER = "semi-hard", "at least as similar as the positive", "less similar by more than the margin"
+
+# Why an anchor has no triplet.
+SINGLE_IMAGE = "no other image of the landmark"
+NO_POSITIVE = "no positive at or below max_similarity"
+NO_NEGATIVE = "no negative at or below max_similarity"
+
+# First word of the hash, which keeps these draws apart from those of `sampling`. Changing it changes triplets.
+_OF_POSITIVES = 0x6D696E65
+
+_NUM_PRODUCTS = 1 << 21  # float64 at a time, among the images of landmarks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MinedTriplets:
+    """Triplets, in order of their anchors' rows, and what became of the other anchors.
+
+    Attributes:
+      rows: int64[n, 3]: rows of the embeddings of anchor, positive and negative.
+      image_ids: uint64[n, 3]: their ids.
+      similarities: float32[n, 2]: of the anchor with its positive and with its negative.
+      num_anchors: images in all; n of them have a triplet.
+      num_landmarks: of these images.
+      num_left_out: anchors without a triplet, by reason: the three of this module, each of which is there.
+      num_negatives: triplets by what their negative is: SEMI_HARD, HARDER and EASIER, each of which is there.
+      num_passed_over: pairs (anchor, other image) above ``max_similarity``: 'positive' and 'negative'. An approximate
+        search counts the negatives it came across.
+      search: 'exact' or 'approximate'.
+    """
+
+    rows: Places
+    image_ids: npt.NDArray[np.uint64]
+    similarities: Similarities
+    num_anchors: int
+    num_landmarks: int
+    num_left_out: dict[str, int]
+    num_negatives: dict[str, int]
+    num_passed_over: dict[str, int]
+    search: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def mine_triplets(
+    embeddings: npt.NDArray[np.floating],
+    image_ids: npt.NDArray[np.uint64],
+    landmark_ids: npt.NDArray[np.integer],
+    spec: MiningSpec | None = None,
+    on_mined: Callable[[int], object] = lambda count: None,
+) -> MinedTriplets:
+    """Chooses a triplet for every image that has one.
+
+    Args:
+      embeddings: float16 or float32[n, dim]; may be memory-mapped. They need not have length 1: each is divided by its
+        length.
+      image_ids: uint64[n], all different.
+      landmark_ids: whole numbers[n], >= 0.
+      spec: what to choose; None: the defaults.
+      on_mined: called with the number of anchors that have just been dealt with.
+
+    Returns:
+      The triplets. Deterministic in the spec and the set of (embedding, image id, landmark id), whatever their order;
+      the approximate search also in the version of faiss.
+
+    Raises:
+      EmbeddingsError: if the arrays do not fit, or an embedding has no direction; see `embeddings.arrange`.
+      NoTripletError: if there are fewer than two landmarks.
+      CommandError: if the approximate search is to be used and faiss is not installed.
+    """
+    spec = spec or MiningSpec()
+    images = arrange(embeddings, image_ids, landmark_ids)
+    is_exact = spec.search == "exact" or (spec.search == "auto" and len(images) <= MAX_IMAGES_EXACT)
+    search = (ExactSearch if is_exact else ApproximateSearch)(images, spec.max_similarity)
+    blocks = []
+    for start in range(0, len(images), ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, len(images))
+        blocks.append(_mine_block(images, search, spec, start, stop))
+        on_mined(stop - start)
+    return _collect(images, blocks, spec, "exact" if is_exact else "approximate")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+    """What was chosen for anchors that are side by side; places are -1 where there is nothing to choose from.
+
+    Attributes:
+      positives, negatives: int64[n] places.
+      similarities: float32[n, 2].
+      num_positives_above, num_negatives_above: int64[n], passed over.
+    """
+
+    positives: Places
+    negatives: Places
+    similarities: Similarities
+    num_positives_above: Places
+    num_negatives_above: Places
+
+
+def _mine_block(images: LandmarkVectors, search: NeighbourSearch, spec: MiningSpec, start: int, stop: int) -> _Block:
+    positives, to_positive, num_positives_above = _choose_positives(images, spec, start, stop)
+    neighbours = search.search(start, stop, spec.neighbours)
+    chosen = _choose_negatives(neighbours, to_positive, spec)
+    at = np.arange(stop - start), chosen
+    return _Block(
+        positives=positives,
+        negatives=neighbours.places[at],
+        similarities=np.stack([to_positive, neighbours.similarities[at]], axis=1),
+        num_positives_above=num_positives_above,
+        num_negatives_above=neighbours.num_above,
+    )
+
+
+def _choose_positives(
+    images: LandmarkVectors, spec: MiningSpec, start: int, stop: int
+) -> tuple[Places, Similarities, Places]:
+    """Chooses for the anchors at the places ``start`` to ``stop``.
+
+    Returns:
+      int64[n] places, -1 where there is none; float32[n] similarities; int64[n], how many were passed over.
+    """
+    first, last = images.starts[start], images.stops[stop - 1]
+    if (stop - start) * (last - first) > _NUM_PRODUCTS and stop - start > 1:
+        middle = (start + stop) // 2
+        halves = [_choose_positives(images, spec, *part) for part in ((start, middle), (middle, stop))]
+        places, similarities, num_above = (np.concatenate(pair) for pair in zip(*halves, strict=True))
+        return places, similarities, num_above
+    anchors, candidates = np.arange(start, stop)[:, np.newaxis], np.arange(first, last)
+    # In float64 and then rounded, as neighbours' similarities are: whatever the shape of the block.
+    products = images.vectors[start:stop].astype(np.float64) @ images.vectors[first:last].T.astype(np.float64)
+    similarities = as_similarities(products)
+    is_other = (images.starts[first:last] == images.starts[start:stop, np.newaxis]) & (candidates != anchors)
+    is_above = is_other & (similarities > spec.max_similarity)
+    eligible = is_other & ~is_above
+    counts = eligible.sum(axis=1)
+    if spec.positive == "hardest":
+        chosen = np.where(eligible, similarities, np.float32(np.inf)).argmin(axis=1)
+    else:
+        index = below(hash_words(_OF_POSITIVES, spec.seed, images.image_ids[start:stop]), counts)
+        chosen = (eligible.cumsum(axis=1, dtype=np.int32) > index[:, np.newaxis]).argmax(axis=1)
+    return (
+        np.where(counts > 0, chosen + first, -1),
+        similarities[np.arange(stop - start), chosen],
+        is_above.sum(axis=1),
+    )
+
+
+def _choose_negatives(neighbours: Neighbours, to_positive: Similarities, spec: MiningSpec) -> Places:
+    """Returns int64[n]: which of its neighbours, nearest first, is the negative of each anchor."""
+    if spec.negative == "hardest":
+        return np.zeros(len(to_positive), dtype=np.int64)
+    num_found = np.count_nonzero(neighbours.places >= 0, axis=1)
+    # The first that is less similar than the positive: semi-hard if one is, else the most similar of the easier ones.
+    num_harder = np.count_nonzero(neighbours.similarities >= to_positive[:, np.newaxis], axis=1)
+    chosen: Places = np.maximum(0, np.minimum(num_harder, num_found - 1))
+    return chosen
+
+
+def _collect(images: LandmarkVectors, blocks: list[_Block], spec: MiningSpec, search: str) -> MinedTriplets:
+    positives = np.concatenate([block.positives for block in blocks])
+    negatives = np.concatenate([block.negatives for block in blocks])
+    is_single = images.stops - images.starts == 1
+    has_positive, has_negative = positives >= 0, negatives >= 0
+    order = np.argsort(images.rows)
+    anchors = order[(has_positive & has_negative)[order]]
+    places = np.stack([anchors, positives[anchors], negatives[anchors]], axis=1)
+    similarities = np.concatenate([block.similarities for block in blocks])[anchors]
+    return MinedTriplets(
+        rows=images.rows[places],
+        image_ids=images.image_ids[places],
+        similarities=similarities,
+        num_anchors=len(images),
+        num_landmarks=images.num_landmarks,
+        num_left_out={
+            SINGLE_IMAGE: int(is_single.sum()),
+            NO_POSITIVE: int((~is_single & ~has_positive).sum()),
+            NO_NEGATIVE: int((has_positive & ~has_negative).sum()),
+        },
+        num_negatives=_count_negatives(similarities, spec.margin),
+        num_passed_over={
+            "positive": int(sum(block.num_positives_above.sum() for block in blocks)),
+            "negative": int(sum(block.num_negatives_above.sum() for block in blocks)),
+        },
+        search=search,
+    )
+
+
+def _count_negatives(similarities: Similarities, margin: float) -> dict[str, int]:
+    lead = similarities[:, 0].astype(np.float64) - similarities[:, 1]
+    return {
+        SEMI_HARD: int(((lead > 0) & (lead < margin / 2)).sum()),
+        HARDER: int((lead <= 0).sum()),
+        EASIER: int((lead >= margin / 2).sum()),
+    }
+
+
+PositiveRule = Literal["random", "hardest"]
+NegativeRule = Literal["semi-hard", "hardest"]
+SearchKind = Literal["auto", "exact", "approximate"]
+
+# Up to here the exact search, about a minute on two cores, is worth its time.
+MAX_IMAGES_EXACT = 200_000
+
+_MAX_NEIGHBOURS = 10_000
+_MAX_SEED = 2**64 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MiningSpec:
+    """Everything, beside the embeddings, that decides which triplets are mined.
+
+    Attributes:
+      positive: 'random': uniform among the other images of the landmark; 'hardest': the least similar of them, which
+        also is where images with a wrong landmark come up. In both cases only those at or below ``max_similarity``.
+      negative: 'semi-hard': less similar than the positive, but by less than the margin; the most similar of those. If
+        there is none, the most similar of those that are less similar by more; if all neighbours are at least as
+        similar as the positive, the least similar of them. 'hardest': the most similar.
+      neighbours: how many of the nearest images of other landmarks the negative is one of.
+      max_similarity: images above it are passed over, as positives and as negatives: an image of another landmark that
+        is nearly the same picture most likely shows the anchor's landmark under another number, and a positive that is
+        teaches nothing. At 0.95 the squared distance is 0.1, half of FaceNet's margin.
+      margin: alpha of FaceNet, 0.2 there, in squared distance: half as much in similarity.
+      seed: of the random positives, 0 <= seed < 2**64.
+      search: 'exact'; 'approximate', by faiss; or 'auto': exact for up to `MAX_IMAGES_EXACT` images.
+
+    Raises:
+      ValueError: if a value is out of its range.
+    """
+
+    positive: PositiveRule = "random"
+    negative: NegativeRule = "semi-hard"
+    neighbours: int = 50
+    max_similarity: float = 0.95
+    margin: float = 0.2
+    seed: int = 0
+    search: SearchKind = "auto"
+
+    def __post_init__(self) -> None:
+        for name, rules in (("positive", PositiveRule), ("negative", NegativeRule), ("search", SearchKind)):
+            if getattr(self, name) not in get_args(rules):
+                allowed = " or ".join(map(repr, get_args(rules)))
+                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}.")
+        if not (isinstance(self.neighbours, int) and 1 <= self.neighbours <= _MAX_NEIGHBOURS):
+            raise ValueError(
+                f"neighbours must be a whole number between 1 and {_MAX_NEIGHBOURS:,}, got {self.neighbours}."
+            )
+        if not -1 <= self.max_similarity <= 1:
+            raise ValueError(f"max_similarity is a cosine, so between -1 and 1, got {self.max_similarity}.")
+        if not (0 < self.margin < math.inf):
+            raise ValueError(f"margin must be a number above 0, got {self.margin}.")
+        if not (isinstance(self.seed, int) and 0 <= self.seed <= _MAX_SEED):
+            raise ValueError(f"seed must be a whole number between 0 and 2**64 - 1, got {self.seed}.")
+
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def check_output(path: epath.Path) -> None:
+    """Raises CommandError, before there is anything to lose, if a file of triplets cannot be written there."""
+    if path.suffix not in SUFFIXES:
+        raise CommandError(f"{path} must end with {' or '.join(SUFFIXES)}, which says how it is written.")
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder. Name a file in it.")
+    if not path.parent.is_dir():
+        raise CommandError(f"The folder {path.parent} does not exist. Make it first.")
+
+
+def write_triplets(triplets: MinedTriplets, path: epath.Path) -> None:
+    """Writes the triplets in their order; a file that is there already is replaced once the new one is complete.
+
+    Raises:
+      CommandError: if the path does not fit.
+    """
+    check_output(path)
+    frame = _to_frame(triplets)
+    part = path.parent / f".{path.name}.part"
+    try:
+        with part.open("wb") as file:
+            if path.suffix == ".csv":
+                frame.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
+            else:
+                frame.to_parquet(file, index=False)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _to_frame(triplets: MinedTriplets) -> pd.DataFrame:
+    import pandas as pd
+
+    names = [[format_image_id(image_id) for image_id in column] for column in triplets.image_ids.T.tolist()]
+    return pd.DataFrame(
+        {
+            "anchor_id": names[0],
+            "positive_id": names[1],
+            "negative_id": names[2],
+            "positive_similarity": triplets.similarities[:, 0],
+            "negative_similarity": triplets.similarities[:, 1],
+        }
+    )

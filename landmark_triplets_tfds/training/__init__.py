@@ -1,0 +1,1 @@
+"""Prepared images become batches: reading, fresh triplets, metrics, pictures."""

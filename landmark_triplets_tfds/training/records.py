@@ -1,0 +1,262 @@
+"""Which image, of which landmark, is in which record: the file `index.npz` beside the shards of `landmark_images`.
+
+TFDS keeps nothing per record. With this file, whoever reads records at random knows what they hold without reading any:
+12 bytes an image, 19 MB for the whole competition.
+
+Records of a prepared `landmark_images`, read at random: the index that belongs to a data source, and reading.
+
+A data source is what ``tfds.data_source`` gives, or anything like it: ``len()``, and item i is a dict with ``image``,
+``image_id`` and ``landmark_id``.
+
+Says what is wrong where array_record would crash: in a process forked from one that has read records.
+
+On Linux before Python 3.14, PyTorch's DataLoader forks its workers by default. array_record (0.8) keeps a thread that
+tidies up after readers. A fork does not copy that thread but does copy the locks it waits on, so that the worker's
+first reading ends in a segmentation fault, if the main process had read but a single record. New readers do not help.
+So nothing here reads a record before it is asked to, and a worker that would crash gets an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+from typing import Any, NoReturn, Protocol
+import weakref
+import zipfile
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.competition.tables import format_image_id
+from landmark_triplets_tfds.errors import ForkedReaderError, ImageIndexError
+from landmark_triplets_tfds.triplets.draws import TRAIN
+
+INDEX_NAME = "index.npz"
+
+_FIELDS = ("image_id", "landmark_id", "split_names", "split_lengths")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageIndex:
+    """The records of a split, in their order.
+
+    Attributes:
+      image_ids: uint64[n].
+      landmark_ids: int32[n]; -1 where there is no label.
+
+    Raises:
+      ValueError: if the arrays differ in length or are of other types.
+    """
+
+    image_ids: npt.NDArray[np.uint64]
+    landmark_ids: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        if self.image_ids.dtype != np.uint64 or self.landmark_ids.dtype != np.int32:
+            raise ValueError(
+                f"expected uint64 image ids and int32 landmark ids, got {self.image_ids.dtype} and"
+                f" {self.landmark_ids.dtype}."
+            )
+        if self.image_ids.ndim != 1 or self.image_ids.shape != self.landmark_ids.shape:
+            raise ValueError(
+                f"expected as many image ids as landmark ids, got {self.image_ids.shape} and {self.landmark_ids.shape}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def check_landmark_ids(landmark_ids: npt.NDArray[np.int64]) -> None:
+    """Raises ImageIndexError if a landmark_id needs more than 32 bits."""
+    largest = np.iinfo(np.int32).max
+    if len(landmark_ids) and landmark_ids.max() > largest:
+        raise ImageIndexError(
+            f"{INDEX_NAME} holds landmark_ids of up to {largest}, and the table has {landmark_ids.max()}. Give the"
+            " landmarks smaller numbers in the table."
+        )
+
+
+def in_record_order(image_ids: npt.NDArray[np.uint64], landmark_ids: npt.NDArray[np.int64], split: str) -> ImageIndex:
+    """Returns the index of a split's images, given in any order.
+
+    TFDS writes the records of a split, here as on a cluster, in the order of their keys' MD5 with the split's name as
+    salt, and the key of an image is its id.
+
+    Raises:
+      ImageIndexError: if a landmark_id needs more than 32 bits.
+    """
+    from tensorflow_datasets.core import hashing
+
+    check_landmark_ids(landmark_ids)
+    hasher = hashing.Hasher(split)
+    hashes = [hasher.hash_key(format_image_id(image_id)) for image_id in image_ids.tolist()]
+    order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
+    return ImageIndex(image_ids[order], landmark_ids[order].astype(np.int32))
+
+
+def write_image_index(path: epath.Path, splits: Mapping[str, ImageIndex]) -> None:
+    """Writes the index of all splits of a dataset.
+
+    The file holds ``image_id`` uint64[n] and ``landmark_id`` int32[n], all splits one after the other, and
+    ``split_names`` and ``split_lengths`` int64 that tell them apart.
+    """
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            image_id=np.concatenate([index.image_ids for index in splits.values()]),
+            landmark_id=np.concatenate([index.landmark_ids for index in splits.values()]),
+            split_names=np.array(list(splits)),
+            split_lengths=np.array([len(index) for index in splits.values()], dtype=np.int64),
+        )
+
+
+def read_image_index(data_dir: epath.PathLike, split: str = TRAIN) -> ImageIndex:
+    """Reads the index of a split.
+
+    Args:
+      data_dir: the folder of the prepared version, with the shards in it; `builder.data_dir`.
+      split: its name.
+
+    Raises:
+      ImageIndexError: if the file is missing or wrong, or there is no such split.
+    """
+    path = epath.Path(data_dir) / INDEX_NAME
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            image_ids, landmark_ids, names, lengths = (content[field] for field in _FIELDS)
+    except FileNotFoundError:
+        raise ImageIndexError(
+            f"There is no {path}. It is written by builds of landmark_images; name the folder of a prepared version,"
+            " such as ~/tensorflow_datasets/landmark_images/128px_all/1.0.0, or build the dataset with"
+            " `tfds build landmark_images/128px_all --imports landmark_triplets_tfds`."
+        ) from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, OSError) as error:
+        raise ImageIndexError(f"{path} is damaged ({error}). Build the dataset again.") from error
+    found: Sequence[str] = names.tolist()
+    if split not in found:
+        raise ImageIndexError(f"{path} has the splits {', '.join(found)}, but no {split!r}.")
+    ends = np.cumsum(lengths)
+    if lengths.shape != names.shape or image_ids.shape != landmark_ids.shape or ends[-1] != len(image_ids):
+        raise ImageIndexError(f"{path} is damaged (lengths that do not fit). Build the dataset again.")
+    at = found.index(split)
+    part = slice(int(ends[at] - lengths[at]), int(ends[at]))
+    return ImageIndex(image_ids[part], landmark_ids[part])
+
+
+class DataSource(Protocol):
+    """Records by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
+
+
+def find_index(data_source: DataSource, index: ImageIndex | None = None) -> ImageIndex:
+    """Returns the index of a data source's records.
+
+    It reads no record, so that worker processes may be forked afterwards, see `fork_safety`.
+
+    Args:
+      data_source: of a whole split of `landmark_images`.
+      index: of its records; None: read from `index.npz` in the folder that the data source was opened from.
+
+    Raises:
+      ImageIndexError: if there is no index, it is of other records, or the split has no labels.
+    """
+    if index is None:
+        info = getattr(data_source, "dataset_info", None)
+        if info is None:
+            raise ImageIndexError(
+                f"A {type(data_source).__name__} does not say which folder its records are in. Give the index:"
+                " index=read_image_index(<folder of the prepared version>)."
+            )
+        split = str(getattr(data_source, "split", None))
+        if "[" in split or "+" in split:
+            raise ImageIndexError(
+                f"The data source is split={split!r}, and index.npz lists whole splits. Open it with"
+                f" split={split.partition('[')[0]!r}, or give the index of its records: index=ImageIndex(...)."
+            )
+        index = read_image_index(info.data_dir, split)
+    if len(index) != len(data_source):
+        raise ImageIndexError(
+            f"The index lists {len(index):,} records, and the data source has {len(data_source):,}: they are not of the"
+            " same split or the same dataset."
+        )
+    if not len(index):
+        raise ImageIndexError("The data source has no records.")
+    if index.landmark_ids.min() < 0:
+        raise ImageIndexError(
+            f"{np.count_nonzero(index.landmark_ids < 0):,} of the {len(index):,} images have no landmark_id (the"
+            " competition's own index and test images have none), so nothing can be drawn from them."
+        )
+    guard_forks(data_source)
+    return index
+
+
+def read_images(data_source: DataSource, index: ImageIndex, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns the records with these numbers.
+
+    Raises:
+      ImageIndexError: if one of them is of another image than the index says.
+    """
+    records = read_records(data_source, numbers)
+    for number, record in zip(numbers, records, strict=True):
+        found = record["image_id"]
+        found = found.decode() if isinstance(found, bytes) else str(found)
+        if found != format_image_id(index.image_ids[number]):
+            raise ImageIndexError(
+                f"Record {number} holds image {found}, and the index says {format_image_id(index.image_ids[number])}:"
+                " they are not of the same split or the same dataset."
+            )
+    return records
+
+
+def read_records(data_source: DataSource, numbers: Sequence[int]) -> list[Any]:
+    """Returns the records with these numbers, read together where the data source can."""
+    read_together = getattr(data_source, "__getitems__", None)
+    if read_together is not None:
+        return list(read_together(numbers))
+    return [data_source[number] for number in numbers]
+
+
+# By id, for data sources are compared by what they hold and so have no hash.
+_sources: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+class _ReadBeforeFork:
+    """Takes the place of a data source's reader."""
+
+    def __init__(self, reader: Any):
+        self._reader = reader  # is kept: closing its files would crash too
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, numbers: object) -> NoReturn:
+        raise ForkedReaderError(
+            "This process was forked from one that had read records already, and array_record crashes then. Start"
+            " workers as new processes, DataLoader(..., multiprocessing_context='forkserver'), or read nothing in the"
+            " main process before the workers are started."
+        )
+
+    __getitems__ = __getitem__
+
+
+def guard_forks(data_source: Any) -> None:
+    """Makes reading from a data source of TFDS an error in forked processes where it would be a crash."""
+    if hasattr(getattr(data_source, "data_source", None), "_readers"):
+        _sources[id(data_source)] = data_source
+
+
+def _replace_readers() -> None:
+    sources = list(_sources.values())
+    # What is broken belongs to the process and not to the reader: if one of them has read, none may.
+    if any(any(getattr(source.data_source, "_readers", ())) for source in sources):
+        for source in sources:
+            source.data_source = _ReadBeforeFork(source.data_source)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_replace_readers)

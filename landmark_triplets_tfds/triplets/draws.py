@@ -1,0 +1,139 @@
+"""Random numbers that are a hash of what they are for, not the next ones of a generator.
+
+Any process can compute any of them, in any order, and gets the same.
+
+Landmarks never seen in training: which ones are held out, and which of their images ask for which.
+
+The rules hash ids and nothing else. So a landmark is on the same side in every dataset, whatever its sample size,
+resolution, seed or builder, and what 5 % hold out is part of what 10 % do.
+
+A random sample of images, looked at by several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+
+def hash_words(*words: int | npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
+    """Hashes a sequence of 64-bit words, elementwise over arrays, to uint64.
+
+    Each word is added to the state, which then takes one step of SplitMix64: constants and shifts are those of
+    Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (as in Java's
+    SplittableRandom and Vigna's splitmix64.c).
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for word in words:
+        state = state + np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def below(bits: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Maps 64 random bits to 0 <= index < counts, for counts < 2**32: the high half of the product bits * counts.
+
+    The bias is at most counts / 2**64. The 128-bit product is put together from 32-bit halves (schoolbook
+    multiplication), none of whose terms overflows 64 bits.
+    """
+    n = counts.astype(np.uint64)
+    high, low = bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)
+    product_high = (high * n + ((low * n) >> np.uint64(32))) >> np.uint64(32)
+    return product_high.astype(np.int64)
+
+
+TRAIN, VALIDATION = "train", "validation"
+
+# First words of the hashes, which keep these draws apart from those of `sampling`. Changing them changes datasets.
+_OF_LANDMARKS, _OF_QUERIES = 0x686F6C64, 0x71756572
+
+_PARTS = 10_000  # shares are told apart to a hundredth of a percent
+
+
+def is_held_out(landmark_ids: npt.NDArray[np.int64], percent: float) -> npt.NDArray[np.bool_]:
+    """Returns bool[n]: which landmarks belong to the validation split.
+
+    Args:
+      landmark_ids: int64[n].
+      percent: about this share of all landmarks; two decimals count.
+    """
+    bits = hash_words(_OF_LANDMARKS, landmark_ids)
+    parts = np.full(len(landmark_ids), _PARTS, dtype=np.int64)
+    return below(bits, parts) < round(percent * _PARTS / 100)
+
+
+def select_landmarks(landmark_ids: npt.NDArray[np.int64], percent: float, split: str) -> npt.NDArray[np.bool_]:
+    """Returns bool[n]: which landmarks belong to a split, `TRAIN` or `VALIDATION`."""
+    held_out = is_held_out(landmark_ids, percent)
+    return held_out if split == VALIDATION else ~held_out
+
+
+def choose_queries(
+    image_ids: npt.NDArray[np.uint64], landmark_ids: npt.NDArray[np.int64 | np.int32]
+) -> npt.NDArray[np.bool_]:
+    """Divides images for an evaluation of retrieval into queries and the index they search.
+
+    Of every landmark with two images or more, one image is a query: the one whose id has the smallest hash. All others
+    are the index. So every query has at least one match in the index, and images of landmarks with a single image are
+    in the index too, as what should not be found.
+
+    Args:
+      image_ids: uint64[n], each once.
+      landmark_ids: of these images; -1, no landmark, is never a query.
+
+    Returns:
+      bool[n]: True for queries. Deterministic in the set of (image, landmark) pairs, whatever their order.
+    """
+    order = np.lexsort((image_ids, hash_words(_OF_QUERIES, image_ids), landmark_ids))
+    landmarks = np.asarray(landmark_ids)[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = landmarks[1:] != landmarks[:-1]
+    has_another = np.zeros(len(order), dtype=bool)
+    has_another[:-1] = landmarks[1:] == landmarks[:-1]
+    queries = np.zeros(len(order), dtype=bool)
+    queries[order] = is_first & has_another & (landmarks >= 0)
+    return queries
+
+
+Rows = npt.NDArray[np.int64]
+_Result = TypeVar("_Result")
+
+# Other than the roles of `sampling`, so that a sample has nothing to do with the triplets drawn by the same seed.
+_SAMPLE = 0x53414D504C45
+
+
+def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> Rows:
+    """Chooses images at random, each with the same chance.
+
+    Args:
+      image_ids: uint64[n].
+      num_rows: how many to choose; all, if there are fewer.
+      seed: of the choice.
+
+    Returns:
+      int64[min(n, num_rows)]: their rows, ascending. Deterministic in the ids and the seed: an image has the same luck
+      in any table, and a larger sample holds the smaller one.
+    """
+    luck = hash_words(seed, _SAMPLE, image_ids)
+    if num_rows >= len(luck):
+        return np.arange(len(luck))
+    return np.sort(np.argpartition(luck, num_rows)[:num_rows])
+
+
+def look_at(
+    items: Iterable[int], look: Callable[[int], _Result], num_threads: int, on_done: Callable[[], object]
+) -> Iterator[_Result]:
+    """Yields ``look(item)`` of each item in order; ``on_done`` is called with each. Threads end with the iterator."""
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        for result in pool.map(look, items):
+            on_done()
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,233 @@
+"""What a valid triplet is, and which ones are drawn.
+
+Sampling is stateless: every draw is a hash of (seed, role, anchor's image_id, k, attempt), not the next number of a
+generator. So any worker can compute any triplets on its own, the whole plan is a few array operations, and drawing one
+image again changes that triplet and no other. Triplets drawn while training have the epoch as one more input.
+
+Definitions:
+
+* The *sample* is the first ``images_per_landmark`` images of every landmark of the split, in train.csv order (None:
+  all of them).
+* Every sampled image whose landmark has another image is an *anchor* (with ``positive_may_be_anchor``: every one).
+* A *positive* is uniform among the other images of the anchor's landmark in the whole table, not only in the sample
+  (with ``positive_may_be_anchor``: among all of them, the anchor included).
+* A *negative* is uniform among the sampled images of all other landmarks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.triplets.draws import TRAIN, below, hash_words, select_landmarks
+
+Rows = npt.NDArray[np.int64]
+
+# Attempts 0 to 8 are independent draws; from then on the candidates are taken in cyclic order, which ends for sure.
+LAST_DRAWN_ATTEMPT = 8
+
+
+class Role(enum.IntEnum):
+    """The image of a triplet that is drawn. The numbers are inputs of the hash: changing them changes datasets."""
+
+    POSITIVE = 1
+    NEGATIVE = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSpec:
+    """Everything, beside the table, that decides which triplets are drawn.
+
+    Attributes:
+      images_per_landmark: anchors per landmark, its first n images in train.csv order; None: all.
+      triplets_per_anchor: triplets drawn for each anchor, each with its own positive and negative.
+      positive_may_be_anchor: True lets a positive be the anchor itself.
+      seed: of all draws, 0 <= seed < 2**64.
+      validation_percent: share of the landmarks that is held out, see `holdout`.
+      split: 'train' or 'validation'.
+      epoch: one more input of the draws, 0 <= epoch < 2**64; None: the triplets of a stored dataset, which are those of
+        no epoch.
+    """
+
+    images_per_landmark: int | None = 2
+    triplets_per_anchor: int = 1
+    positive_may_be_anchor: bool = False
+    seed: int = 0
+    validation_percent: float = 0
+    split: str = TRAIN
+    epoch: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSamplingSpec:
+    """Everything, beside the table, that decides which single images are in a split; fields as in `SamplingSpec`."""
+
+    images_per_landmark: int | None = None
+    validation_percent: float = 0
+    split: str = TRAIN
+
+
+def sample_images(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> Rows:
+    """Returns int64[n]: the rows of the sample, landmark by landmark (ascending id), in train.csv order within each."""
+    return table.rows_by_landmark[_find_sample(table, spec).places]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """The sampled images as places in ``table.rows_by_landmark``.
+
+    Attributes:
+      places: int64[sample size], ascending.
+      sizes: int64[num_landmarks], images of each landmark in the sample.
+      block, rank: int64[num_images], landmark number of each place and its rank among that landmark's.
+    """
+
+    places: Rows
+    sizes: Rows
+    block: Rows
+    rank: Rows
+
+
+def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> _Sample:
+    landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
+    in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
+    sizes = np.diff(table.block_starts)
+    block = np.repeat(np.arange(table.num_landmarks), sizes)
+    rank = np.arange(table.num_images) - table.block_starts[block]
+    limit = spec.images_per_landmark
+    is_sampled = in_split[block] if limit is None else in_split[block] & (rank < limit)
+    return _Sample(
+        places=np.flatnonzero(is_sampled),
+        sizes=(sizes if limit is None else np.minimum(sizes, limit)) * in_split,
+        block=block,
+        rank=rank,
+    )
+
+
+class TripletSampler:
+    """Draws the triplets of a table.
+
+    Triplets are numbered 0 to ``num_triplets - 1``, landmark by landmark (ascending landmark_id), the
+    ``triplets_per_anchor`` triplets of one anchor beside each other. Arguments named ``triplets`` are int64 arrays of
+    such numbers.
+    """
+
+    def __init__(self, table: LandmarkTable, spec: SamplingSpec):
+        """Prepares the sample.
+
+        Raises:
+          NoTripletError: when no triplet can exist.
+        """
+        self._table = table
+        self._spec = spec
+        sample = _find_sample(table, spec)
+        num_landmarks = int((sample.sizes > 0).sum())
+        self._check_num_landmarks(num_landmarks)
+        # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
+        self._sample: Rows = table.rows_by_landmark[sample.places]
+        self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample.sizes)])
+        has_other = np.diff(table.block_starts)[sample.block[sample.places]] >= 2
+        anchor_places = sample.places if spec.positive_may_be_anchor else sample.places[has_other]
+        if not len(anchor_places):
+            raise NoTripletError(
+                f"No triplet can be drawn: each of the {num_landmarks} landmarks{self._of_split()} has a single image,"
+                " so no anchor has a positive. A landmark with two images is needed (or set"
+                " positive_may_be_anchor=True, which pairs an image with itself)."
+            )
+        self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]
+        self._anchor_blocks: Rows = sample.block[anchor_places]
+        self._anchor_ranks: Rows = sample.rank[anchor_places]
+
+    def _of_split(self) -> str:
+        return f" of split {self._spec.split!r}" if self._spec.validation_percent else ""
+
+    def _check_num_landmarks(self, num_landmarks: int) -> None:
+        if num_landmarks >= 2:
+            return
+        if self._spec.validation_percent:
+            raise NoTripletError(
+                f"No triplet can be drawn in split {self._spec.split!r}: validation_percent="
+                f"{self._spec.validation_percent} leaves it {num_landmarks} of the {self._table.num_landmarks}"
+                " landmarks, and two are needed."
+            )
+        raise NoTripletError(
+            f"No triplet can be drawn: all {self._table.num_images} images show the same landmark, so there is no"
+            " negative. The table needs at least two landmarks."
+        )
+
+    @property
+    def num_triplets(self) -> int:
+        return len(self._anchor_rows) * self._spec.triplets_per_anchor
+
+    def anchors(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: the anchor's row of each triplet."""
+        return self._anchor_rows[triplets // self._spec.triplets_per_anchor]
+
+    def draw_numbers(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
+        return triplets % self._spec.triplets_per_anchor
+
+    def plan(self, start: int = 0, stop: int | None = None) -> Rows:
+        """Draws the triplets ``start`` to ``stop`` (exclusive; None: all) at attempt 0.
+
+        Returns:
+          int64[stop - start, 3]: rows of anchor, positive and negative.
+        """
+        triplets = np.arange(start, self.num_triplets if stop is None else stop)
+        return np.stack(
+            [
+                self.anchors(triplets),
+                self.candidates(triplets, Role.POSITIVE, 0),
+                self.candidates(triplets, Role.NEGATIVE, 0),
+            ],
+            axis=1,
+        )
+
+    def num_candidates(self, triplets: Rows, role: Role) -> Rows:
+        """Returns int64[n]: among how many images each triplet's positive or negative is drawn."""
+        blocks = self._anchor_blocks[triplets // self._spec.triplets_per_anchor]
+        if role is Role.POSITIVE:
+            sizes = self._table.block_starts[blocks + 1] - self._table.block_starts[blocks]
+            return sizes if self._spec.positive_may_be_anchor else sizes - 1
+        return len(self._sample) - (self._sample_starts[blocks + 1] - self._sample_starts[blocks])
+
+    def num_attempts(self, triplet: int, role: Role) -> int:
+        """Returns after how many attempts every candidate of the triplet has been tried."""
+        return LAST_DRAWN_ATTEMPT + int(self.num_candidates(np.array([triplet]), role)[0])
+
+    def candidates(self, triplets: Rows, role: Role, attempt: int) -> Rows:
+        """Draws a positive or negative for each triplet.
+
+        Attempts 0 to 8 are independent draws; each later one is the next candidate after the one before, in cyclic
+        order, so that attempts up to `num_attempts` reach every candidate.
+
+        Returns:
+          int64[n] rows. Deterministic in the table, the spec, the triplet's number, role and attempt.
+        """
+        anchors = triplets // self._spec.triplets_per_anchor
+        blocks = self._anchor_blocks[anchors]
+        counts = self.num_candidates(triplets, role)
+        bits = hash_words(
+            self._spec.seed,
+            int(role),
+            self._table.image_ids[self._anchor_rows[anchors]],
+            self.draw_numbers(triplets),
+            min(attempt, LAST_DRAWN_ATTEMPT),
+            *(() if self._spec.epoch is None else (self._spec.epoch,)),
+        )
+        index = below(bits, counts)
+        if attempt > LAST_DRAWN_ATTEMPT:
+            index = (index + (attempt - LAST_DRAWN_ATTEMPT)) % counts
+        if role is Role.POSITIVE:
+            if not self._spec.positive_may_be_anchor:
+                index += index >= self._anchor_ranks[anchors]  # steps over the anchor itself
+            rows: Rows = self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
+            return rows
+        own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
+        index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
+        return self._sample[index]

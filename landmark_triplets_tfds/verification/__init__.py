@@ -1,1 +1,0 @@
-"""The checks of a prepared dataset, one subject each; `verify` runs them."""

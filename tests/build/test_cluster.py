@@ -1,0 +1,136 @@
+"""How work is cut into pieces for a cluster, and what a worker checks before it begins."""
+
+import dataclasses
+import pickle
+
+from tests.support.competition import DUMMY_DATA, Competition
+from etils import epath
+from hypothesis import given
+from hypothesis import strategies as st
+from landmark_triplets_tfds.build.cluster import (
+    ClusterPlan,
+    ClusterWorker,
+    Outcome,
+    choose_examples_per_range,
+    choose_images_per_chunk,
+    spread,
+)
+import numpy as np
+import pytest
+
+from landmark_triplets_tfds.competition.folder import FolderSource
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
+from landmark_triplets_tfds.triplets.plan import ExampleCounts
+from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, SamplingSpec
+
+TABLE = read_landmark_table(DUMMY_DATA / "train.csv")
+
+
+def make_plan(**fields) -> ClusterPlan:
+    plan = ClusterPlan(
+        source=find_source(epath.Path(DUMMY_DATA)),
+        table_sha256=TABLE.fingerprint,
+        kept_rows_path=None,
+        spec=SamplingSpec(images_per_landmark=None),
+        thumbnail_spec=ThumbnailSpec(resolution=16),
+        num_examples=43,
+        examples_per_range=10,
+        images_per_chunk=4,
+        num_readers=1,
+    )
+    return dataclasses.replace(plan, **fields)
+
+
+@pytest.mark.parametrize("resolution", [8, 128, 512, 2048])
+@pytest.mark.parametrize("num_examples", [1, 43, 1_580_470, 100_000_000])
+def test_ranges_cover_the_plan_and_fit_in_memory(num_examples, resolution):
+    size = choose_examples_per_range(num_examples, resolution)
+    plan = make_plan(num_examples=num_examples, examples_per_range=size)
+    assert size * 3 * 0.45 * resolution**2 <= (16 << 20) or size == 1
+    assert plan.range_of(0)[0] == 0
+    assert plan.range_of(plan.num_ranges - 1)[1] == num_examples
+    assert plan.range_of(plan.num_ranges // 2)[0] == plan.num_ranges // 2 * size
+
+
+def test_small_builds_are_cut_into_small_pieces():
+    assert choose_examples_per_range(43, 128) == choose_images_per_chunk(45) == 1
+    assert choose_images_per_chunk(1_580_470) == 64
+
+
+@given(num_pieces=st.integers(1, 100_000), max_num_groups=st.integers(1, 2000))
+def test_groups_hold_each_piece_once(num_pieces, max_num_groups):
+    groups = list(spread(num_pieces, max_num_groups))
+    assert len(groups) == min(num_pieces, max_num_groups)
+    assert [start for start, _ in groups] == [0, *(stop for _, stop in groups[:-1])]
+    assert groups[-1][1] == num_pieces
+    sizes = {stop - start for start, stop in groups}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_images_of_ranges_are_those_of_the_plan():
+    worker = ClusterWorker(make_plan())
+    rows = np.unique(np.concatenate([worker.images_of_range(i) for i in range(worker.plan.num_ranges)]))
+    assert rows.tolist() == np.unique(worker.examples.rows(0, 43)).tolist()
+
+
+def test_kept_rows(tmp_path):
+    keep = np.arange(TABLE.num_images) % 3 > 0
+    np.save(tmp_path / "kept.npy", keep)
+    restricted = TABLE.restrict(keep)
+    plan = make_plan(kept_rows_path=str(tmp_path / "kept.npy"), table_sha256=restricted.fingerprint)
+    assert ClusterWorker(plan).table.image_ids.tolist() == restricted.image_ids.tolist()
+
+
+def test_images_without_labels_are_not_listed_again(tmp_path):
+    ids = np.array([3, 5, 2**64 - 1], dtype=np.uint64)
+    np.save(tmp_path / "ids.npy", ids)
+    table = LandmarkTable.without_labels(ids)
+    plan = make_plan(
+        source=FolderSource(epath.Path(tmp_path / "nowhere"), "train.csv", "index"),
+        image_ids_path=str(tmp_path / "ids.npy"),
+        table_sha256=table.fingerprint,
+        spec=ImageSamplingSpec(split="index"),
+        num_examples=3,
+    )
+    worker = ClusterWorker(pickle.loads(pickle.dumps(plan)))
+    assert len(pickle.dumps(plan)) < 2000
+    assert worker.examples.keys(0, 3) == ["0000000000000003", "0000000000000005", "ffffffffffffffff"]
+    assert worker.table.landmark_ids.tolist() == [-1, -1, -1]
+
+
+def test_a_worker_that_sees_no_files_says_so(tmp_path):
+    with pytest.raises(SourceLayoutError, match=r"A worker does not see the files.*No such file"):
+        ClusterWorker(make_plan(source=FolderSource(epath.Path(tmp_path / "nowhere"), "train.csv")))
+
+
+def test_a_worker_that_sees_another_table_says_so(tmp_path):
+    competition = Competition(tmp_path / "competition")
+    table = competition.folder / "train.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(LandmarkTableError, match=r"train\.csv is another table, as a worker sees it"):
+        ClusterWorker(make_plan(source=find_source(epath.Path(competition.folder))))
+
+
+# --- Outcomes
+
+
+def test_outcomes_survive_their_file(tmp_path):
+    outcome = Outcome(ExampleCounts(5, 2), redrawn={7, 3})
+    outcome.counts.left_out["unreadable anchor"] += 1
+    outcome.note(7, UnreadableImageError(UnreadableImageError.EMPTY, "detail"))
+    outcome.write(tmp_path / "outcome.json")
+    again = Outcome.read(tmp_path / "outcome.json")
+    assert again == outcome
+    assert [(error.reason, error.detail) for error in again.errors().values()] == [("empty file", "detail")]
+
+
+def test_an_image_that_many_ranges_met_is_listed_once():
+    total = Outcome()
+    for _ in range(3):
+        part = Outcome(ExampleCounts(1), redrawn={4})
+        part.note(4, UnreadableImageError(UnreadableImageError.MISSING))
+        total.add(part)
+    assert (total.counts.num_made, total.unreadable, total.redrawn) == (3, {4: ("missing", "")}, {4})

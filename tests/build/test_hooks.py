@@ -1,0 +1,201 @@
+"""TFDS's hooks: prepared data of another kind, bad input, full disks, checksums, deterministic records."""
+
+import errno
+import json
+import os
+import random
+
+from tests.support.competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    custom_config,
+    make_builder,
+    mounted_tmpfs,
+    read_examples,
+)
+from landmark_triplets_tfds.build.hooks import DeterministicExampleWriter
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+
+# --- Data prepared earlier (contract: other fields, another table or another cap are an error)
+
+
+def test_prepared_data_is_reused(tmp_path):
+    first = build(tmp_path, "64px_1per")
+    before = os.stat(first.data_path / "build_report.json").st_mtime_ns
+    again = build(tmp_path, "64px_1per")
+    assert os.stat(again.data_path / "build_report.json").st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("resolution", 16, "resolution is 8 there, 16 asked for"),
+        ("images_per_landmark", None, "images_per_landmark is 2 there, None asked for"),
+        ("triplets_per_anchor", 2, "triplets_per_anchor is 1 there, 2 asked for"),
+        ("jpeg_quality", 50, "jpeg_quality is 94 there, 50 asked for"),
+        ("positive_may_be_anchor", True, "positive_may_be_anchor is False there, True asked for"),
+        ("seed", 1, "seed is 0 there, 1 asked for"),
+        ("resize_method", "area", "resize_method is 'nearest' there, 'area' asked for"),
+        ("fit", "pad", "fit is 'squash' there, 'pad' asked for"),
+        ("missing_images", "drop", "missing_images is 'error' there, 'drop' asked for"),
+    ],
+)
+def test_same_name_with_other_fields(tmp_path, field, value, message):
+    build(tmp_path, custom_config(resolution=8))
+    with pytest.raises(PreparedDataMismatchError, match=message) as error:
+        build(tmp_path, custom_config(**({"resolution": 8} | {field: value})))
+    assert "--overwrite" in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_other_fields_are_noticed_without_the_source(tmp_path):
+    """On a training machine there are no source files: the fields are compared all the same."""
+    build(tmp_path, custom_config(resolution=8))
+    with pytest.raises(PreparedDataMismatchError, match="resolution is 8 there, 16 asked for"):
+        make_builder(tmp_path, custom_config(resolution=16)).download_and_prepare()
+
+
+def test_other_table(tmp_path):
+    build(tmp_path / "data", "64px_1per")
+    competition = Competition(tmp_path / "competition")
+    table = competition.folder / "train.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(PreparedDataMismatchError, match="another table"):
+        build(tmp_path / "data", "64px_1per", competition.folder)
+
+
+@pytest.mark.parametrize(("built", "asked"), [(5, None), (None, 5), (5, 6)])
+def test_other_cap(tmp_path, built, asked):
+    build(tmp_path, "64px_1per", max_examples_per_split=built)
+    with pytest.raises(PreparedDataMismatchError, match=f"max_examples_per_split was {built}, {asked} asked for"):
+        build(tmp_path, "64px_1per", max_examples_per_split=asked)
+
+
+def test_capped_data_loads_where_the_source_is_not(tmp_path):
+    build(tmp_path, "64px_1per", max_examples_per_split=5)
+    assert len(tfds.load("landmark_triplets/64px_1per", split="train", data_dir=tmp_path)) == 5
+
+
+def test_overwrite(tmp_path):
+    build(tmp_path, custom_config(resolution=8))
+    builder = build(
+        tmp_path, custom_config(resolution=16), download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
+    )
+    assert read_examples(builder)[0]["anchor_img"] != b""
+    assert json.loads((builder.data_path / "metadata.json").read_text())["config"]["resolution"] == 16
+    build(tmp_path, custom_config(resolution=16))  # now it is what is asked for
+
+
+def test_data_without_a_record(tmp_path):
+    builder = build(tmp_path, "64px_1per")
+    (builder.data_path / "metadata.json").unlink()
+    with pytest.raises(PreparedDataMismatchError, match="no record of how it was made"):
+        build(tmp_path, "64px_1per")
+
+
+def test_metadata_survives_reloading(tmp_path):
+    counts = build(tmp_path, "64px_1per").info.metadata["counts"]
+    assert make_builder(tmp_path, "64px_1per").info.metadata["counts"] == counts
+    assert counts["num_triplets"] == 10
+
+
+# --- Bad input, end to end
+
+
+def test_no_files(tmp_path):
+    with pytest.raises(SourceLayoutError, match="does not exist or is empty") as error:
+        build(tmp_path / "data", manual_dir=tmp_path / "nowhere")
+    for expected in (str(tmp_path / "nowhere"), "train.csv", "kaggle competitions download", "--manual_dir"):
+        assert expected in str(error.value)
+
+
+def test_nothing_is_left_of_a_failed_build(tmp_path):
+    competition = Competition(tmp_path / "competition")
+    (competition.folder / "train.csv").write_text("id,landmark_id\nnonsense,1\n")
+    with pytest.raises(ValueError, match=r"train.csv, line 2: id must be 16 hex digits .* got 'nonsense'"):
+        build(tmp_path / "data", manual_dir=competition.folder)
+    config_dir = tmp_path / "data" / "landmark_triplets" / "128px"
+    assert not config_dir.exists() or not list(config_dir.iterdir())
+
+
+def test_unreadable_images_are_replaced_or_left_out(tmp_path, capsys):
+    competition = Competition(tmp_path / "competition")
+    pair = competition.ids_of_landmark(18)  # the second landmark has two images
+    anchor, partner = pair
+    competition.path(partner).write_bytes(b"<html>not found</html>")
+    examples = read_examples(build(tmp_path / "broken", "64px_all", competition.folder))
+    intact = read_examples(build(tmp_path / "intact", "64px_all"))
+    assert {anchor.encode(), partner.encode()}.isdisjoint(e["anchor_id"] for e in examples)
+    of_intact = {e["anchor_id"]: e for e in intact}
+    for example in examples:
+        before = of_intact[example["anchor_id"]]
+        if before["negative_id"] != partner.encode():
+            assert example == before  # a redraw changes no other triplet
+        else:
+            assert example["negative_landmark_id"] != example["landmark_id"]
+            assert example["positive_id"] == before["positive_id"]
+    printed = capsys.readouterr().out
+    assert "Unreadable images: 1 (1 not a JPEG, PNG or GIF file)." in printed
+    assert str(competition.path(partner)) in printed
+    assert "Triplets left out: 2 (1 no readable positive, 1 unreadable anchor)." in printed or (
+        "Triplets left out: 2 (1 unreadable anchor, 1 no readable positive)." in printed
+    )
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), "tensorflow"])
+def test_full_disk(tmp_path, monkeypatch, error):
+    if error == "tensorflow":
+        error = tf.errors.ResourceExhaustedError(None, None, "shard; No space left on device")
+
+    def write(self, path, examples):
+        raise error
+
+    monkeypatch.setattr(DeterministicExampleWriter, "write", write)
+    with pytest.raises(OSError, match="Nothing was published") as raised:
+        build(tmp_path, "64px_1per")
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path)
+    assert list((tmp_path / "landmark_triplets" / "64px_1per").iterdir()) == []
+
+
+def test_really_full_disk(tmp_path):
+    with mounted_tmpfs(tmp_path / "disk", "100k") as disk:
+        with pytest.raises(OSError, match="No space left while building landmark_triplets/256px_all") as raised:
+            build(disk, "256px_all")
+        assert raised.value.filename == str(disk)
+        assert list((disk / "landmark_triplets" / "256px_all").iterdir()) == []
+
+
+# --- Checksums
+
+
+def test_checksums_are_found_and_are_those_of_the_repository(tmp_path):
+    """In a checkout and in an installation alike; tests/test_tfds_command.py looks into a wheel."""
+    builder = make_builder(tmp_path)
+    assert builder._checksums_path.read_text() == (REPOSITORY / "checksums.tsv").read_text()
+    assert builder.url_infos == {}
+
+
+# --- Deterministic records
+
+
+def test_records_do_not_depend_on_the_order_of_the_map(tmp_path):
+    names = [f"feature {i}" for i in range(20)]
+    for attempt in range(2):
+        random.Random(attempt).shuffle(names)
+        example = tf.train.Example()
+        for name in names:
+            example.features.feature[name].int64_list.value.append(len(name))
+        writer = DeterministicExampleWriter(file_format=tfds.core.FileFormat.TFRECORD)
+        writer.write(tmp_path / str(attempt), [(0, example.SerializeToString())])
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+
+
+def test_dummy_data_is_small():
+    assert sum(path.stat().st_size for path in DUMMY_DATA.rglob("*") if path.is_file()) < 300_000

@@ -1,0 +1,184 @@
+"""Work once done is not done again: killed builds, other configs, changed files, damaged banks."""
+
+import os
+import sqlite3
+import sys
+import time
+
+from tests.support.competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    custom_config,
+    mounted_tmpfs,
+    read_examples,
+    run,
+    shard_hashes,
+)
+import pytest
+
+from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """A list that grows by one entry with every call of make_thumbnail."""
+    calls = []
+    make_thumbnail = thumbnail_maker.make_thumbnail
+
+    def counting(image_bytes, spec):
+        calls.append(spec)
+        return make_thumbnail(image_bytes, spec)
+
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", counting)
+    return calls
+
+
+@pytest.mark.slow
+def test_killed_builds_resume(tmp_path):
+    """Two kills; `python benchmarks/kill_resume.py` does fifty."""
+    program = REPOSITORY / "benchmarks" / "kill_resume.py"
+    options = ("--manual_dir", DUMMY_DATA, "--slow_down", "0.05", "--kills", "2", "--seed", "1")
+    result = run(sys.executable, program, *options, cwd=tmp_path)
+    assert "2 of 2 resumed builds right" in result.stdout
+
+
+def test_a_larger_sample_makes_only_what_is_missing(tmp_path, made):
+    plans = []
+    for config in ("64px", "64px_all", "64px_1per"):
+        examples = read_examples(build(tmp_path, config))
+        plans.append({e[name] for e in examples for name in ("anchor_id", "positive_id", "negative_id")})
+        assert len(made) == len(set.union(*plans))
+    assert len(plans[0]) < len(plans[1])
+
+
+def test_another_seed_and_more_triplets_make_nothing_new(tmp_path, made):
+    build(tmp_path, "64px_all")
+    build(tmp_path, custom_config(resolution=64, images_per_landmark=None, seed=1, triplets_per_anchor=3))
+    assert len(made) == 45  # the other landmark with a single image
+
+
+def test_other_pixels_are_not_mixed_up(tmp_path, made):
+    build(tmp_path, "64px_1per")
+    first = len(made)
+    build(tmp_path, "128px_1per")
+    assert len(made) == 2 * first
+
+
+def test_reused_thumbnails_give_the_same_bytes(tmp_path, monkeypatch):
+    build(tmp_path / "first", "64px_1per")
+    resumed = build(tmp_path / "second", "64px_all")
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    assert shard_hashes(resumed) == shard_hashes(build(tmp_path / "third", "64px_all"))
+
+
+def test_off_keeps_nothing(tmp_path, made, bank, monkeypatch, capsys):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    build(tmp_path / "first", "64px_all")
+    build(tmp_path / "second", "64px_all")
+    assert len(made) == 88
+    assert list(bank.iterdir()) == []
+    assert "Thumbnails are kept" not in capsys.readouterr().out
+
+
+def test_the_end_of_a_build_says_where_the_bank_is(tmp_path, bank, capsys):
+    build(tmp_path, "64px_all")
+    (file,) = bank.glob("*.sqlite")
+    printed = capsys.readouterr().out
+    assert f"Thumbnails are kept for the next build in {file} (" in printed
+    assert "0 came from there). It may be deleted at any time." in printed
+
+
+def test_changed_files_are_read_again(tmp_path, made):
+    competition = Competition(tmp_path / "competition")
+    ids = competition.anchor_ids()
+    first = build(tmp_path / "first", "64px_all", competition.folder)
+    competition.path(ids[0]).write_bytes(competition.path(ids[1]).read_bytes())
+    os.utime(competition.path(ids[2]), ns=(1, 1))
+    second = build(tmp_path / "second", "64px_all", competition.folder)
+    assert len(made) == 46
+    assert shard_hashes(first) != shard_hashes(second)
+
+
+def test_unreadable_images_are_remembered_until_the_file_changes(tmp_path, made):
+    competition = Competition(tmp_path / "competition")
+    ids = competition.anchor_ids()
+    original = competition.path(ids[0]).read_bytes()
+    competition.path(ids[0]).write_bytes(original[:500])
+    competition.path(ids[1]).unlink()
+    broken = build(tmp_path / "first", "64px_all", competition.folder)
+    num_made = len(made)
+    again = build(tmp_path / "second", "64px_all", competition.folder)
+    assert len(made) == num_made
+    assert again.info.metadata["counts"] == broken.info.metadata["counts"]
+    assert again.info.metadata["counts"]["num_images_unreadable_by_reason"] == {
+        "damaged or truncated": 1,
+        "missing": 1,
+    }
+    competition.path(ids[0]).write_bytes(original)
+    competition.path(ids[1]).write_bytes(
+        (DUMMY_DATA / competition.path(ids[1]).relative_to(competition.folder)).read_bytes()
+    )
+    mended = build(tmp_path / "third", "64px_all", competition.folder)
+    assert shard_hashes(mended) == shard_hashes(build(tmp_path / "fourth", "64px_all"))
+
+
+def damage_truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def damage_flip(path):
+    content = bytearray(path.read_bytes())
+    for place in range(200, len(content), 97):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+
+
+def damage_blobs(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE blobs SET thumbnail = zeroblob(1000) WHERE blob_number % 2")
+    connection.close()
+
+
+def damage_schema(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+
+
+def damage_rewrite(path):
+    path.write_bytes(b"not a database")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_blobs, damage_schema, damage_rewrite])
+def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, made, bank, damage):
+    first = build(tmp_path / "first", "64px_all")
+    (path,) = bank.glob("*.sqlite")
+    damage(path)
+    made.clear()
+    second = build(tmp_path / "second", "64px_all")
+    assert shard_hashes(second) == shard_hashes(first)
+    assert made
+    made.clear()
+    third = build(tmp_path / "third", "64px_all")
+    assert shard_hashes(third) == shard_hashes(first)
+    assert not made  # the bank is whole again
+
+
+def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
+    make_thumbnail = thumbnail_maker.make_thumbnail
+
+    def slow(image_bytes, spec):  # so that the build is not over before the bank has tried to write
+        time.sleep(0.05)
+        return make_thumbnail(image_bytes, spec)
+
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", slow)
+    with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
+        monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
+        monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
+        with pytest.raises(BankError, match=f"The bank of thumbnails in {disk}") as error:
+            build(tmp_path / "data", "256px_all")
+        assert "LANDMARK_TRIPLETS_BANK=off" in str(error.value)
+    assert list((tmp_path / "data" / "landmark_triplets" / "256px_all").iterdir()) == []

@@ -1,0 +1,211 @@
+"""The command `verify`: how a dataset is named, lists of hashes, what is printed, exit statuses."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import verify_speed
+from landmark_triplets_tfds.commands import cli
+from tests.support.competition import DUMMY_DATA, build, custom_config, run
+from tests.support.prepared_builds import copy_of, shards_of, without_bank
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    with without_bank():
+        folder = tmp_path_factory.mktemp("data")
+        build(folder, custom_config(resolution=16), num_shards=2)
+    return folder
+
+
+@pytest.fixture
+def data_dir(built, tmp_path):
+    return copy_of(built, tmp_path / "data")
+
+
+def verify(capsys, *arguments):
+    """Returns the exit status and what was printed."""
+    status = cli.main(["verify", *map(str, arguments)])
+    return status, capsys.readouterr().out
+
+
+def test_what_is_printed(data_dir, capsys):
+    status, text = verify(capsys, "--data_dir", data_dir, "landmark_triplets/custom")
+    assert status == 0
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    lines = text.splitlines()
+    assert lines[0] == f"landmark_triplets/custom/1.0.0 in {folder}"
+    assert re.fullmatch(r"train 20 triplets in 2 tfrecord shards, 0\.\d MB, read in [\d.]+ s\.", lines[1])
+    hashes = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in shards_of(folder)]
+    assert lines[2:4] == hashes
+    assert lines[4].startswith("All well; not compared with the competition's files")
+    assert "\x1b" not in text
+    status, text = verify(capsys, "--data_dir", data_dir, "landmark_triplets/custom", "--manual_dir", DUMMY_DATA)
+    assert (status, text.splitlines()[-1]) == (0, "All well.")
+
+
+def test_problems_are_grouped_and_counted(data_dir, capsys):
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    first, second = shards_of(folder)
+    first.write_bytes(bytes(byte ^ (at % 700 == 300) for at, byte in enumerate(first.read_bytes())))
+    second.unlink()
+    status, text = verify(capsys, folder)
+    assert status == 1
+    assert f"Files: 1 wrong\n  {second.name}: it is missing" in text
+    assert re.search(rf"Record checksums: \d+ wrong\n  {first.name}, record 0: its [\d,]+ bytes, from byte", text)
+    assert re.search(r"  \.\.\. and \d+ more\n", text)
+    assert re.fullmatch(r"\d+ problems\.", text.splitlines()[-1])
+    assert "... and" not in verify(capsys, folder, "--show_all")[1]
+
+
+def test_json(data_dir, capsys):
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    status, text = verify(capsys, folder, "--json", "--manual_dir", DUMMY_DATA)
+    content = json.loads(text)
+    assert status == 0
+    assert (content["schema_version"], content["all_well"], content["num_records"]) == (1, True, {"train": 20})
+    assert list(content["sha256"]) == [path.name for path in shards_of(folder)]
+    shards_of(folder)[0].write_bytes(b"")
+    status, text = verify(capsys, folder, "--json")
+    content = json.loads(text)
+    assert status == 1
+    assert content["num_problems"] == sum(content["num_problems_by_kind"].values()) > 0
+    assert {"kind", "message", "file", "record", "key"} == set(content["problems"][0])
+
+
+# --- Lists of hashes
+
+
+def test_a_published_list(data_dir, tmp_path, capsys):
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    published = tmp_path / "published.txt"
+    published.write_text(verify(capsys, folder)[1])
+    assert verify(capsys, folder, "--sha256", published)[0] == 0
+    with published.open("a") as file:  # other files of the dataset, in other ways to write a line
+        for name in ("features.json", "metadata.json"):
+            file.write(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest().upper()} *some/where/{name}\n")
+    assert verify(capsys, folder, "--sha256", published)[0] == 0
+    first, second = shards_of(folder)
+    published.write_text(f"{'0' * 64}  {first.name}\n{'1' * 64}  gone.txt\n")
+    status, text = verify(capsys, folder, "--sha256", published)
+    assert status == 1
+    assert "Published sha256: 3 wrong" in text
+    assert f"{first.name}: it is {hashlib.sha256(first.read_bytes()).hexdigest()}, and {'0' * 64} was published" in text
+    assert "gone.txt: it is in the published list, and not here" in text
+    assert f"{second.name}: it is not in the published list" in text
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_sha256sum_reads_what_is_printed(data_dir, tmp_path, capsys):
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    printed = tmp_path / "printed.txt"
+    printed.write_text(verify(capsys, folder)[1])
+    subprocess.run(["sha256sum", "--check", "--quiet", printed], cwd=folder, check=True, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"nothing\n", "holds no line of `sha256sum`"),
+        (b"\xff\xfe", "holds no line of `sha256sum`"),
+        (f"{'0' * 64}  a\n{'1' * 64}  b/a\n".encode(), "holds two hashes of a"),
+        (None, "published.txt"),
+    ],
+)
+def test_wrong_lists(data_dir, tmp_path, capsys, content, message):
+    published = tmp_path / "published.txt"
+    if content is not None:
+        published.write_bytes(content)
+    arguments = ["--data_dir", str(data_dir), "landmark_triplets/custom", "--sha256", str(published)]
+    assert cli.main(["verify", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- How a dataset is named
+
+
+def test_versions(data_dir, capsys):
+    config = data_dir / "landmark_triplets" / "custom"
+    for version in ("1.0.1", "1.10.0"):
+        shutil.copytree(config / "1.0.0", config / version)
+    (config / "1.11.0.incompleteX").mkdir()
+
+    def folder_of(name, *arguments):
+        return verify(capsys, name, *arguments)[1].splitlines()[0].partition(" in ")[2]
+
+    for name, version in {
+        "landmark_triplets/custom": "1.10.0",
+        "landmark_triplets": "1.10.0",
+        "landmark_triplets/": "1.10.0",
+        "landmark_triplets/custom:1.0.1": "1.0.1",
+        "landmark_triplets/custom/1.0.1": "1.0.1",
+        "landmark_triplets:1.0.0": "1.0.0",
+    }.items():
+        assert folder_of(name, "--data_dir", data_dir) == str(config / version), name
+    for path, version in {config: "1.10.0", config / "1.0.0": "1.0.0"}.items():
+        assert folder_of(path) == str(path if path.name == version else path / version)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("landmark_triplets/128px", "There is no prepared dataset landmark_triplets/128px in"),
+        ("landmark_triplets/128px", "It holds landmark_triplets/custom"),
+        ("landmark_triplets/custom:3.0.0", "has the versions 1.0.0, but no 3.0.0"),
+        ("mnist", "There is no prepared dataset mnist"),
+    ],
+)
+def test_datasets_that_are_not_there(data_dir, capsys, dataset, message):
+    assert cli.main(["verify", "--data_dir", str(data_dir), dataset]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_several_configs_without_a_name(data_dir, capsys):
+    shutil.copytree(data_dir / "landmark_triplets" / "custom", data_dir / "landmark_triplets" / "other")
+    assert cli.main(["verify", "--data_dir", str(data_dir), "landmark_triplets"]) == 2
+    assert "Name one of them: landmark_triplets/custom, landmark_triplets/other." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])
+def test_folders_without_datasets(tmp_path, capsys, make):
+    folder = tmp_path / "data"
+    make(folder)
+    assert cli.main(["verify", "--data_dir", str(folder), "landmark_triplets/128px"]) == 2
+    assert "Name the folder that the dataset was built into: --data_dir DIR." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sample", "-1"], "--sample must be 0 or more, got -1"),
+        (["--workers", "0"], "--workers must be 1 or more, got 0"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--exclude_landmarks", "x"], "is of use with --manual_dir only"),
+        (["--manual_dir", "no_such_folder"], "no_such_folder does not exist"),
+    ],
+)
+def test_wrong_arguments(data_dir, capsys, arguments, message):
+    assert cli.main(["verify", "--data_dir", str(data_dir), "landmark_triplets/custom", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_without_tensorflow(data_dir):
+    """Its import takes longer than all the rest, so nothing may cause it."""
+    program = "import sys; from landmark_triplets_tfds import cli; status = cli.main(sys.argv[1:]);"
+    program += "sys.exit(status or 3 * ('tensorflow' in sys.modules))"
+    run(sys.executable, "-c", program, "verify", "--data_dir", data_dir, "landmark_triplets/custom")
+
+
+def test_the_benchmark_reads_each_way(data_dir, capsys, monkeypatch):
+    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
+    monkeypatch.setattr(sys, "argv", ["verify_speed", str(folder), "--runs", "1"])
+    verify_speed.main()
+    text = capsys.readouterr().out
+    assert text.startswith("landmark_triplets/custom/1.0.0: 20 records, 0 MB, 2 shards\n")
+    assert re.findall(r"^  (\S+) +\d+\.\d\d s", text, flags=re.MULTILINE) == ["verify", "tfds.load", "sha256"]

@@ -1,0 +1,256 @@
+"""What holds for every kind of copy: the same dataset, threads, processes, changes, and who can see the index."""
+
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import multiprocessing
+import os
+import pickle
+import shutil
+import time
+
+from etils import epath
+import numpy as np
+import pytest
+
+from landmark_triplets_tfds.competition import archive as archive_source
+from landmark_triplets_tfds.competition.archive import ArchiveIndex
+from landmark_triplets_tfds.competition.source import find_folder, find_source
+from landmark_triplets_tfds.competition.tables import read_landmark_table
+from tests.support.archives import COPIES, image_files, pack_tars, pack_zip, write_clean_table
+from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, shard_hashes
+
+CONTENT = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA)}
+ABSENT = 0x0123456789ABCDEF
+
+ARCHIVES = [name for name in COPIES if name != "folder"]
+
+
+def ignore(*numbers):
+    pass
+
+
+@pytest.fixture(params=COPIES)
+def copy(request, tmp_path):
+    return COPIES[request.param](DUMMY_DATA, tmp_path / "copy")
+
+
+@pytest.fixture(params=["zip, deflated", "tars"])
+def archives(request, tmp_path):
+    return COPIES[request.param](DUMMY_DATA, tmp_path / "copy")
+
+
+def source_of(folder, bank):
+    return find_source(epath.Path(folder), str(bank))
+
+
+def index_of_train(bank):
+    (path,) = (path for path in bank.glob("*.index") if not path.name.startswith(("index-", "test-")))
+    return path
+
+
+def test_every_copy_gives_the_same_dataset(tmp_path, bank):
+    """Byte for byte, the recorded table included; and extracts nothing."""
+    config = custom_config(resolution=24, images_per_landmark=None)
+    wanted = build(tmp_path / "data", config)
+    for number, make in enumerate(COPIES.values()):
+        copy = make(DUMMY_DATA, tmp_path / f"copy{number}")
+        files = sorted(copy.rglob("*"))
+        built = build(tmp_path / f"data{number}", config, copy)
+        assert shard_hashes(built) == shard_hashes(wanted)
+        assert built.info.metadata == wanted.info.metadata
+        assert sorted(copy.rglob("*")) == files
+        build(tmp_path / f"data{number}", config, DUMMY_DATA)  # prepared from another kind of copy: it is the same
+    assert sum(path.stat().st_size for path in bank.glob("*.index")) < 64 * 45 * len(ARCHIVES) + 2000 * len(ARCHIVES)
+
+
+def test_table_and_images(copy, bank):
+    source = source_of(copy, bank)
+    assert source.read_table().fingerprint == read_landmark_table(epath.Path(DUMMY_DATA / "train.csv")).fingerprint
+    assert {image_id: source.read(image_id) for image_id in CONTENT} == CONTENT
+    assert all(source.exists(image_id) for image_id in CONTENT)
+    assert not source.exists(ABSENT)
+    assert source.stamp(ABSENT) == (-1, -1)
+    assert all(source.stamp(image_id)[0] == len(content) for image_id, content in CONTENT.items())
+    ids = np.array([ABSENT, *CONTENT, 0, 2**64 - 1], dtype=np.uint64)
+    found = source.find_present(ids, 2, ignore)
+    assert found.tolist() == [False, *[True] * len(CONTENT), False, False]
+    assert not source.is_remote
+
+
+def test_folders_without_labels(copy, bank, tmp_path):
+    """In every kind of copy; also from the index that machines share."""
+    source = source_of(copy, bank)
+    for folder, count in (("index", 6), ("test", 3)):
+        found = find_folder(source, folder, str(bank))
+        found.prepare(2, ignore)
+        content = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA, folder)}
+        ids = found.list_images(2, ignore)
+        assert ids.tolist() == sorted(content)
+        assert len(ids) == count
+        for each in (found, found.share(epath.Path(tmp_path)), pickle.loads(pickle.dumps(found))):
+            assert {image_id: each.read(image_id) for image_id in content} == content
+            assert f"/{folder}/" in each.locate(min(content))
+            assert not each.exists(next(iter(CONTENT)))
+        assert not any(source.exists(image_id) for image_id in content)
+
+
+def test_other_folders_of_a_zip_are_found_with_the_first(tmp_path, bank, monkeypatch):
+    """Its directory is read once for all of them, also where a folder holds nothing."""
+    competition = Competition(tmp_path / "competition")
+    shutil.rmtree(competition.folder / "test")
+    copy = pack_zip(competition.folder, tmp_path / "copy").parent
+    source = source_of(copy, bank)
+    source.prepare(2, ignore)
+    monkeypatch.setattr(
+        "landmark_triplets_tfds.competition.zip_archive.index_zip", lambda *arguments: pytest.fail("indexed again")
+    )
+    assert [len(find_folder(source, folder, str(bank)).list_images(1, ignore)) for folder in ("index", "test")] == [
+        6,
+        0,
+    ]
+
+
+def test_locations_name_archive_and_member(tmp_path, bank):
+    image_id = image_files(DUMMY_DATA)[1].stem
+    member = f"{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"
+    locate = {
+        name: source_of(COPIES[name](DUMMY_DATA, tmp_path / name), bank).locate(int(image_id, 16)) for name in COPIES
+    }
+    assert locate["zip, stored"] == f"{tmp_path}/zip, stored/landmark-retrieval-2020.zip/train/{member}"
+    assert locate["tars"] == f"{tmp_path}/tars/train/images_001.tar/{member}"
+
+
+def test_many_threads_read_at_once(copy, bank):
+    source = source_of(copy, bank)
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(source.read, list(CONTENT) * 20)) == list(CONTENT.values()) * 20
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_other_processes(archives, bank, method):
+    """A source is sent as paths, prepared or not, and the index is not made again."""
+    source = source_of(archives, bank)
+    source.prepare(2, ignore)
+    assert len(pickle.dumps(source)) < 1000
+    with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+        assert list(pool.map(source.read, CONTENT)) == list(CONTENT.values())
+
+
+def forbid_indexing(monkeypatch, source):
+    def fail(*arguments):
+        raise AssertionError("indexed again")
+
+    monkeypatch.setattr(type(source), "_make_index", fail)
+
+
+def test_an_unpickled_source_uses_the_index_that_was_prepared(archives, bank, monkeypatch):
+    source = source_of(archives, bank)
+    source.prepare(2, ignore)
+    copy = pickle.loads(pickle.dumps(source))
+    forbid_indexing(monkeypatch, source)
+    assert {image_id: copy.read(image_id) for image_id in CONTENT} == CONTENT
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200])])
+def test_an_index_that_is_gone_or_damaged_is_made_again(archives, bank, damage):
+    source = source_of(archives, bank)
+    source.prepare(2, ignore)
+    copy = pickle.loads(pickle.dumps(source))
+    path = index_of_train(bank)
+    damage(path)
+    assert copy.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
+    assert ArchiveIndex.load(str(path)) is not None
+
+
+def test_machines_that_see_another_cache_share_the_index(archives, bank, tmp_path, monkeypatch):
+    source = source_of(archives, bank)
+    shared = source.share(epath.Path(tmp_path))
+    for path in bank.glob("*.index"):
+        path.unlink()
+    copy = pickle.loads(pickle.dumps(shared))
+    forbid_indexing(monkeypatch, source)
+    assert {image_id: copy.read(image_id) for image_id in CONTENT} == CONTENT
+    assert not list(bank.glob("*.index"))
+
+
+def test_what_has_not_changed_is_not_indexed_again(archives, bank, monkeypatch):
+    source_of(archives, bank).prepare(2, ignore)
+    path = index_of_train(bank)
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    source = source_of(archives, bank)
+    source.prepare(2, ignore)
+    assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+
+@pytest.mark.parametrize("kind", ["zip, deflated", "tars"])
+def test_a_changed_archive_is_noticed(tmp_path, bank, kind):
+    """By the index, and by the stamps that the bank of thumbnails compares."""
+    competition = Competition(tmp_path / "competition")
+    copy = tmp_path / "copy"
+    pack = {"zip, deflated": pack_zip, "tars": pack_tars}[kind]
+    pack(competition.folder, copy)
+    config = custom_config(resolution=16, images_per_landmark=None)
+    first = build(tmp_path / "data1", config, copy)
+    changed = competition.ids()[0]
+    competition.path(changed).write_bytes(competition.path(competition.ids()[1]).read_bytes())
+    time.sleep(0.02)
+    pack(competition.folder, copy)
+    second = build(tmp_path / "data2", config, copy)
+    assert shard_hashes(second) == shard_hashes(build(tmp_path / "data3", config, competition.folder))
+    assert shard_hashes(second) != shard_hashes(first)
+
+
+def test_stamps_of_a_copied_zip_are_the_same(tmp_path, bank):
+    one, two = (source_of(pack_zip(DUMMY_DATA, tmp_path / name).parent, bank) for name in "ab")
+    assert [one.stamp(image_id) for image_id in CONTENT] == [two.stamp(image_id) for image_id in CONTENT]
+
+
+def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
+    source = find_source(epath.Path(archives), "off")
+    source.prepare(2, ignore)
+    assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
+    assert not list(bank.iterdir())
+    assert list(archive_source._temporary_folder().glob("*.index"))
+
+
+def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    source = find_source(epath.Path(archives), str(tmp_path / "file" / "below"))
+    source.prepare(2, ignore)
+    assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
+    assert "is kept for this build only" in capsys.readouterr().out
+    assert pickle.loads(pickle.dumps(source)).exists(next(iter(CONTENT)))
+
+
+@pytest.mark.parametrize("kind", ["zip, deflated", "tars"])
+def test_remote_copies(tmp_path, bank, monkeypatch, kind):
+    """Through epath, which here opens local files: what differs is how files are opened, measured and mapped."""
+    copy = COPIES[kind](DUMMY_DATA, tmp_path / "copy")
+    monkeypatch.setattr("landmark_triplets_tfds.common.file_access.is_remote", lambda path: True)
+    source = source_of(copy, bank)
+    assert source.is_remote
+    assert {image_id: source.read(image_id) for image_id in CONTENT} == CONTENT
+    again = source_of(copy, bank)
+    assert again.read_table().num_images == len(CONTENT)
+    assert again.share(epath.Path(tmp_path)).read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
+
+
+@pytest.mark.parametrize("name", ["train_clean.csv", "train.csv"])
+@pytest.mark.parametrize("kind", ["folder", "tars"])
+def test_the_clean_table(tmp_path, bank, kind, name):
+    """In the order of its lines, whatever its name is: landmark by landmark, as landmarks first occur here."""
+    copy = COPIES[kind](DUMMY_DATA, tmp_path / "copy")
+    table = read_landmark_table(epath.Path(copy / "train.csv"))
+    (copy / "train.csv").unlink()
+    write_clean_table(table, copy / name)
+    landmarks = table.landmark_ids.tolist()
+    grouped = table.image_ids[np.argsort([landmarks.index(landmark) for landmark in landmarks], kind="stable")]
+    assert source_of(copy, bank).read_table().image_ids.tolist() == grouped.tolist()
+
+
+def test_permissions_of_the_index_are_usual(archives, bank):
+    source_of(archives, bank).prepare(1, ignore)
+    path = index_of_train(bank)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import gzip
+import hashlib
+import os
+import pathlib
+import struct
+import tarfile
+import time
+
+from etils import epath
+import pytest
+
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.competition import tar_archives as tar_listing
+from landmark_triplets_tfds.competition import tar_archives as tar_source
+from landmark_triplets_tfds.competition.archive import ArchiveIndex
+from landmark_triplets_tfds.competition.source import find_folder, find_source
+from landmark_triplets_tfds.competition.tar_archives import TarSource
+from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
+from tests.support.archives import make_tar
+from tests.support.helpers import time_limit
+
+IDS = [0x0A1B000000000001, 0x0A1B000000000002, 0xFFF0000000000003, 0x1230000000000004]
+NAMES = [f"{i:016x}"[0] + "/" + f"{i:016x}"[1] + "/" + f"{i:016x}"[2] + f"/{i:016x}.jpg" for i in IDS]
+IMAGES = [bytes([65 + n]) * (700 * n + 1) for n in range(4)]
+MEMBERS = list(zip(NAMES, IMAGES, strict=True))
+
+
+def write_tars(root: pathlib.Path, *tars: bytes) -> pathlib.Path:
+    (root / "train").mkdir(parents=True, exist_ok=True)
+    (root / "train.csv").write_text("id,url,landmark_id\n" + "".join(f"{i:016x},http://x/y,1\n" for i in IDS))
+    for number, content in enumerate(tars or (make_tar(MEMBERS[:2]), make_tar(MEMBERS[2:]))):
+        (root / f"train/images_{number:03d}.tar").write_bytes(content)
+    return root
+
+
+def source_of(root: pathlib.Path) -> TarSource:
+    source = find_source(epath.Path(root), str(root / "bank"))
+    assert isinstance(source, TarSource)
+    return source
+
+
+def prepare(source: TarSource) -> list[tuple[int, int]]:
+    calls: list[tuple[int, int]] = []
+    source.prepare(2, lambda *numbers: calls.append(numbers))
+    return calls
+
+
+def index_path(root: pathlib.Path) -> pathlib.Path:
+    (path,) = (root / "bank").glob("*.index")
+    return path
+
+
+# --- What is read
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("prefix", ["", "./", "train/", "./train/"])
+def test_members(tmp_path: pathlib.Path, tar_format: int, prefix: str) -> None:
+    members = [("a/" * 80 + "long.txt", b"a long name") if tar_format != tarfile.USTAR_FORMAT else ("x", b"x")]
+    members += [(prefix + name, content) for name, content in MEMBERS]
+    source = source_of(write_tars(tmp_path, make_tar(members, tar_format)))
+    assert [source.read(image_id) for image_id in IDS] == IMAGES
+    assert source.read_table().num_images == 4
+
+
+def test_progress_is_told(tmp_path: pathlib.Path) -> None:
+    assert prepare(source_of(write_tars(tmp_path))) == [(1, 2), (2, 2)]
+    assert prepare(source_of(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"../{NAMES[0]}",
+        f"/{NAMES[0]}",
+        f"index/{NAMES[0]}",
+        NAMES[0].replace("0/a/1", "0/a/2"),
+        NAMES[0].upper(),
+        f"{NAMES[0]}.txt",
+        os.path.basename(NAMES[0]),
+    ],
+)
+def test_members_outside_the_layout_are_no_images(tmp_path: pathlib.Path, name: str) -> None:
+    source = source_of(write_tars(tmp_path, make_tar([(name, b"x"), MEMBERS[1]])))
+    assert [source.exists(image_id) for image_id in IDS[:2]] == [False, True]
+    assert source.locate(IDS[0]) == f"{tmp_path}/train/images_*.tar/{NAMES[0]}"
+    with pytest.raises(UnreadableImageError) as caught:
+        source.read(IDS[0])
+    assert caught.value.reason == UnreadableImageError.MISSING
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_only_files_are_images(tmp_path: pathlib.Path, kind: bytes) -> None:
+    """A link is not followed, neither within the tar nor out of it."""
+    info = tarfile.TarInfo(NAMES[0])
+    info.type, info.linkname = kind, "/etc/passwd"
+    source = source_of(write_tars(tmp_path, make_tar([(info, b""), MEMBERS[1]])))
+    assert [source.exists(image_id) for image_id in IDS[:2]] == [False, True]
+
+
+def test_of_two_members_with_a_name_the_last_counts(tmp_path: pathlib.Path) -> None:
+    """As when tars are extracted one after the other; and the other one again, when the last has gone."""
+    root = write_tars(
+        tmp_path, make_tar([(NAMES[0], b"1"), (NAMES[0], b"2")]), make_tar([(NAMES[0], b"3"), MEMBERS[1]])
+    )
+    assert source_of(root).read(IDS[0]) == b"3"
+    (root / "train/images_001.tar").unlink()
+    assert source_of(root).read(IDS[0]) == b"2"
+
+
+def test_tars_are_numbered_in_any_way(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path)
+    (root / "train/images_001.tar").rename(root / "train/images_123.tar")
+    (root / "train/other.tar").write_bytes(b"is not looked at")
+    assert [source_of(root).read(image_id) for image_id in IDS] == IMAGES
+
+
+# --- The index is renewed
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tars that were walked through."""
+    names: list[str] = []
+    list_images = tar_listing.list_images
+
+    def record(path: str, size: int, folder: str) -> list[tuple[int, int, int]]:
+        names.append(os.path.basename(path))
+        return list_images(path, size, folder)
+
+    monkeypatch.setattr(tar_source, "list_images", record)
+    return names
+
+
+def test_only_what_has_changed_is_walked_again(tmp_path: pathlib.Path, walked: list[str]) -> None:
+    root = write_tars(tmp_path, *(make_tar([member]) for member in MEMBERS))
+    prepare(source_of(root))
+    assert sorted(walked) == [f"images_00{n}.tar" for n in range(4)]
+    walked.clear()
+    stamps = [source_of(root).stamp(image_id) for image_id in IDS]
+    assert walked == []
+    time.sleep(0.02)
+    (root / "train/images_001.tar").write_bytes(make_tar([(NAMES[1], b"changed")]))
+    (root / "train/images_003.tar").unlink()
+    (root / "train/images_004.tar").write_bytes(make_tar([(NAMES[3], b"moved")]))
+    source = source_of(root)
+    assert [source.read(i) for i in IDS] == [IMAGES[0], b"changed", IMAGES[2], b"moved"]
+    assert sorted(walked) == ["images_001.tar", "images_004.tar"]
+    assert [source.stamp(i) == stamp for i, stamp in zip(IDS, stamps, strict=True)] == [True, False, True, False]
+
+
+def test_another_tar_with_the_same_time_changes_the_stamps(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path, make_tar([("x", b""), (NAMES[0], b"12345")]))
+    path = root / "train/images_000.tar"
+    os.utime(path, (0, 1))
+    before = source_of(root).stamp(IDS[0])
+    path.write_bytes(make_tar([("x", b""), ("y", bytes(1000)), (NAMES[0], b"67890")]) + bytes(10240))
+    os.utime(path, (0, 1))
+    assert before[0] == 5
+    assert source_of(root).stamp(IDS[0]) != before
+
+
+def test_an_interrupted_walk_keeps_what_was_found(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, walked: list[str]
+) -> None:
+    root = write_tars(tmp_path, *(make_tar([member]) for member in MEMBERS))
+
+    def interrupt(num_done: int, num_all: int) -> None:
+        if num_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        source_of(root).prepare(1, interrupt)
+    kept = ArchiveIndex.load(str(index_path(root)))
+    assert kept is not None
+    assert [tar["name"] for tar in kept.archives] == ["images_000.tar", "images_001.tar"]
+    walked.clear()
+    assert [source_of(root).read(image_id) for image_id in IDS] == IMAGES
+    assert walked == ["images_002.tar", "images_003.tar"]
+
+
+# --- MD5 lists
+
+
+def md5_line(root: pathlib.Path, number: int) -> str:
+    name = f"images_{number:03d}.tar"
+    return f"{hashlib.md5((root / 'train' / name).read_bytes()).hexdigest()}  {name}\n"
+
+
+@pytest.mark.parametrize("where", ["train", ".", "md5sum/train"])
+@pytest.mark.parametrize("name", ["md5.images_000.txt", "images.md5", "MD5SUMS", "md5sum.txt"])
+def test_md5_lists_are_found_and_name_a_wrong_tar(tmp_path: pathlib.Path, where: str, name: str) -> None:
+    root = write_tars(tmp_path)
+    (root / where).mkdir(parents=True, exist_ok=True)
+    (root / where / name).write_text(md5_line(root, 0) + f"{'0' * 32}  images_001.tar\n")
+    wrong = md5_line(root, 1).split()[0]
+    expected = f"1 of the 2 tars in {root}/train .*images_001.tar has the MD5 {wrong}; its list says {'0' * 32}"
+    with pytest.raises(ArchiveError, match=f"(?s){expected}.*Fetch"):
+        prepare(source_of(root))
+    (root / where / name).write_text(
+        md5_line(root, 0) + md5_line(root, 1).upper().replace("IMAGES", "images").replace("TAR", "tar")
+    )
+    assert source_of(root).read(IDS[2]) == IMAGES[2]
+
+
+@pytest.mark.parametrize(
+    ("where", "lines", "has_wrong"),
+    [
+        # Hashes are those of the tars in the folder they name, or another one.
+        ("index", "{index}  images_000.tar", False),
+        ("index", "{train}  images_000.tar", True),
+        ("md5sum/index", "{train}  images_000.tar", True),
+        ("train", "{train}  images_000.tar", False),
+        (".", "{index}  index/images_000.tar\n{train}  train/images_000.tar", False),
+        (".", "{train}  ./index/images_000.tar\n{train}  ./train/images_000.tar", True),
+        (".", "{train}  images_000.tar", False),  # of train/, since there is only one without a folder
+        (".", "{train}  /somewhere/else/images_000.tar", False),
+    ],
+)
+def test_md5_lists_of_several_folders(tmp_path: pathlib.Path, where: str, lines: str, has_wrong: bool) -> None:
+    """Tars in all folders have the same names."""
+    root = write_tars(tmp_path, make_tar(MEMBERS[:2]))
+    (root / "index").mkdir()
+    (root / "index/images_000.tar").write_bytes(make_tar(MEMBERS[2:]))
+    (root / where).mkdir(parents=True, exist_ok=True)
+    hashes = {n: hashlib.md5((root / n / "images_000.tar").read_bytes()).hexdigest() for n in ("train", "index")}
+    (root / where / "md5sums.txt").write_text(lines.format(**hashes) + "\n")
+    train = source_of(root)
+    index = find_folder(train, "index", str(root / "bank"))
+    assert isinstance(index, TarSource)
+    prepare(train)
+    if has_wrong:
+        with pytest.raises(ArchiveError, match=f"1 of the 1 tars in {root}/index "):
+            prepare(index)
+    else:
+        assert [index.read(image_id) for image_id in IDS[2:]] == IMAGES[2:]
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "index/", "./index/"])
+def test_members_of_another_folder(tmp_path: pathlib.Path, prefix: str) -> None:
+    root = write_tars(tmp_path)
+    (root / "index").mkdir()
+    others = [(f"{folder}/{NAMES[0]}", b"no") for folder in ("train", "test", "..", "index/index")]
+    tar = make_tar([*((prefix + name, image) for name, image in MEMBERS[1:]), *others])
+    (root / "index/images_000.tar").write_bytes(tar)
+    index = find_folder(source_of(root), "index", str(root / "bank"))
+    assert index.list_images(1, lambda *numbers: None).tolist() == sorted(IDS[1:])
+    assert [index.read(image_id) for image_id in IDS[1:]] == IMAGES[1:]
+    assert index.locate(IDS[1]) == f"{root}/index/images_000.tar/{NAMES[1]}"
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tars that were read as a whole."""
+    names: list[str] = []
+    md5_of = tar_source.md5_of
+
+    def record(path: str) -> str:
+        names.append(os.path.basename(path))
+        return md5_of(path)
+
+    monkeypatch.setattr(tar_source, "md5_of", record)
+    return names
+
+
+def test_a_tar_is_verified_once(tmp_path: pathlib.Path, verified: list[str], walked: list[str]) -> None:
+    root = write_tars(tmp_path)
+    prepare(source_of(root))
+    assert (verified, sorted(walked)) == ([], ["images_000.tar", "images_001.tar"])  # there is no list
+    (root / "train/md5.images_000.txt").write_text(md5_line(root, 0))
+    walked.clear()
+    prepare(source_of(root))
+    prepare(source_of(root))
+    assert (verified, walked) == (["images_000.tar"], [])
+    (root / "train/md5.images_000.txt").unlink()
+    prepare(source_of(root))
+    assert (verified, walked) == (["images_000.tar"], [])
+    time.sleep(0.02)
+    (root / "train/images_001.tar").touch()
+    assert source_of(root).read(IDS[0]) == IMAGES[0]
+    assert (verified, walked) == (["images_000.tar"], ["images_001.tar"])
+
+
+def test_all_wrong_tars_are_counted_and_the_first_named(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path, *[make_tar([MEMBERS[0]])] * 7, make_tar([MEMBERS[1]]))
+    (root / "train/md5.txt").write_text("".join(f"{n:032x} *images_00{n}.tar\n" for n in range(7)))
+    with pytest.raises(ArchiveError, match=r"(?s)7 of the 8 tars.*images_000.*images_004.*and 2 more") as caught:
+        prepare(source_of(root))
+    assert "images_005" not in str(caught.value)
+    for number in range(7):
+        (root / f"train/images_00{number}.tar").unlink()
+    assert source_of(root).read(IDS[1]) == IMAGES[1]
+
+
+def test_lists_of_other_files_and_in_other_forms_mean_nothing(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path)
+    (root / "train/md5.images_000.txt").write_bytes(b"\xff\0 not a list\n\n0123  images_000.tar\n" + b"0" * 32 + b"\n")
+    (root / "md5.other.txt").write_text(f"{'0' * 32}  train.csv\n")
+    (root / "md5.folder.txt").mkdir()
+    (root / "notes.txt").write_text(f"{'0' * 32}  images_000.tar\n")
+    assert source_of(root).read(IDS[0]) == IMAGES[0]
+
+
+# --- Tars that cannot be used
+
+TWO = make_tar(MEMBERS)
+HEADER_AT = 512 + 512  # of the second member
+
+
+def damaged_header(data: bytes) -> bytes:
+    return data[:HEADER_AT] + b"X" + data[HEADER_AT + 1 :]
+
+
+def with_size_field(content: bytes) -> Callable[[bytes], bytes]:
+    """Changes the size in the second member's header, and its checksum to fit."""
+
+    def change(data: bytes) -> bytes:
+        header = bytearray(data[HEADER_AT : HEADER_AT + 512])
+        header[124:136] = content
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return data[:HEADER_AT] + bytes(header) + data[HEADER_AT + 512 :]
+
+    return change
+
+
+def huge_pax_header(data: bytes) -> bytes:
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 5 << 30
+    return info.tobuf(tarfile.USTAR_FORMAT) + data
+
+
+WRONG_TARS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda data: b"", "is no tar, is compressed or damaged"),
+    "HTML": (lambda data: b"<!DOCTYPE html>" * 100, "is no tar"),
+    "compressed": (gzip.compress, "is no tar, is compressed"),
+    "cut within a header": (lambda data: data[: HEADER_AT + 100], r"is cut off at byte 1,024"),
+    "cut within a member": (
+        lambda data: data[: HEADER_AT + 600],
+        "is cut off: it ends, after 1,624 bytes, within",
+    ),
+    "cut between members": (lambda data: data[:HEADER_AT], "is cut off at byte 1,024: there is neither a member"),
+    "no end mark": (lambda data: data[: len(data) - len(data) % 512].rstrip(b"\0"), "is (cut off|damaged)"),
+    "a damaged header": (damaged_header, "is damaged at byte 1,024: there is neither"),
+    "a negative size": (with_size_field(b"\xff" * 8 + struct.pack(">i", -2048)), "is damaged"),
+    "a size beyond the end": (with_size_field(b"77777777777\0"), "is cut off"),
+    "a size in base 256 beyond all": (with_size_field(b"\x80" + b"\xff" * 11), "is (cut off|damaged)"),
+    "a huge header": (huge_pax_header, "is no tar, is compressed or damaged .*header of 5,368,709,120 bytes"),
+    "other members only": (lambda data: make_tar([("x.txt", b"")]), "hold no image a/b/c/<id>.jpg"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), WRONG_TARS.values(), ids=WRONG_TARS)
+def test_a_tar_that_cannot_be_used(tmp_path: pathlib.Path, spoil: Callable[[bytes], bytes], message: str) -> None:
+    root = write_tars(tmp_path, spoil(TWO))
+    with time_limit(10), pytest.raises(ArchiveError, match=message) as caught:
+        prepare(source_of(root))
+    assert f"{root}/train" in str(caught.value)
+
+
+def test_a_chain_of_headers_is_an_error(tmp_path: pathlib.Path) -> None:
+    """tarfile calls itself for each header that belongs to the next one."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 5
+    chain = (info.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 3000
+    with pytest.raises(ArchiveError, match="damaged"):
+        prepare(source_of(write_tars(tmp_path, chain + TWO)))
+
+
+def test_a_tar_that_cannot_be_opened(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path)
+    (root / "train/images_000.tar").unlink()
+    (root / "train/images_000.tar").symlink_to("nowhere")
+    with pytest.raises(ArchiveError, match=r"cannot be opened .*images_000.tar"):
+        prepare(source_of(root))
+
+
+# --- Members that cannot be read
+
+
+def test_a_tar_that_is_cut_while_it_is_read(tmp_path: pathlib.Path) -> None:
+    root = write_tars(tmp_path, TWO)
+    source = source_of(root)
+    prepare(source)
+    path = root / "train/images_000.tar"
+    path.write_bytes(TWO[: HEADER_AT + 600])
+    assert source.read(IDS[0]) == IMAGES[0]
+    for image_id in IDS[1:]:
+        with pytest.raises(UnreadableImageError) as caught:
+            source.read(image_id)
+        assert caught.value.reason == UnreadableImageError.DAMAGED
+        assert f"{path} ends within {image_id:016x}.jpg" in caught.value.detail
+    path.unlink()
+    with pytest.raises(UnreadableImageError) as caught:
+        source.read(IDS[0])
+    assert caught.value.reason == UnreadableImageError.MISSING
+
+
+def test_a_member_too_large_to_be_an_image(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_access, "MAX_FILE_BYTES", 100)
+    source = source_of(write_tars(tmp_path))
+    assert source.read(IDS[0]) == IMAGES[0]
+    with pytest.raises(UnreadableImageError) as caught:
+        source.read(IDS[1])
+    assert caught.value.reason == UnreadableImageError.FILE_TOO_LARGE

@@ -1,0 +1,83 @@
+"""Prepared datasets that tests may damage and forge."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import json
+import pathlib
+import shutil
+import struct
+from typing import Any
+
+from etils import epath
+import pytest
+from tensorflow_datasets.proto import tf_example_pb2
+
+from landmark_triplets_tfds.commands.verify.findings import Problem
+from landmark_triplets_tfds.commands.verify.records import masked_crc, read_records
+from landmark_triplets_tfds.commands.verify.source import SourceOptions
+from landmark_triplets_tfds.commands.verify.verify import Verification, verify
+from tests.support.competition import DUMMY_DATA
+
+Example = Any  # a tf.train.Example
+
+
+@contextlib.contextmanager
+def without_bank() -> Iterator[None]:
+    """For builds in fixtures of a wider scope than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+        yield
+
+
+def shards_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.iterdir() if "-of-" in path.name)
+
+
+def read_examples(shard: pathlib.Path) -> list[Example]:
+    return [tf_example_pb2.Example.FromString(record) for record, _ in read_records(epath.Path(shard), "tfrecord")]
+
+
+def write_records(shard: pathlib.Path, records: list[bytes]) -> None:
+    """Writes a TFRecord file whose checksums are right, whatever the records are."""
+    with shard.open("wb") as file:
+        for record in records:
+            length = struct.pack("<Q", len(record))
+            file.write(length + struct.pack("<I", masked_crc(length)) + record + struct.pack("<I", masked_crc(record)))
+
+
+def forge(folder: pathlib.Path, change: Callable[[list[Example]], Any], shard: int = 0) -> str:
+    """Changes the examples of a shard, given as a list; returns the shard's name."""
+    path = shards_of(folder)[shard]
+    examples = read_examples(path)
+    change(examples)
+    write_records(path, [e if isinstance(e, bytes) else e.SerializeToString(deterministic=True) for e in examples])
+    return path.name
+
+
+def value(example: Example, name: str) -> Any:
+    """Returns the list with the single value of a feature; its item 0 may be assigned."""
+    feature = example.features.feature[name]
+    return feature.int64_list.value if feature.HasField("int64_list") else feature.bytes_list.value
+
+
+def edit_json(path: pathlib.Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def copy_of(folder: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(folder, target))
+
+
+def dummy_source(manual_dir: pathlib.Path = DUMMY_DATA, **settings: Any) -> SourceOptions:
+    defaults = {"exclude_landmarks": None, "sample": 100, "seed": 0}
+    return SourceOptions(manual_dir=epath.Path(manual_dir), **(defaults | settings))
+
+
+def verified(folder: pathlib.Path, **settings: Any) -> Verification:
+    return verify(epath.Path(folder), **settings)
+
+
+def problems_of(verification: Verification, kind: str) -> list[Problem]:
+    return verification.findings.by_kind().get(kind, [])
