@@ -562,7 +562,8 @@ def _check(
         " show another one.",
         "another split": f"negative_id {negative} is in split {splits[_NEGATIVE]!r} (landmark {landmark_of_negative}),"
         f" but anchor_id {anchor} is in {splits[_ANCHOR]!r} (landmark {landmark}), by validation_percent="
-        f"{spec.validation_percent:g}. Choose negatives within the anchor's split, or build without validation_percent.",
+        f"{spec.validation_percent:g}. Choose negatives within the anchor's split, or build without"
+        " validation_percent.",
     }[kind]
     raise file.problem(number, message)
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from test_sources import WRONG_LAYOUTS
 
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import cli
@@ -15,6 +14,7 @@ from landmark_triplets_tfds.commands.inspect import inspect_copy
 from landmark_triplets_tfds.triplets.draws import choose_rows
 from tests.support.archives import pack_tars, pack_zip
 from tests.support.competition import DUMMY_DATA, Competition
+from tests.support.layouts import WRONG_LAYOUTS
 
 
 @pytest.fixture

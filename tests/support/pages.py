@@ -1,7 +1,8 @@
 """The commands and the code in the project's pages: found, and run in the order of a page as a reader would.
 
 `python tests/support/pages.py docs/configs.md` runs a page in the current folder. Its blocks marked ```bash and
-```python are run; a line `<!-- not run: REASON -->` before a block says why one is not. All Python blocks share their names.
+```python are run; a line `<!-- not run: REASON -->` before a block says why one is not. All Python blocks share their
+names.
 
 Commands of TFDS and of this package run in this process, which imports TensorFlow once for all of them.
 """

@@ -54,8 +54,8 @@ class Verify:
     def execute(self) -> int:
         from etils import epath
 
-        from landmark_triplets_tfds.commands.verify.findings import read_hashes
         from landmark_triplets_tfds.commands.verify.prepared import find_version_folder
+        from landmark_triplets_tfds.commands.verify.published import read_hashes
         from landmark_triplets_tfds.commands.verify.source import SourceOptions
         from landmark_triplets_tfds.commands.verify.verify import verify
         from landmark_triplets_tfds.errors import CommandError
@@ -85,7 +85,7 @@ class Verify:
 
 def _describe(verification: Verification, manual_dir: str | None, num_shown: int) -> list[str]:
     """Returns the lines that are shown."""
-    from landmark_triplets_tfds.commands.verify.findings import format_hashes
+    from landmark_triplets_tfds.commands.verify.published import format_hashes
 
     data, findings = verification.data, verification.findings
     counts = ", ".join(f"{split} {count:,}" for split, count in verification.num_records.items())

@@ -21,8 +21,11 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.report import IMAGES, REPORT_NAME, TRIPLETS
 from landmark_triplets_tfds.commands.verify.findings import FILE, INFO, Findings
-from landmark_triplets_tfds.commands.verify.records import FILE_FORMATS
 from landmark_triplets_tfds.errors import CommandError
+
+# File formats whose records can be looked at.
+TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
+FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
 
 INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
 

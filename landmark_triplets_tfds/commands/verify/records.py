@@ -25,11 +25,14 @@ import simplejpeg
 
 from landmark_triplets_tfds.build.report import TRIPLETS
 from landmark_triplets_tfds.commands.verify.findings import CONTENT, IMAGE, RULE
-from landmark_triplets_tfds.commands.verify.prepared import ID_FEATURES, IMAGE_FEATURES, LANDMARK_FEATURES
+from landmark_triplets_tfds.commands.verify.prepared import (
+    ARRAY_RECORD,
+    ID_FEATURES,
+    IMAGE_FEATURES,
+    LANDMARK_FEATURES,
+    TFRECORD,
+)
 from landmark_triplets_tfds.errors import CommandError
-
-TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
-FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")

@@ -14,8 +14,9 @@ from typing import Any
 from etils import epath
 
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.verify.findings import Findings, compare_hashes
+from landmark_triplets_tfds.commands.verify.findings import Findings
 from landmark_triplets_tfds.commands.verify.prepared import PreparedData, read_prepared_data
+from landmark_triplets_tfds.commands.verify.published import compare_hashes
 from landmark_triplets_tfds.commands.verify.shards import Records, ShardResult, check_shards
 from landmark_triplets_tfds.commands.verify.source import SourceOptions, check_against_source
 from landmark_triplets_tfds.commands.verify.together import check_recorded, check_together
