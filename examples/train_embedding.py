@@ -35,7 +35,7 @@ from prepared import VALIDATION, NotPreparedError, open_images, open_triplets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.errors import USER_ERRORS
+from landmark_triplets_tfds.errors import LandmarkTripletsError
 from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
 from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
 from landmark_triplets_tfds.training.records import read_image_index
@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(args.threads)
     try:
         train(args)
-    except (NotPreparedError, *USER_ERRORS) as error:
+    except (NotPreparedError, LandmarkTripletsError) as error:
         sys.exit(f"train_embedding.py: {error}")
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from landmark_triplets_tfds.errors import USER_ERRORS
+from landmark_triplets_tfds.errors import LandmarkTripletsError
 from landmark_triplets_tfds.training.decoder import TensorFlowPixels
 from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
 from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     try:
         train(args)
-    except (NotPreparedError, *USER_ERRORS) as error:
+    except (NotPreparedError, LandmarkTripletsError) as error:
         sys.exit(f"train_embedding_torch.py: {error}")
 
 

@@ -1,19 +1,23 @@
-"""What can be wrong with the user's files, as exception types.
+"""What can be wrong, as exception types: one base class, and a subclass for each domain.
 
-They live in one leaf module so that the module that finds a problem and the one that decides what it means
-need not import each other.
+They live in one leaf module so that the module that finds a problem and the one that decides what it means need not
+import each other. Each message says what was found, what was expected and how to mend it. Where Python has a type that
+fits, an error is of that type too, so that code which knows nothing of this package can catch it.
 """
 
 
-class LandmarkTableError(ValueError):
+class LandmarkTripletsError(Exception):
+    """Base of all errors of this package whose message is meant for users."""
+
+
+# --- The competition's files
+
+
+class LandmarkTableError(LandmarkTripletsError, ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 
 
-class TripletsFileError(ValueError):
-    """The file of triplets cannot be used; the message names file, line or row, and value."""
-
-
-class SourceLayoutError(FileNotFoundError):
+class SourceLayoutError(LandmarkTripletsError, FileNotFoundError):
     """The folder given as ``manual_dir`` does not hold the competition's files."""
 
 
@@ -21,47 +25,60 @@ class ArchiveError(SourceLayoutError):
     """A zip or tar with the images cannot be used as a whole; the message names it and says how to mend it."""
 
 
-class NoTripletError(ValueError):
-    """The table holds no image from which a triplet could be drawn."""
+# --- What is built from them
 
 
-class EmptySplitError(ValueError):
-    """A split of single images would hold none."""
+class TripletsFileError(LandmarkTripletsError, ValueError):
+    """The file of triplets cannot be used; the message names file, line or row, and value."""
 
 
-class ImageIndexError(ValueError):
-    """The index of a dataset of single images is missing or wrong; the message names the file."""
+class NoExampleError(LandmarkTripletsError, ValueError):
+    """There is nothing to make examples of: no triplet can be drawn, or a split would be empty."""
 
 
-class ForkedReaderError(RuntimeError):
-    """A forked process reads records after the one it was forked from did."""
-
-
-class MissingImagesError(FileNotFoundError):
+class MissingImagesError(LandmarkTripletsError, FileNotFoundError):
     """So many of the images in the table have no file that this is a partial copy of the competition."""
 
 
-class TooManyUnreadableError(RuntimeError):
+class TooManyUnreadableError(LandmarkTripletsError, RuntimeError):
     """More images turned out unreadable than the build option ``max_unreadable`` allows."""
 
 
-class BankError(OSError):
+class BankError(LandmarkTripletsError, OSError):
     """The bank of thumbnails cannot be written; the message names its folder and size."""
 
 
-class PreparedDataMismatchError(ValueError):
+class PreparedDataMismatchError(LandmarkTripletsError, ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 
 
-class EmbeddingsError(ValueError):
+# --- What is read from a prepared dataset, and mined from it
+
+
+class ImageIndexError(LandmarkTripletsError, ValueError):
+    """The index of a dataset of single images is missing or wrong; the message names the file."""
+
+
+class ForkedReaderError(LandmarkTripletsError, RuntimeError):
+    """A forked process reads records after the one it was forked from did."""
+
+
+class EmbeddingsError(LandmarkTripletsError, ValueError):
     """Embeddings or the ids of their images cannot be used; the message names file, row and image."""
 
 
-class CommandError(ValueError):
+class MissingPackageError(LandmarkTripletsError, ImportError):
+    """A package that is needed for this alone is not installed; the message says how to get it."""
+
+
+class CommandError(LandmarkTripletsError, ValueError):
     """What a command was given does not fit; the message says how to mend it."""
 
 
-class UnreadableImageError(Exception):
+# --- One image
+
+
+class UnreadableImageError(LandmarkTripletsError):
     """One image has no readable pixels.
 
     The build goes on without the image; it is counted under ``reason`` and listed with ``detail``.
@@ -92,20 +109,3 @@ class UnreadableImageError(Exception):
     def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
         """Keeps both parts when the error crosses a process boundary."""
         return type(self), (self.reason, self.detail)
-
-
-# What a command line shows without a traceback: the message says it all.
-USER_ERRORS = (
-    LandmarkTableError,
-    TripletsFileError,
-    SourceLayoutError,
-    NoTripletError,
-    EmptySplitError,
-    ImageIndexError,
-    MissingImagesError,
-    TooManyUnreadableError,
-    BankError,
-    PreparedDataMismatchError,
-    EmbeddingsError,
-    CommandError,
-)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
 from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
-from landmark_triplets_tfds.errors import EmptySplitError, ImageIndexError, LandmarkTableError
+from landmark_triplets_tfds.errors import ImageIndexError, LandmarkTableError, NoExampleError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.training.records import read_image_index
 from landmark_triplets_tfds.triplets.draws import choose_queries, is_held_out
@@ -219,7 +219,7 @@ def test_queries_of_the_validation_split(tmp_path):
 
 
 def test_an_empty_split_says_so(tmp_path):
-    with pytest.raises(EmptySplitError, match=r"'validation' would be empty: validation_percent=0\.01"):
+    with pytest.raises(NoExampleError, match=r"'validation' would be empty: validation_percent=0\.01"):
         build_images(tmp_path, images_config(validation_percent=0.01))
 
 

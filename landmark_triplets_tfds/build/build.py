@@ -153,7 +153,7 @@ class Build:
           What TFDS wants of a split: an iterator over (key, example), or a PTransform that makes them.
 
         Raises:
-          NoTripletError, EmptySplitError: if there is no example.
+          NoExampleError: if there is no example.
           TripletsFileError: if the file that names the triplets cannot be used.
           MissingImagesError: if a sample of its images shows that many files are missing.
         """
@@ -247,7 +247,7 @@ def plan_split(selection: Selection, config: LandmarkBuilderConfig, split: str) 
     """Returns the plan of a split; its rows are those of ``images_of_split(selection, split)``.
 
     Raises:
-      NoTripletError, EmptySplitError: if it holds no example.
+      NoExampleError: if it holds no example.
       TripletsFileError: if the file of triplets does not fit the table.
       OSError: if that file cannot be read.
     """

@@ -23,7 +23,7 @@ from landmark_triplets_tfds.commands.inspect_command import Inspect
 from landmark_triplets_tfds.commands.mine import Mine
 from landmark_triplets_tfds.commands.preview_command import Preview
 from landmark_triplets_tfds.commands.verify.command import Verify
-from landmark_triplets_tfds.errors import USER_ERRORS
+from landmark_triplets_tfds.errors import LandmarkTripletsError
 
 PROGRAM = "landmark-triplets"
 _DISTRIBUTION = "landmark_triplets_tfds"
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (*USER_ERRORS, OSError) as error:
+    except (LandmarkTripletsError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return FAILED
     return status

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.arguments import build_options, folder, json_flag, option
-from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, NoTripletError
+from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, NoExampleError
 from landmark_triplets_tfds.triplets.draws import TRAIN
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Mine:
         seconds = time.perf_counter() - start
         if not len(triplets):
             reasons = _list_counts(triplets.num_left_out, ": ")
-            raise NoTripletError("\n".join([f"No triplet can be mined. {reasons}.", *_advice(triplets, spec)]))
+            raise NoExampleError("\n".join([f"No triplet can be mined. {reasons}.", *_advice(triplets, spec)]))
         write_triplets(triplets, out)
         if self.json:
             console.print_json(_as_json(triplets, spec, self.out, num_without, seconds))

@@ -133,7 +133,7 @@ class PlannedExamples:
 
         Raises:
           CommandError: if there is no such split.
-          SourceLayoutError, ArchiveError, LandmarkTableError, NoTripletError, EmptySplitError: as in a build.
+          SourceLayoutError, ArchiveError, LandmarkTableError, NoExampleError: as in a build.
         """
         config = choice.config
         if split not in config.splits():

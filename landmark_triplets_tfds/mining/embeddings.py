@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_image_ids
-from landmark_triplets_tfds.errors import EmbeddingsError, NoTripletError
+from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 
 Vectors = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -70,7 +70,7 @@ def arrange(
     Raises:
       EmbeddingsError: if shapes or types are others, an id occurs twice, or a row cannot be scaled to length 1; the
         message names the row, from 0, and the image.
-      NoTripletError: if there are fewer than two landmarks.
+      NoExampleError: if there are fewer than two landmarks.
     """
     check_embeddings(embeddings)
     _check_labels(len(embeddings), image_ids, landmark_ids)
@@ -80,7 +80,7 @@ def arrange(
     firsts = np.flatnonzero(is_first)
     sizes = np.diff(firsts, append=len(rows))
     if len(firsts) < 2:
-        raise NoTripletError(
+        raise NoExampleError(
             f"No triplet can be mined: all {len(rows):,} images show the same landmark, so there is no negative. At"
             " least two landmarks are needed."
         )

@@ -39,7 +39,7 @@ from landmark_triplets_tfds.mining.neighbours import (
     Similarities,
     as_similarities,
 )
-from landmark_triplets_tfds.triplets.draws import below, hash_words
+from landmark_triplets_tfds.triplets.draws import Purpose, below, hash_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +52,6 @@ SEMI_HARD, HARDER, EASIER = "semi-hard", "at least as similar as the positive", 
 SINGLE_IMAGE = "no other image of the landmark"
 NO_POSITIVE = "no positive at or below max_similarity"
 NO_NEGATIVE = "no negative at or below max_similarity"
-
-# First word of the hash, which keeps these draws apart from those of `sampling`. Changing it changes triplets.
-_OF_POSITIVES = 0x6D696E65
 
 _NUM_PRODUCTS = 1 << 21  # float64 at a time, among the images of landmarks
 
@@ -113,7 +110,7 @@ def mine_triplets(
 
     Raises:
       EmbeddingsError: if the arrays do not fit, or an embedding has no direction; see `embeddings.arrange`.
-      NoTripletError: if there are fewer than two landmarks.
+      NoExampleError: if there are fewer than two landmarks.
       CommandError: if the approximate search is to be used and faiss is not installed.
     """
     spec = spec or MiningSpec()
@@ -184,7 +181,7 @@ def _choose_positives(
     if spec.positive == "hardest":
         chosen = np.where(eligible, similarities, np.float32(np.inf)).argmin(axis=1)
     else:
-        index = below(hash_words(_OF_POSITIVES, spec.seed, images.image_ids[start:stop]), counts)
+        index = below(hash_words(Purpose.MINED_POSITIVE, spec.seed, images.image_ids[start:stop]), counts)
         chosen = (eligible.cumsum(axis=1, dtype=np.int32) > index[:, np.newaxis]).argmax(axis=1)
     return (
         np.where(counts > 0, chosen + first, -1),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, find_index, read_images
-from landmark_triplets_tfds.triplets.draws import hash_words
+from landmark_triplets_tfds.triplets.draws import Purpose, hash_words
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
 # A number of a triplet in the epoch of the source, or (epoch, number).
@@ -25,9 +25,6 @@ Item = int | tuple[int, int]
 RecordNumbers = npt.NDArray[np.int32]
 
 _MAX_SEED = 2**64 - 1
-
-# First word of the hash that orders an epoch, which keeps it apart from the draws of `sampling`.
-_OF_ORDERS = 0x6F726465
 
 # Triplets drawn at a time: bounds the memory of intermediate arrays to some megabytes.
 _CHUNK_SIZE = 1 << 17
@@ -59,7 +56,7 @@ class FreshTriplets:
         Raises:
           ImageIndexError: if the index is missing or of another number of records. One that names other images is an
             error when these are read.
-          NoTripletError: if no triplet can be drawn from the images.
+          NoExampleError: if no triplet can be drawn from the images.
           ValueError: if seed or epoch is out of its range.
         """
         self._data_source = data_source
@@ -187,7 +184,7 @@ class EpochSampler:
 
 def order_of_epoch(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Returns int64[count]: 0 to count - 1 in a random order that is deterministic in seed and epoch."""
-    return np.argsort(hash_words(_OF_ORDERS, seed, epoch, np.arange(count)), kind="stable")
+    return np.argsort(hash_words(Purpose.ORDER, seed, epoch, np.arange(count)), kind="stable")
 
 
 def check_word(name: str, value: object) -> int:

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.errors import NoExampleError
 from landmark_triplets_tfds.training.fresh_triplets import check_shard, check_word
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, find_index
-from landmark_triplets_tfds.triplets.draws import hash_words
+from landmark_triplets_tfds.triplets.draws import Purpose, hash_words
 
 Rows = npt.NDArray[np.int64]
-
-# First words of the hashes, which keep these draws apart from each other and from those of `sampling`.
-_OF_IMAGES, _OF_LANDMARKS = 0x706B696D, 0x706B6C6D
 
 
 class LandmarkBatches:
@@ -59,7 +56,7 @@ class LandmarkBatches:
 
         Raises:
           ImageIndexError: if the index is missing or of another number of records.
-          NoTripletError: if there are fewer than P landmarks.
+          NoExampleError: if there are fewer than P landmarks.
           ValueError: if a number is out of its range.
         """
         sizes = {"num_landmarks": num_landmarks, "images_per_landmark": images_per_landmark, "min_images": min_images}
@@ -75,7 +72,7 @@ class LandmarkBatches:
         self._landmarks = landmarks[counts >= min_images]
         num_batches = len(self._landmarks) // num_landmarks
         if not num_batches:
-            raise NoTripletError(
+            raise NoExampleError(
                 f"No batch can be drawn: {len(self._landmarks):,} landmarks have at least min_images={min_images}"
                 f" images, and a batch needs num_landmarks={num_landmarks}."
             )
@@ -111,13 +108,13 @@ class LandmarkBatches:
 
     def record_numbers(self, epoch: int) -> Rows:
         """Returns int64[len, P * K]: the records of every batch of an epoch, those of a landmark side by side."""
-        order = np.argsort(hash_words(_OF_LANDMARKS, self._seed, epoch, self._landmarks), kind="stable")
+        order = np.argsort(hash_words(Purpose.BATCH_LANDMARK, self._seed, epoch, self._landmarks), kind="stable")
         num_used = self._num_batches * self._num_shards * self._num_landmarks
         batches = self._landmarks[order[:num_used]].reshape(-1, self._num_landmarks)
         landmarks = batches[self._shard :: self._num_shards].ravel()
         # A landmark's images in the order of their hashes: the first K are a uniform draw without replacement.
         ids, labels = self._index.image_ids, self._index.landmark_ids
-        images = np.lexsort((hash_words(_OF_IMAGES, self._seed, epoch, ids), labels))
+        images = np.lexsort((hash_words(Purpose.BATCH_IMAGE, self._seed, epoch, ids), labels))
         starts = np.searchsorted(labels[images], landmarks, side="left")
         sizes = np.searchsorted(labels[images], landmarks, side="right") - starts
         places = starts[:, np.newaxis] + np.arange(self._images_per_landmark) % sizes[:, np.newaxis]

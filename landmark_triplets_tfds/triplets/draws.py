@@ -14,10 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+import enum
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for: one of the words of its hash, which keeps it apart from all other draws.
+
+    Changing a number changes datasets.
+    """
+
+    POSITIVE = 1
+    NEGATIVE = 2
+    HOLD_OUT = 0x686F6C64  # which landmarks are held out
+    QUERY = 0x71756572  # which image of a landmark asks for the others
+    SAMPLE = 0x53414D504C45  # which images are looked at
+    ORDER = 0x6F726465  # of the triplets of an epoch
+    BATCH_LANDMARK = 0x706B6C6D  # the order of landmarks in P x K batches
+    BATCH_IMAGE = 0x706B696D  # which images of a landmark are in its batch
+    MINED_POSITIVE = 0x6D696E65
 
 
 def hash_words(*words: int | npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
@@ -50,9 +68,6 @@ def below(bits: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> npt.ND
 
 TRAIN, VALIDATION = "train", "validation"
 
-# First words of the hashes, which keep these draws apart from those of `sampling`. Changing them changes datasets.
-_OF_LANDMARKS, _OF_QUERIES = 0x686F6C64, 0x71756572
-
 _PARTS = 10_000  # shares are told apart to a hundredth of a percent
 
 
@@ -63,7 +78,7 @@ def is_held_out(landmark_ids: npt.NDArray[np.int64], percent: float) -> npt.NDAr
       landmark_ids: int64[n].
       percent: about this share of all landmarks; two decimals count.
     """
-    bits = hash_words(_OF_LANDMARKS, landmark_ids)
+    bits = hash_words(Purpose.HOLD_OUT, landmark_ids)
     parts = np.full(len(landmark_ids), _PARTS, dtype=np.int64)
     return below(bits, parts) < round(percent * _PARTS / 100)
 
@@ -90,7 +105,7 @@ def choose_queries(
     Returns:
       bool[n]: True for queries. Deterministic in the set of (image, landmark) pairs, whatever their order.
     """
-    order = np.lexsort((image_ids, hash_words(_OF_QUERIES, image_ids), landmark_ids))
+    order = np.lexsort((image_ids, hash_words(Purpose.QUERY, image_ids), landmark_ids))
     landmarks = np.asarray(landmark_ids)[order]
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = landmarks[1:] != landmarks[:-1]
@@ -103,9 +118,6 @@ def choose_queries(
 
 Rows = npt.NDArray[np.int64]
 _Result = TypeVar("_Result")
-
-# Other than the roles of `sampling`, so that a sample has nothing to do with the triplets drawn by the same seed.
-_SAMPLE = 0x53414D504C45
 
 
 def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> Rows:
@@ -120,7 +132,7 @@ def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> 
       int64[min(n, num_rows)]: their rows, ascending. Deterministic in the ids and the seed: an image has the same luck
       in any table, and a larger sample holds the smaller one.
     """
-    luck = hash_words(seed, _SAMPLE, image_ids)
+    luck = hash_words(seed, Purpose.SAMPLE, image_ids)
     if num_rows >= len(luck):
         return np.arange(len(luck))
     return np.sort(np.argpartition(luck, num_rows)[:num_rows])

@@ -19,11 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
-from landmark_triplets_tfds.errors import EmptySplitError
-from landmark_triplets_tfds.triplets.draws import TRAIN
+from landmark_triplets_tfds.errors import NoExampleError
+from landmark_triplets_tfds.triplets.draws import TRAIN, Purpose
 from landmark_triplets_tfds.triplets.sampling import (
     ImageSamplingSpec,
-    Role,
     Rows,
     SamplingSpec,
     TripletSampler,
@@ -101,7 +100,7 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     """Returns the plan that a spec describes.
 
     Raises:
-      NoTripletError, EmptySplitError: if it holds no example.
+      NoExampleError: if it holds no example.
     """
     if isinstance(spec, SamplingSpec):
         return TripletPlan(table, TripletSampler(table, spec))
@@ -111,7 +110,7 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
         return TripletPlan(table, spec)
     sample = sample_images(table, spec)
     if not len(sample):
-        raise EmptySplitError(
+        raise NoExampleError(
             f"Split {spec.split!r} would be empty: validation_percent={spec.validation_percent} leaves it none of the"
             f" {table.num_landmarks:,} landmarks."
         )
@@ -154,12 +153,12 @@ class TripletPlan:
         positive_img, negative_img = get_thumbnail(positive), get_thumbnail(negative)
         if positive_img is None or negative_img is None:
             if positive_img is None:
-                positive, positive_img = self._redraw(number, Role.POSITIVE, get_thumbnail)
+                positive, positive_img = self._redraw(number, Purpose.POSITIVE, get_thumbnail)
             if positive_img is None:
                 counts.left_out[NO_READABLE_POSITIVE] += 1
                 return None
             if negative_img is None:
-                negative, negative_img = self._redraw(number, Role.NEGATIVE, get_thumbnail)
+                negative, negative_img = self._redraw(number, Purpose.NEGATIVE, get_thumbnail)
             if negative_img is None:
                 counts.left_out[NO_READABLE_NEGATIVE] += 1
                 return None
@@ -177,7 +176,7 @@ class TripletPlan:
             "negative_landmark_id": landmark_ids[negative],
         }
 
-    def _redraw(self, number: int, role: Role, get_thumbnail: GetThumbnail) -> tuple[int, bytes | None]:
+    def _redraw(self, number: int, role: Purpose, get_thumbnail: GetThumbnail) -> tuple[int, bytes | None]:
         """Returns the first readable candidate after attempt 0 with its thumbnail, (-1, None) if there is none."""
         triplets = np.array([number])
         for attempt in range(1, self._sampler.num_attempts(number, role)):

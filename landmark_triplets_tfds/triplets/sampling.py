@@ -1,6 +1,6 @@
 """What a valid triplet is, and which ones are drawn.
 
-Sampling is stateless: every draw is a hash of (seed, role, anchor's image_id, k, attempt), not the next number of a
+Sampling is stateless: every draw is a hash of (seed, purpose, anchor's image_id, k, attempt), not the next number of a
 generator. So any worker can compute any triplets on its own, the whole plan is a few array operations, and drawing one
 image again changes that triplet and no other. Triplets drawn while training have the epoch as one more input.
 
@@ -17,26 +17,18 @@ Definitions:
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import NoTripletError
-from landmark_triplets_tfds.triplets.draws import TRAIN, below, hash_words, select_landmarks
+from landmark_triplets_tfds.errors import NoExampleError
+from landmark_triplets_tfds.triplets.draws import TRAIN, Purpose, below, hash_words, select_landmarks
 
 Rows = npt.NDArray[np.int64]
 
 # Attempts 0 to 8 are independent draws; from then on the candidates are taken in cyclic order, which ends for sure.
 LAST_DRAWN_ATTEMPT = 8
-
-
-class Role(enum.IntEnum):
-    """The image of a triplet that is drawn. The numbers are inputs of the hash: changing them changes datasets."""
-
-    POSITIVE = 1
-    NEGATIVE = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +113,7 @@ class TripletSampler:
         """Prepares the sample.
 
         Raises:
-          NoTripletError: when no triplet can exist.
+          NoExampleError: when no triplet can exist.
         """
         self._table = table
         self._spec = spec
@@ -134,7 +126,7 @@ class TripletSampler:
         has_other = np.diff(table.block_starts)[sample.block[sample.places]] >= 2
         anchor_places = sample.places if spec.positive_may_be_anchor else sample.places[has_other]
         if not len(anchor_places):
-            raise NoTripletError(
+            raise NoExampleError(
                 f"No triplet can be drawn: each of the {num_landmarks} landmarks{self._of_split()} has a single image,"
                 " so no anchor has a positive. A landmark with two images is needed (or set"
                 " positive_may_be_anchor=True, which pairs an image with itself)."
@@ -150,12 +142,12 @@ class TripletSampler:
         if num_landmarks >= 2:
             return
         if self._spec.validation_percent:
-            raise NoTripletError(
+            raise NoExampleError(
                 f"No triplet can be drawn in split {self._spec.split!r}: validation_percent="
                 f"{self._spec.validation_percent} leaves it {num_landmarks} of the {self._table.num_landmarks}"
                 " landmarks, and two are needed."
             )
-        raise NoTripletError(
+        raise NoExampleError(
             f"No triplet can be drawn: all {self._table.num_images} images show the same landmark, so there is no"
             " negative. The table needs at least two landmarks."
         )
@@ -182,39 +174,39 @@ class TripletSampler:
         return np.stack(
             [
                 self.anchors(triplets),
-                self.candidates(triplets, Role.POSITIVE, 0),
-                self.candidates(triplets, Role.NEGATIVE, 0),
+                self.candidates(triplets, Purpose.POSITIVE, 0),
+                self.candidates(triplets, Purpose.NEGATIVE, 0),
             ],
             axis=1,
         )
 
-    def num_candidates(self, triplets: Rows, role: Role) -> Rows:
+    def num_candidates(self, triplets: Rows, purpose: Purpose) -> Rows:
         """Returns int64[n]: among how many images each triplet's positive or negative is drawn."""
         blocks = self._anchor_blocks[triplets // self._spec.triplets_per_anchor]
-        if role is Role.POSITIVE:
+        if purpose is Purpose.POSITIVE:
             sizes = self._table.block_starts[blocks + 1] - self._table.block_starts[blocks]
             return sizes if self._spec.positive_may_be_anchor else sizes - 1
         return len(self._sample) - (self._sample_starts[blocks + 1] - self._sample_starts[blocks])
 
-    def num_attempts(self, triplet: int, role: Role) -> int:
+    def num_attempts(self, triplet: int, purpose: Purpose) -> int:
         """Returns after how many attempts every candidate of the triplet has been tried."""
-        return LAST_DRAWN_ATTEMPT + int(self.num_candidates(np.array([triplet]), role)[0])
+        return LAST_DRAWN_ATTEMPT + int(self.num_candidates(np.array([triplet]), purpose)[0])
 
-    def candidates(self, triplets: Rows, role: Role, attempt: int) -> Rows:
+    def candidates(self, triplets: Rows, purpose: Purpose, attempt: int) -> Rows:
         """Draws a positive or negative for each triplet.
 
         Attempts 0 to 8 are independent draws; each later one is the next candidate after the one before, in cyclic
         order, so that attempts up to `num_attempts` reach every candidate.
 
         Returns:
-          int64[n] rows. Deterministic in the table, the spec, the triplet's number, role and attempt.
+          int64[n] rows. Deterministic in the table, the spec, the triplet's number, purpose and attempt.
         """
         anchors = triplets // self._spec.triplets_per_anchor
         blocks = self._anchor_blocks[anchors]
-        counts = self.num_candidates(triplets, role)
+        counts = self.num_candidates(triplets, purpose)
         bits = hash_words(
             self._spec.seed,
-            int(role),
+            purpose,
             self._table.image_ids[self._anchor_rows[anchors]],
             self.draw_numbers(triplets),
             min(attempt, LAST_DRAWN_ATTEMPT),
@@ -223,7 +215,7 @@ class TripletSampler:
         index = below(bits, counts)
         if attempt > LAST_DRAWN_ATTEMPT:
             index = (index + (attempt - LAST_DRAWN_ATTEMPT)) % counts
-        if role is Role.POSITIVE:
+        if purpose is Purpose.POSITIVE:
             if not self._spec.positive_may_be_anchor:
                 index += index >= self._anchor_ranks[anchors]  # steps over the anchor itself
             rows: Rows = self._table.rows_by_landmark[self._table.block_starts[blocks] + index]

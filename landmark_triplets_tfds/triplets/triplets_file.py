@@ -42,9 +42,9 @@ from landmark_triplets_tfds.competition.tables import (
     parse_image_ids,
     parse_joined_ids,
 )
-from landmark_triplets_tfds.errors import NoTripletError, TripletsFileError
-from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, hash_words, is_held_out
-from landmark_triplets_tfds.triplets.sampling import Role, Rows
+from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, Purpose, hash_words, is_held_out
+from landmark_triplets_tfds.triplets.sampling import Rows
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -390,11 +390,11 @@ class ChosenTriplets:
         """Returns int64[stop - start, 3]: rows of anchor, positive and negative."""
         return self.numbers[start:stop, :_NUMBER].astype(np.int64)
 
-    def num_attempts(self, triplet: int, role: Role) -> int:
+    def num_attempts(self, triplet: int, role: Purpose) -> int:
         """Returns 1: these images were chosen, so no other one is drawn in their place."""
         return 1
 
-    def candidates(self, triplets: Rows, role: Role, attempt: int) -> Rows:
+    def candidates(self, triplets: Rows, role: Purpose, attempt: int) -> Rows:
         """Returns int64[n]: the positive or negative of each triplet; there is no attempt but 0."""
         return self._column(int(role), triplets)
 
@@ -477,7 +477,7 @@ class ChosenSplits:
         """Returns the triplets of a split, in the order of the file, and how many are left out, by reason.
 
         Raises:
-          NoTripletError: if there are none.
+          NoExampleError: if there are none.
         """
         in_split = self._is_validation == (split == VALIDATION)
         is_excluded = in_split & self._is_excluded
@@ -492,11 +492,11 @@ class ChosenSplits:
     def _raise_empty(self, split: str, num_in_split: int, left_out: Counter[str]) -> None:
         if num_in_split:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-            raise NoTripletError(
+            raise NoExampleError(
                 f"All {num_in_split:,} triplets that {self._path} has for split {split!r} are left out ({listed})."
             )
         side = "held out" if split == VALIDATION else "not held out"
-        raise NoTripletError(
+        raise NoExampleError(
             f"Split {split!r} would be empty: of the {self._num_triplets:,} triplets in {self._path}, none has an"
             f" anchor whose landmark is {side} by validation_percent={self._validation_percent:g}. Add triplets of such"
             " landmarks, or build without validation_percent."

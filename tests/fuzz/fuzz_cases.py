@@ -24,7 +24,7 @@ from benchmarks import mutations
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_table
-from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoTripletError, UnreadableImageError
+from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
@@ -121,7 +121,7 @@ def run_table(rng: random.Random, folder: Path) -> str:
     try:
         table = parse_image_table(data, "train.csv")
         plan = TripletSampler(table, SamplingSpec(images_per_landmark=2)).plan()
-    except (LandmarkTableError, NoTripletError) as error:
+    except (LandmarkTableError, NoExampleError) as error:
         if len(str(error)) > 1000:
             raise WrongError(f"a message of {len(str(error)):,} characters") from None
         return type(error).__name__

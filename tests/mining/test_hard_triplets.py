@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.errors import EmbeddingsError, NoTripletError
+from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 from landmark_triplets_tfds.mining import hard_triplets, neighbours
 from landmark_triplets_tfds.mining.hard_triplets import (
     EASIER,
@@ -268,7 +268,7 @@ def test_errors(changes, message):
 
 
 def test_one_landmark_is_not_enough():
-    with pytest.raises(NoTripletError, match="all 20 images show the same landmark"):
+    with pytest.raises(NoExampleError, match="all 20 images show the same landmark"):
         mine_triplets(**changed(landmark_ids=lambda i: i * 0))
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import ImageIndexError, NoTripletError
+from landmark_triplets_tfds.errors import ImageIndexError, NoExampleError
 from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets, order_of_epoch
 from landmark_triplets_tfds.training.records import ImageIndex, write_image_index
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
@@ -202,7 +202,7 @@ def test_no_labels_no_records_no_triplets():
         fresh(unlabelled)
     with pytest.raises(ImageIndexError, match="no records"):
         fresh(image_index([]))
-    with pytest.raises(NoTripletError):
+    with pytest.raises(NoExampleError):
         fresh(image_index([1, 2, 3]))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.errors import NoExampleError
 from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
 from tests.support.fake_source import FakeSource, image_index
 
@@ -32,7 +32,7 @@ def test_what_is_in_an_epoch(landmarks, p, k, min_images, epoch):
     sizes = Counter(landmarks)
     usable = {landmark for landmark, size in sizes.items() if size >= min_images}
     if len(usable) < p:
-        with pytest.raises(NoTripletError, match=f"at least min_images={min_images} images, and a batch needs"):
+        with pytest.raises(NoExampleError, match=f"at least min_images={min_images} images, and a batch needs"):
             make(landmarks, p, k, min_images=min_images)
         return
     batches = make(landmarks, p, k, epoch=epoch, min_images=min_images)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
-from landmark_triplets_tfds.errors import NoTripletError, TripletsFileError
+from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
 from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble, make_plan
 from landmark_triplets_tfds.triplets.triplets_file import (
@@ -153,7 +153,7 @@ def test_splits(path: pathlib.Path) -> None:
 def test_an_empty_split(path: pathlib.Path) -> None:
     write(path, [(0, 1, 6)])
     splits, _ = choose(path, validation_percent=10)
-    with pytest.raises(NoTripletError, match=r"'validation' would be empty: of the 1 triplets .* is held out by"):
+    with pytest.raises(NoExampleError, match=r"'validation' would be empty: of the 1 triplets .* is held out by"):
         splits.of_split(VALIDATION)
 
 
@@ -170,7 +170,7 @@ def test_excluded_and_dropped(path: pathlib.Path) -> None:
 def test_everything_is_left_out(path: pathlib.Path) -> None:
     write(path, [(0, 1, 6), (3, 4, 0)])
     splits, _ = choose(path, dropped=(0,))
-    with pytest.raises(NoTripletError, match=r"All 2 triplets .* has for split 'train' are left out \(2 dropped image"):
+    with pytest.raises(NoExampleError, match=r"All 2 triplets .* has for split 'train' are left out \(2 dropped image"):
         splits.of_split(TRAIN)
 
 
@@ -220,7 +220,7 @@ def test_valid_rows_come_back_as_exactly_these_examples(path: pathlib.Path, data
     for split in (TRAIN, VALIDATION):
         try:
             chosen, counts = splits.of_split(split)
-        except NoTripletError:
+        except NoExampleError:
             assert expected[split] == []
             continue
         assert keyed(chosen, kept) == expected[split]

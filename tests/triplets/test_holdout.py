@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.errors import NoTripletError
+from landmark_triplets_tfds.errors import NoExampleError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, choose_queries, is_held_out, select_landmarks
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from tests.support.helpers import landmark_table
@@ -65,7 +65,7 @@ def test_splits_share_no_landmark_and_no_image(
         )
         try:
             plan = TripletSampler(table, spec).plan()
-        except NoTripletError:
+        except NoExampleError:
             continue
         assert own[plan].all()
         # Alone in the table, the split's images give the same triplets.
@@ -79,7 +79,7 @@ def test_splits_share_no_landmark_and_no_image(
 
 def test_too_few_landmarks_for_a_split() -> None:
     table = landmark_table([0, 0, 1, 1, 2, 2])
-    with pytest.raises(NoTripletError, match=r"split 'validation': validation_percent=0.01 leaves it 0 of the 3"):
+    with pytest.raises(NoExampleError, match=r"split 'validation': validation_percent=0.01 leaves it 0 of the 3"):
         TripletSampler(table, SamplingSpec(validation_percent=0.01, split=VALIDATION))
 
 

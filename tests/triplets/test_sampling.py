@@ -9,9 +9,12 @@ import pytest
 from scipy import stats
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import NoTripletError
-from landmark_triplets_tfds.triplets.sampling import LAST_DRAWN_ATTEMPT, Role, SamplingSpec, TripletSampler
+from landmark_triplets_tfds.errors import NoExampleError
+from landmark_triplets_tfds.triplets.draws import Purpose
+from landmark_triplets_tfds.triplets.sampling import LAST_DRAWN_ATTEMPT, SamplingSpec, TripletSampler
 from tests.support.helpers import landmark_table
+
+ROLES = (Purpose.POSITIVE, Purpose.NEGATIVE)
 
 MASK = 2**64 - 1
 
@@ -52,13 +55,13 @@ class Reference:
         ]
         self.triplets = [(row, k) for row in self.anchors for k in range(spec.triplets_per_anchor)]
 
-    def candidates(self, anchor: int, role: Role) -> list[int]:
+    def candidates(self, anchor: int, role: Purpose) -> list[int]:
         own = self.rows[self.landmarks[anchor]]
-        if role is Role.NEGATIVE:
+        if role is Purpose.NEGATIVE:
             return [row for row in self.sample if row not in own]
         return own if self.spec.positive_may_be_anchor else [row for row in own if row != anchor]
 
-    def draw(self, triplet: int, role: Role, attempt: int) -> int:
+    def draw(self, triplet: int, role: Purpose, attempt: int) -> int:
         anchor, k = self.triplets[triplet]
         candidates = self.candidates(anchor, role)
         state = 0
@@ -84,7 +87,7 @@ def test_every_draw_is_valid_and_the_one_defined(table: LandmarkTable, spec: Sam
         assert reference.landmarks[anchor] == reference.landmarks[positive] != reference.landmarks[negative]
         assert spec.positive_may_be_anchor or positive != anchor
         assert negative in reference.sample
-    for role in Role:
+    for role in ROLES:
         sizes = [len(reference.candidates(anchor, role)) for anchor, _ in reference.triplets]
         assert sampler.num_candidates(triplets, role).tolist() == sizes
         for attempt in (0, 1, 8, 9, 11):
@@ -103,7 +106,7 @@ def test_a_new_sampler_draws_any_part_alike(table: LandmarkTable, spec: Sampling
     assert sampler.plan(start, stop).tolist() == plan[start:stop].tolist()
     assert sampler.plan(start).tolist() == plan[start:].tolist()
     some = np.array(data.draw(st.lists(st.integers(0, len(plan) - 1), min_size=1, max_size=5)))
-    role, attempt = data.draw(st.sampled_from(Role)), data.draw(st.integers(0, 20))
+    role, attempt = data.draw(st.sampled_from(ROLES)), data.draw(st.integers(0, 20))
     together = sampler.candidates(np.arange(len(plan)), role, attempt)
     assert sampler.candidates(some, role, attempt).tolist() == together[some].tolist()
 
@@ -112,7 +115,7 @@ def test_a_new_sampler_draws_any_part_alike(table: LandmarkTable, spec: Sampling
 @given(table=tables(), spec=specs, data=st.data())
 def test_attempts_reach_every_candidate(table: LandmarkTable, spec: SamplingSpec, data: st.DataObject) -> None:
     reference, sampler = Reference(table, spec), TripletSampler(table, spec)
-    triplet, role = data.draw(st.integers(0, sampler.num_triplets - 1)), data.draw(st.sampled_from(Role))
+    triplet, role = data.draw(st.integers(0, sampler.num_triplets - 1)), data.draw(st.sampled_from(ROLES))
     candidates = reference.candidates(reference.triplets[triplet][0], role)
     attempts = range(sampler.num_attempts(triplet, role))
     drawn = [int(sampler.candidates(np.array([triplet]), role, attempt)[0]) for attempt in attempts]
@@ -150,8 +153,8 @@ def test_what_a_draw_depends_on(table: LandmarkTable, spec: SamplingSpec, data: 
         assert {key: drawn[0] for key, drawn in fewer.items()} == {key: plan[key][0] for key in fewer}
 
 
-@pytest.mark.parametrize("role", list(Role))
-def test_each_input_of_the_hash_gives_other_draws(role: Role) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_each_input_of_the_hash_gives_other_draws(role: Purpose) -> None:
     table = landmark_table([row // 50 for row in range(1000)])
     spec = SamplingSpec(images_per_landmark=None, triplets_per_anchor=2)
     sampler = TripletSampler(table, spec)
@@ -189,8 +192,8 @@ def p_uniform(drawn: np.ndarray, candidates: list[int]) -> float:
 
 @pytest.mark.parametrize("may_be_anchor", [False, True])
 @pytest.mark.parametrize("attempt", [0, 1, LAST_DRAWN_ATTEMPT, 12])
-@pytest.mark.parametrize("role", list(Role))
-def test_draws_for_one_anchor_are_uniform(role: Role, attempt: int, may_be_anchor: bool) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_draws_for_one_anchor_are_uniform(role: Purpose, attempt: int, may_be_anchor: bool) -> None:
     spec = SamplingSpec(
         images_per_landmark=3, triplets_per_anchor=3000, positive_may_be_anchor=may_be_anchor, seed=attempt
     )
@@ -215,8 +218,8 @@ def test_draws_over_the_anchors_of_a_landmark_are_uniform(sample: int | None, at
     reference, sampler = Reference(SKEWED, spec), TripletSampler(SKEWED, spec)
     triplets = np.arange(sampler.num_triplets)
     landmarks = SKEWED.landmark_ids[sampler.anchors(triplets)]
-    positives = sampler.candidates(triplets, Role.POSITIVE, attempt)
-    negatives = sampler.candidates(triplets, Role.NEGATIVE, attempt)
+    positives = sampler.candidates(triplets, Purpose.POSITIVE, attempt)
+    negatives = sampler.candidates(triplets, Purpose.NEGATIVE, attempt)
     for landmark in (7, 8):
         mine = landmarks == landmark
         rows = reference.rows[landmark]
@@ -225,7 +228,7 @@ def test_draws_over_the_anchors_of_a_landmark_are_uniform(sample: int | None, at
         pairs = zip(sampler.anchors(triplets)[mine].tolist(), positives[mine].tolist(), strict=True)
         steps = np.array([(position[positive] - position[anchor]) % len(rows) for anchor, positive in pairs])
         assert p_uniform(steps, list(range(1, len(rows)))) > 1e-4
-        assert p_uniform(negatives[mine], reference.candidates(rows[0], Role.NEGATIVE)) > 1e-4
+        assert p_uniform(negatives[mine], reference.candidates(rows[0], Purpose.NEGATIVE)) > 1e-4
 
 
 def test_draws_of_one_triplet_are_independent() -> None:
@@ -234,14 +237,16 @@ def test_draws_of_one_triplet_are_independent() -> None:
     sampler = TripletSampler(table, SamplingSpec(images_per_landmark=None, triplets_per_anchor=k_count, seed=2))
     triplets = np.arange(sampler.num_triplets)
 
-    def place(role: Role, attempt: int) -> np.ndarray:
+    def place(role: Purpose, attempt: int) -> np.ndarray:
         """One of 6 equally likely numbers for each anchor and k, int64[num_anchors, k_count]."""
         rows = sampler.candidates(triplets, role, attempt)
-        steps = (rows - sampler.anchors(triplets)) % size if role is Role.POSITIVE else 1 + rows * 6 // table.num_images
+        steps = (
+            (rows - sampler.anchors(triplets)) % size if role is Purpose.POSITIVE else 1 + rows * 6 // table.num_images
+        )
         return steps.reshape(-1, k_count) - 1
 
-    positives = [place(Role.POSITIVE, attempt) for attempt in (0, 1, 8)]
-    negatives = [place(Role.NEGATIVE, attempt) for attempt in (0, 1)]
+    positives = [place(Purpose.POSITIVE, attempt) for attempt in (0, 1, 8)]
+    negatives = [place(Purpose.NEGATIVE, attempt) for attempt in (0, 1)]
     pairs = {
         "k = 0 and 1, positives": (positives[0][:, 0], positives[0][:, 1]),
         "k = 0 and 1, negatives": (negatives[0][:, 0], negatives[0][:, 1]),
@@ -269,7 +274,7 @@ def test_draws_of_one_triplet_are_independent() -> None:
     ],
 )
 def test_no_triplet(landmarks: list[int], spec: SamplingSpec, message: str) -> None:
-    with pytest.raises(NoTripletError, match=f"No triplet can be drawn: {message}"):
+    with pytest.raises(NoExampleError, match=f"No triplet can be drawn: {message}"):
         TripletSampler(landmark_table(landmarks), spec)
 
 

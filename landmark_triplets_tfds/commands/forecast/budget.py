@@ -26,7 +26,7 @@ import numpy.typing as npt
 from landmark_triplets_tfds.commands.datasets import ConfigChoice, named_choices
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
 from landmark_triplets_tfds.competition.source import ImageSource
-from landmark_triplets_tfds.errors import CommandError, EmptySplitError, NoTripletError, UnreadableImageError
+from landmark_triplets_tfds.errors import CommandError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.draws import choose_rows
@@ -117,7 +117,7 @@ class _Search:
     def answer(self) -> BudgetAnswer:
         named = sorted(self._named_sizes(), key=lambda pair: pair[0])
         if not named:
-            raise NoTripletError("No config makes an example of this table: it is too small.")
+            raise NoExampleError("No config makes an example of this table: it is too small.")
         largest = self._largest_fitting(named)
         smallest = self._forecast(named[0][1]) if largest is None else None
         all_fit = largest is not None and largest.choice is named[-1][1]
@@ -144,7 +144,7 @@ class _Search:
     def _num_examples(self, choice: ConfigChoice) -> int:
         try:
             return self._forecaster.num_examples(choice)
-        except (NoTripletError, EmptySplitError):
+        except NoExampleError:
             return 0
 
     def _dataset_bytes(self, choice: ConfigChoice, num_examples: int, mean_bytes: float) -> float:

@@ -158,7 +158,7 @@ class Forecaster:
         return self._selections[key]
 
     def _plan(self, choice: ConfigChoice, spec: SplitSpec) -> ExamplePlan:
-        """Returns the plan of a split; raises NoTripletError or EmptySplitError if it holds no example."""
+        """Returns the plan of a split; raises NoExampleError or NoExampleError if it holds no example."""
         if not isinstance(spec, TripletsFileSpec):
             return make_plan(self.table(choice), spec)
         selection = self._select(choice)
@@ -173,7 +173,7 @@ class Forecaster:
         """Returns how many examples a config plans, without drawing them.
 
         Raises:
-          NoTripletError, EmptySplitError: if it makes none of this table.
+          NoExampleError: if it makes none of this table.
         """
         table = self.table(choice)
         specs = [choice.config.example_spec(split) for split in choice.config.splits()]
@@ -199,7 +199,7 @@ class Forecaster:
         """Forecasts a build with an empty bank of thumbnails.
 
         Raises:
-          NoTripletError, EmptySplitError: if the config makes no example of this table.
+          NoExampleError: if the config makes no example of this table.
         """
         facts = self.plan_facts(choice)
         table = self.table(choice)
