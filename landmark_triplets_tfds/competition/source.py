@@ -15,6 +15,7 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import (
     COMPETITION,
@@ -103,6 +104,24 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
         if ZIP_NAME in zips or len(zips) == 1:
             return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
     raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")
+
+
+def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int) -> ImageSource:
+    """Finds the competition's files, see `find_source`, and makes what reading them needs, with a progress bar.
+
+    Args:
+      manual_dir: the folder.
+      index_folder: where indexes of archives are kept, see `find_source`.
+      num_threads: that may read at a time.
+
+    Raises:
+      SourceLayoutError: if there is no copy.
+      ArchiveError: if an archive cannot be used.
+    """
+    source = find_source(manual_dir, index_folder)
+    with listing_bar("Indexing archives", " archives") as advance:
+        source.prepare(num_threads, advance)
+    return source
 
 
 def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:

@@ -89,6 +89,16 @@ class LandmarkTable:
         """Returns the table of the rows where ``keep``, bool[num_images], is True; what it never held is not missed."""
         return LandmarkTable(image_ids=self.image_ids[keep], landmark_ids=self.landmark_ids[keep])
 
+    def find_rows(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Returns int64, of the shape of ``image_ids``: the row of each image, -1 for one that is not in the table."""
+        sorted_ids = self.image_ids[self._rows_by_id]
+        places = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
+        return np.where(sorted_ids[places] == image_ids, self._rows_by_id[places], -1)
+
+    @functools.cached_property
+    def _rows_by_id(self) -> npt.NDArray[np.int64]:
+        return np.argsort(self.image_ids)
+
     @functools.cached_property
     def num_landmarks_without_pair(self) -> int:
         """How many landmarks have a single image."""
