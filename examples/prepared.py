@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-from landmark_triplets_tfds.training.records import read_image_index
+from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets, read_image_index
 
 VALIDATION = "validation"
 

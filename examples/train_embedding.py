@@ -35,11 +35,15 @@ from prepared import VALIDATION, NotPreparedError, open_images, open_triplets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.errors import LandmarkTripletsError
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.training.records import read_image_index
-from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset, images_as_tf_dataset, triplets_as_tf_dataset
+from landmark_triplets_tfds import (
+    FreshTriplets,
+    LandmarkBatches,
+    LandmarkTripletsError,
+    batches_as_tf_dataset,
+    images_as_tf_dataset,
+    read_image_index,
+    triplets_as_tf_dataset,
+)
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 

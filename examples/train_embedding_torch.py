@@ -24,11 +24,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from landmark_triplets_tfds.errors import LandmarkTripletsError
-from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.training.records import read_image_index
+from landmark_triplets_tfds import (
+    EpochSampler,
+    FreshTriplets,
+    LandmarkBatches,
+    LandmarkTripletsError,
+    TensorFlowPixels,
+    read_image_index,
+)
 
 ROLES = ("anchor_img", "positive_img", "negative_img")
 

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-from landmark_triplets_tfds.training.records import ImageIndex, read_image_index
+from landmark_triplets_tfds import ImageIndex, TensorFlowPixels, read_image_index
 from tests.support.competition import REPOSITORY, build, build_images, custom_config, images_config, run
 
 pytest.importorskip("array_record", reason="the examples read landmark_images at random, which needs array_record")

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
-from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset, triplets_as_tf_dataset
+from landmark_triplets_tfds import (
+    EpochSampler,
+    FreshTriplets,
+    LandmarkBatches,
+    TensorFlowPixels,
+    batches_as_tf_dataset,
+    triplets_as_tf_dataset,
+)
 from tests.support import pages, readers
 from tests.support.competition import (
     DUMMY_DATA,
@@ -171,8 +175,7 @@ import sys
 import tensorflow_datasets as tfds
 import torch
 
-from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds import EpochSampler, FreshTriplets, LandmarkBatches
 
 source = tfds.builder_from_directory(sys.argv[1]).as_data_source(split="train")
 triplets = FreshTriplets(source)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
+
 Embeddings = npt.NDArray[np.floating[Any]]
 Landmarks = npt.NDArray[np.integer[Any]]
 
@@ -44,7 +46,7 @@ def mean_average_precision_at_k(
     Raises:
       ValueError: if shapes do not fit, a value is not finite, or no query has a match.
     """
-    results = search(query_embeddings, index_embeddings, k)
+    results = find_nearest(query_embeddings, index_embeddings, k)
     return float(average_precisions(results, query_landmarks, index_landmarks, k).mean())
 
 
@@ -61,11 +63,11 @@ def recall_at_k(
     search", PAMI 2011; Song et al., "Deep metric learning via lifted structured feature embedding", CVPR 2016). Queries
     without a match in the index do not count. Arguments and errors are those of `mean_average_precision_at_k`.
     """
-    results = search(query_embeddings, index_embeddings, k)
-    return float(are_found(results, query_landmarks, index_landmarks).mean())
+    results = find_nearest(query_embeddings, index_embeddings, k)
+    return float((average_precisions(results, query_landmarks, index_landmarks, k) > 0).mean())
 
 
-def search(query_embeddings: Embeddings, index_embeddings: Embeddings, k: int) -> npt.NDArray[np.int64]:
+def find_nearest(query_embeddings: Embeddings, index_embeddings: Embeddings, k: int) -> npt.NDArray[np.int64]:
     """Returns the k nearest index images of every query, nearest first; exact, by blocked matrix products.
 
     Args:
@@ -87,13 +89,11 @@ def search(query_embeddings: Embeddings, index_embeddings: Embeddings, k: int) -
         )
     if not len(queries) or not len(index):
         raise ValueError(f"expected at least one query and one index image, got {len(queries)} and {len(index)}.")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number from 1 up, got {k!r}.")
     for name, array in (("query_embeddings", queries), ("index_embeddings", index)):
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise ValueError(f"{name} must be finite numbers, got {array[bad].tolist()} in row {bad}.")
-    count = min(int(k), len(index))
+    count = min(check_int("k", k, 1, MAX_WORD), len(index))
     # |q - i|^2 = |q|^2 - 2 (q.i - |i|^2 / 2), and |q| is the same for all results of a query.
     half_squares = (index**2).sum(axis=1) / 2
     results = np.empty((len(queries), count), dtype=np.int64)
@@ -113,7 +113,7 @@ def average_precisions(
     """Returns the average precision at k of each query that has a match, in their order.
 
     Args:
-      results: int64[num_queries, at least min(k, num_index)], from `search`.
+      results: int64[num_queries, at least min(k, num_index)], from `find_nearest`.
       query_landmarks: int[num_queries].
       index_landmarks: int[num_index].
       k: results that count.
@@ -125,18 +125,6 @@ def average_precisions(
     precisions = np.cumsum(matches, axis=1) / np.arange(1, matches.shape[1] + 1)
     averages: npt.NDArray[np.float64] = (precisions * matches).sum(axis=1) / np.minimum(num_matches, k)
     return averages
-
-
-def are_found(
-    results: npt.NDArray[np.int64], query_landmarks: Landmarks, index_landmarks: Landmarks
-) -> npt.NDArray[np.bool_]:
-    """Returns for each query that has a match, in their order, whether its results hold one.
-
-    Arguments and errors are those of `average_precisions`.
-    """
-    matches, _ = _matches(results, query_landmarks, index_landmarks)
-    found: npt.NDArray[np.bool_] = np.any(matches, axis=1)
-    return found
 
 
 def _matches(

@@ -8,12 +8,12 @@ from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.training import metrics as retrieval_metrics
+from landmark_triplets_tfds.training import metrics
 from landmark_triplets_tfds.training.metrics import (
     average_precisions,
+    find_nearest,
     mean_average_precision_at_k,
     recall_at_k,
-    search,
 )
 
 
@@ -52,7 +52,7 @@ def test_mean_over_queries_that_have_a_match() -> None:
     expected = ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2
     assert mean_average_precision_at_k(queries, query_landmarks, index, index_landmarks) == pytest.approx(expected)
     assert recall_at_k(queries, query_landmarks, index, index_landmarks) == 1 / 2
-    results = search(queries, index, 100)
+    results = find_nearest(queries, index, 100)
     assert len(average_precisions(results, query_landmarks, index_landmarks)) == 2
 
 
@@ -98,7 +98,7 @@ def test_agrees_with_the_definition(
 ) -> None:
     expected = naive_map(*retrieval, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval_metrics, "_BLOCK_BYTES", num_rows * 4 * len(retrieval[2]))
+        patch.setattr(metrics, "_BLOCK_BYTES", num_rows * 4 * len(retrieval[2]))
         if expected is None:
             with pytest.raises(ValueError, match="has a match"):
                 mean_average_precision_at_k(*retrieval, k=k)
@@ -120,7 +120,7 @@ def test_agrees_with_the_definition(
 )
 def test_wrong_embeddings(queries: np.ndarray, index: np.ndarray, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        search(queries, index, k)
+        find_nearest(queries, index, k)
 
 
 def test_wrong_landmarks() -> None:
