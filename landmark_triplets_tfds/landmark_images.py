@@ -87,11 +87,7 @@ class LandmarkImages(LandmarkBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         image_index.check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
-        generators = super()._split_generators(dl_manager)
-        for split, images in self._build.unlabeled.items():
-            if images.table.num_images:
-                generators[split] = self._build.make_split(split, self.builder_config.example_spec(split), images)
-        return generators
+        return super()._split_generators(dl_manager)
 
     def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
         """Writes `index.npz`: which image is in which record."""

@@ -56,7 +56,7 @@ class BeamBuild(Build):
         """Returns a PTransform that makes keyed examples when TFDS runs it."""
         table, whole = job.images.table, self._selection.whole
         kept_rows_path = image_ids_path = None
-        if job.split in self.unlabeled:  # listed once, here, and not by every worker
+        if job.split in self._selection.unlabeled:  # listed once, here, and not by every worker
             image_ids_path = self._save(f"beam_image_ids-{job.split}.npy", table.image_ids)
         elif table is not whole:
             kept_rows_path = self._save("beam_kept_rows.npy", np.isin(whole.image_ids, table.image_ids))
@@ -65,7 +65,7 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=job.spec.store(self._chosen_path(job)) if isinstance(job.spec, ChosenTriplets) else job.spec,
+            spec=job.planned.spec.store(self._chosen_path(job)) if isinstance(job.planned.spec, ChosenTriplets) else job.planned.spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
@@ -127,7 +127,7 @@ class BeamBuild(Build):
                 ) from error
 
     def _writes_csv(self, job: SplitJob) -> bool:
-        return self.options.triplets_csv and triplets_csv.applies_to(job.spec)
+        return self.options.triplets_csv and triplets_csv.applies_to(job.planned.spec)
 
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"

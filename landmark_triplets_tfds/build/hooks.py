@@ -26,7 +26,7 @@ from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, 
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.build.local import LocalBuild
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.competition.selection import select_images
+from landmark_triplets_tfds.build.splits import select_images_of
 import filelock
 
 
@@ -109,7 +109,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
                 options = BuildOptions.from_environment()
                 source = find_source(manual_dir, options.bank)
-                fingerprints = select_images(source, self.builder_config, options).fingerprints()
+                fingerprints = select_images_of(self.builder_config, source, options).fingerprints()
                 for name, what in _FINGERPRINTED.items():
                     if recorded.get(name) != fingerprints.get(name):
                         differences.append(f"it was made from {what} than {manual_dir}'s")
@@ -156,7 +156,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 raise self._disk_full() from error
             raise
         asked_for = {
-            "config": fields | self._build.file_hashes,
+            "config": fields | self._build.planner.file_hashes,
             **self._build.fingerprints(),
             "max_examples_per_split": self._max_examples,
         }
@@ -165,11 +165,11 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         self._build.write_report({"dataset": self.info.full_name} | asked_for)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in self.builder_config.splits()}
+        return {split: self._generate_examples(split) for split in self._build.planner.splits()}
 
     def _generate_examples(self, split: str) -> Any:
         """Returns an iterator over keyed examples or, on a cluster, a PTransform that makes them."""
-        return self._build.make_split(split, self.builder_config.example_spec(split))
+        return self._build.make_split(split)
 
     def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
         """Writes files beside the shards, once these are there."""

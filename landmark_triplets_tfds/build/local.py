@@ -103,13 +103,13 @@ class LocalSplit:
         bank.make_ahead(self._in_order_of_use)
         with contextlib.ExitStack() as stack:
             write_line = None
-            if self._options.triplets_csv and triplets_csv.applies_to(job.spec):
+            if self._options.triplets_csv and triplets_csv.applies_to(job.planned.spec):
                 file = stack.enter_context((self._data_dir / triplets_csv.name_for(job.split)).open("w"))
                 self._resources.callback(file.close)  # a capped split is not iterated to its end
                 write_line = file.write
                 write_line(triplets_csv.HEADER)
             for key, example in assembly.assemble(
-                job.plan, bank.get, job.num_examples, job.counts, announce=bank.expect
+                job.planned.plan, bank.get, job.num_examples, job.counts, announce=bank.expect
             ):
                 if write_line:
                     write_line(triplets_csv.format_line(key, example))
@@ -137,7 +137,7 @@ class LocalSplit:
             report.bank, report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
 
     def _in_order_of_use(self) -> Iterator[Rows]:
-        return (rows.ravel() for _, rows in assembly.plan_in_chunks(self._job.plan, self._job.num_examples))
+        return (rows.ravel() for _, rows in assembly.plan_in_chunks(self._job.planned.plan, self._job.num_examples))
 
     def _advance(self, num_new: int, num_done: int) -> None:
         self._bar.total = max(len(self._job.rows), num_done)  # redraws read images beyond the plan

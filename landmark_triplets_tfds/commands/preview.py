@@ -14,9 +14,9 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.build.build import plan_split
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import IMAGES
+from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
 from landmark_triplets_tfds.commands.verify.findings import Findings
@@ -28,7 +28,6 @@ from landmark_triplets_tfds.commands.verify.prepared import (
     read_prepared_data,
 )
 from landmark_triplets_tfds.commands.verify.records import choose_records
-from landmark_triplets_tfds.competition.selection import select_images
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
@@ -142,10 +141,10 @@ class PlannedExamples:
         source = find_source(manual_dir, options.bank)
         with console.progress_of_listing("Indexing archives", " archives") as advance:
             source.prepare(options.num_readers(source.is_remote), advance)
-        selection = select_images(source, config, options)
+        selection = select_images_of(config, source, options)
         images = selection.images
         self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
-        self._plan = plan_split(selection, config, split)
+        self._plan = SplitPlanner(selection, config).plan_split(split).plan
         self._unreadable: dict[int, str] = {}
         self.name, self.noun, self.notes = choice.full_name, config.example_noun, list[str]()
         self.num_examples = self._plan.num_examples

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from tests.support.beam_builds import NeverRun, build_with_beam
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -20,10 +21,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_datasets as tfds
-from test_beam_pipeline import NeverRun, build_with_beam
 
 from landmark_triplets_tfds import LandmarkTriplets
-from landmark_triplets_tfds.build import build as build_module
+from landmark_triplets_tfds.build import splits as splits_module
 from landmark_triplets_tfds.build import hooks as builder_base
 from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
 from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
@@ -250,14 +250,14 @@ def test_what_was_read_is_recorded(tmp_path, monkeypatch, file):
     """The file is replaced while a build runs."""
     config = chosen_config(file)
     before, wanted = as_tuples(pd.read_csv(file)), config.dataset_fields()
-    read = build_module.read_triplets_file
+    read = splits_module.read_triplets_file
 
     def read_and_replace(path):
         result = read(path)
         valid_triplets(seed=1).to_csv(file, index=False)
         return result
 
-    monkeypatch.setattr(build_module, "read_triplets_file", read_and_replace)
+    monkeypatch.setattr(splits_module, "read_triplets_file", read_and_replace)
     builder = build(tmp_path / "data", config)
     assert ids_of(builder) == before
     assert builder.info.metadata["config"] == wanted != config.dataset_fields()

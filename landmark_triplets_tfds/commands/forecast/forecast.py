@@ -20,16 +20,16 @@ import numpy as np
 
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import TRIPLETS
+from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
 from landmark_triplets_tfds.commands.forecast.trial_build import Trial, run_trial
-from landmark_triplets_tfds.competition.selection import Selection, select_images
+from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.triplets import plan as assembly
 from landmark_triplets_tfds.triplets.draws import Rows, choose_rows
-from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec, make_plan
-from landmark_triplets_tfds.triplets.triplets_file import ChosenSplits, TripletsFileSpec, read_triplets_file
+from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec
 
 _NUM_WARM_UP = 20  # images
 
@@ -152,22 +152,17 @@ class Forecaster:
         key = (choice.config.exclude_landmarks, choice.config.missing_images)
         if key not in self._selections:
             try:
-                self._selections[key] = select_images(self.source, choice.config, self.options)
+                self._selections[key] = select_images_of(choice.config, self.source, self.options)
             except FileNotFoundError as error:
                 raise CommandError(f"{choice.full_name}: {error}") from None
         return self._selections[key]
 
-    def _plan(self, choice: ConfigChoice, spec: SplitSpec) -> ExamplePlan:
-        """Returns the plan of a split; raises NoExampleError or NoExampleError if it holds no example."""
-        if not isinstance(spec, TripletsFileSpec):
-            return make_plan(self.table(choice), spec)
-        selection = self._select(choice)
+    def _plan(self, choice: ConfigChoice, split: str) -> ExamplePlan:
+        """Returns the plan of a split; raises NoExampleError if it holds no example."""
         try:
-            file = read_triplets_file(spec.path)
+            return SplitPlanner(self._select(choice), choice.config).plan_split(split).plan
         except FileNotFoundError as error:
             raise CommandError(f"{choice.full_name}: {error}") from None
-        splits = ChosenSplits(file, spec, selection.whole, selection.not_excluded, selection.images.table)
-        return make_plan(selection.images.table, splits.of_split(spec.split)[0])
 
     def num_examples(self, choice: ConfigChoice) -> int:
         """Returns how many examples a config plans, without drawing them.
@@ -179,7 +174,7 @@ class Forecaster:
         specs = [choice.config.example_spec(split) for split in choice.config.splits()]
         for spec in specs:  # only the numbers are kept: the plan of a whole competition takes 100 MB
             if (table.fingerprint, spec) not in self._num_examples:
-                self._num_examples[table.fingerprint, spec] = self._plan(choice, spec).num_examples
+                self._num_examples[table.fingerprint, spec] = self._plan(choice, spec.split).num_examples
         return sum(self._num_examples[table.fingerprint, spec] for spec in specs)
 
     def plan_facts(self, choice: ConfigChoice) -> PlanFacts:
@@ -189,7 +184,7 @@ class Forecaster:
         uses = np.zeros(table.num_images, dtype=np.int64)
         num_examples = {}
         for split in choice.config.splits():
-            plan = self._plan(choice, choice.config.example_spec(split))
+            plan = self._plan(choice, split)
             num_examples[split] = plan.num_examples
             for _, rows in assembly.plan_in_chunks(plan, plan.num_examples):
                 np.add.at(uses, rows.ravel(), 1)

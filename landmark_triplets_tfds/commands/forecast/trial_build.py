@@ -26,6 +26,7 @@ from landmark_triplets_tfds.build.build import SplitJob
 from landmark_triplets_tfds.build.local import LocalSplit
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import BuildReport
+from landmark_triplets_tfds.build.splits import PlannedSplit
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.selection import ImageSet, Selection
@@ -132,7 +133,7 @@ def _build(
     folder.mkdir()
     plan = make_plan(images.table, spec)
     rows = assembly.find_distinct_images(plan, plan.num_examples, images.table.num_images)
-    job = SplitJob(TRAIN, images, spec, plan, plan.num_examples, rows, len(rows))
+    job = SplitJob(PlannedSplit(TRAIN, images, spec, plan), plan.num_examples, rows, len(rows))
     report = BuildReport(Selection(images, images.table, images.table), choice.config.example_noun)
     size_of_id: dict[str, int] = {}
     used_bytes = num_examples = 0

@@ -21,17 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig
-from landmark_triplets_tfds.build.build import images_of_split, plan_split
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import IMAGES, REPORT_NAME, TRIPLETS
+from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.verify.findings import INFO, PLAN, SOURCE, TABLE, Findings
 from landmark_triplets_tfds.commands.verify.prepared import ID_FEATURES, IMAGE_FEATURES, METADATA_NAME, PreparedData
 from landmark_triplets_tfds.commands.verify.records import digest_image
 from landmark_triplets_tfds.commands.verify.shards import Records
 from landmark_triplets_tfds.commands.verify.together import RecordPlaces
-from landmark_triplets_tfds.competition.selection import Selection, select_images
 from landmark_triplets_tfds.competition.source import ImageSource, find_source
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
@@ -76,8 +75,9 @@ def check_against_source(
         table = source.read_table()
         _check_table(data, {split: (records, table) for split, records in _labeled(splits).items()}, findings)
         return
-    selection = select_images(source, config, build_options)
-    of_splits = {split: images_of_split(selection, split) for split in splits}
+    selection = select_images_of(config, source, build_options)
+    planner = SplitPlanner(selection, config)
+    of_splits = {split: planner.images_of(split) for split in splits}
     tables = {split: selection.whole if split in config.splits() else of_splits[split].table for split in splits}
     _check_table(data, {split: (records, tables[split]) for split, records in splits.items()}, findings)
     differing = [
@@ -91,7 +91,7 @@ def check_against_source(
             file=METADATA_NAME,
         )
     if not differing:
-        check_plan(data, splits, selection, config, findings)
+        check_plan(data, splits, planner, findings)
     for images in {id(images): images for images in of_splits.values()}.values():
         check_images(
             data,
@@ -181,8 +181,7 @@ _Ids = npt.NDArray[np.uint64]
 def check_plan(
     data: PreparedData,
     splits: Mapping[str, Records],
-    selection: Selection,
-    config: LandmarkBuilderConfig,
+    planner: SplitPlanner,
     findings: Findings,
 ) -> None:
     """The records are those that a build makes, with the recorded unreadable images left out."""
@@ -193,9 +192,10 @@ def check_plan(
     unreadable_ids = np.array([int(str(image["image_id"]), 16) for image in unreadable], dtype=np.uint64)
     cap = data.metadata.get("max_examples_per_split")
     for split, records in splits.items():
-        table = images_of_split(selection, split).table
+        planned = planner.plan_split(split)
+        table = planned.images.table
         is_unreadable = np.isin(table.image_ids, unreadable_ids)
-        plan_ids = _plan_ids(table, plan_split(selection, config, split), cap, is_unreadable)
+        plan_ids = _plan_ids(table, planned.plan, cap, is_unreadable)
         _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
 
 
