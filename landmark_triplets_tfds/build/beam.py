@@ -10,19 +10,24 @@ from __future__ import annotations
 import time
 from types import TracebackType
 from typing import Any
+
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-from landmark_triplets_tfds.triplets import plan as triplets_csv
-from landmark_triplets_tfds.build.cluster import Outcome
+
 from landmark_triplets_tfds.build.build import Build, SplitJob
-from landmark_triplets_tfds.build.report import describe_unreadable
+from landmark_triplets_tfds.build.cluster import (
+    ClusterPlan,
+    Outcome,
+    choose_examples_per_range,
+    choose_images_per_chunk,
+)
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
-from landmark_triplets_tfds.build.cluster import ClusterPlan, choose_examples_per_range, choose_images_per_chunk
+from landmark_triplets_tfds.build.report import describe_unreadable
 from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
-
+from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
 _NUM_REMOTE_READERS = 16
@@ -65,7 +70,9 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=job.planned.spec.store(self._chosen_path(job)) if isinstance(job.planned.spec, ChosenTriplets) else job.planned.spec,
+            spec=job.planned.spec.store(self._chosen_path(job))
+            if isinstance(job.planned.spec, ChosenTriplets)
+            else job.planned.spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),

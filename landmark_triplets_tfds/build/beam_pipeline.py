@@ -17,17 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 from etils import epath
-from landmark_triplets_tfds.triplets import plan as triplets_csv
-from landmark_triplets_tfds.triplets.plan import assemble
-from landmark_triplets_tfds.build.cluster import Outcome
-from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, spread
-from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.triplets.plan import ExampleCounts
 
+from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, Outcome, spread
+from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble
 
 _OUTCOMES = "outcomes"
 _CSV_LINES = "csv_lines"

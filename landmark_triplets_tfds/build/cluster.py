@@ -13,23 +13,22 @@ report what was attempted, and a bundle that is tried again counts twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 import dataclasses
 import functools
+import json
 from typing import Any
+
 from etils import epath
 import numpy as np
-from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
-from landmark_triplets_tfds.triplets.plan import ExamplePlan, ExampleSpec, make_plan
-from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.triplets.sampling import Rows
-from landmark_triplets_tfds.competition.source import ImageSource
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from collections import Counter
-import json
-from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.triplets.plan import ExampleCounts
 
+from landmark_triplets_tfds.competition.source import ImageSource
+from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, ExampleSpec, make_plan
+from landmark_triplets_tfds.triplets.sampling import Rows
 
 # Pieces that a small build is cut into at least, as far as it goes: many more than there are workers, so that they end
 # at about the same time.

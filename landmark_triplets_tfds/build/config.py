@@ -7,16 +7,17 @@ import dataclasses
 import hashlib
 import re
 from typing import Any, ClassVar, TypeVar
+
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
+
 from landmark_triplets_tfds.errors import LandmarkTableError
-from landmark_triplets_tfds.triplets.plan import SplitSpec
-from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION
 from landmark_triplets_tfds.thumbnails.resizing import FITS
 from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec
-
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION
+from landmark_triplets_tfds.triplets.plan import SplitSpec
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
 _LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")

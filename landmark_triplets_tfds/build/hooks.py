@@ -16,19 +16,20 @@ import contextlib
 import errno
 import os
 from typing import Any
+
 from etils import epath
+import filelock
 import tensorflow_datasets as tfds
+
 from landmark_triplets_tfds.build.beam import BeamBuild
 from landmark_triplets_tfds.build.build import Build
-from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
-from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.build.local import LocalBuild
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import select_images_of
-import filelock
-
+from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
 
 # What fingerprints in the metadata are of, see `table_selection.Selection`.
 _FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 import contextlib
 import time
 from typing import Any
+
 from etils import epath
-from landmark_triplets_tfds.triplets import plan as assembly
+
 from landmark_triplets_tfds.build import report as build_report
-from landmark_triplets_tfds.triplets import plan as triplets_csv
-from landmark_triplets_tfds.thumbnails.bank import BankFile
-from landmark_triplets_tfds.thumbnails.bank import open_store
 from landmark_triplets_tfds.build.build import Build, SplitJob
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import BuildReport
-from landmark_triplets_tfds.errors import BankError
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.triplets.sampling import Rows
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
+from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.thumbnails.bank import BankFile, open_store
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailBank
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
-
+from landmark_triplets_tfds.triplets import plan as assembly
+from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets.sampling import Rows
 
 KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 

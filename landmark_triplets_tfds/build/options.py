@@ -12,8 +12,8 @@ import difflib
 import math
 import os
 from typing import Any
-import loky
 
+import loky
 
 PREFIX = "LANDMARK_TRIPLETS_"
 

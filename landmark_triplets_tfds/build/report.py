@@ -15,12 +15,12 @@ import itertools
 import platform
 import time
 from typing import Any
-from landmark_triplets_tfds.errors import TooManyUnreadableError
-from landmark_triplets_tfds.triplets.plan import ExampleCounts
-from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.competition.selection import Selection
-from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS
 
+from landmark_triplets_tfds.competition.selection import Selection
+from landmark_triplets_tfds.competition.tables import format_image_id
+from landmark_triplets_tfds.errors import TooManyUnreadableError
+from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS
+from landmark_triplets_tfds.triplets.plan import ExampleCounts
 
 REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1

@@ -1,18 +1,23 @@
 """The same dataset through Apache Beam: equal to the local build, record for record and count for count."""
 
 from collections import Counter
-import json
 import os
 import re
 import zipfile
 
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
-from apache_beam.runners import runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from array_record.python.array_record_module import ArrayRecordReader
-from tests.support.beam_builds import NeverRun, assert_same, build_with_beam, read_records, read_report
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
+from landmark_triplets_tfds.build import cluster as cluster_plan
+from landmark_triplets_tfds.errors import MissingImagesError, TooManyUnreadableError
+from landmark_triplets_tfds.training.records import read_image_index
+from tests.support.beam_builds import NeverRun, assert_same, build_with_beam, read_records
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -24,16 +29,9 @@ from tests.support.competition import (
     read_images,
     run,
 )
-import numpy as np
-import pytest
-import tensorflow as tf
-
-from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-from landmark_triplets_tfds.build import cluster as cluster_plan
-from landmark_triplets_tfds.errors import MissingImagesError, TooManyUnreadableError
-from landmark_triplets_tfds.training.records import read_image_index
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
 
 @pytest.fixture
 def broken(tmp_path) -> Competition:

@@ -4,12 +4,12 @@ import subprocess
 import sys
 import time
 
-from tests.support.competition import DUMMY_DATA, build, read_examples, shard_hashes
 from etils import epath
-from landmark_triplets_tfds.build.hooks import build_lock
 import pytest
 
 from landmark_triplets_tfds.build import hooks as build_lock_module
+from landmark_triplets_tfds.build.hooks import build_lock
+from tests.support.competition import DUMMY_DATA, build, read_examples, shard_hashes
 
 HOLD = """
 import sys

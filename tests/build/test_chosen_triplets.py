@@ -5,6 +5,18 @@ import json
 import os
 import pathlib
 
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds import LandmarkTriplets
+from landmark_triplets_tfds.build import hooks as builder_base
+from landmark_triplets_tfds.build import splits as splits_module
+from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
+from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
+from landmark_triplets_tfds.triplets.draws import is_held_out
+from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 from tests.support.beam_builds import NeverRun, build_with_beam
 from tests.support.competition import (
     DUMMY_DATA,
@@ -17,18 +29,6 @@ from tests.support.competition import (
     read_examples,
     shard_hashes,
 )
-import numpy as np
-import pandas as pd
-import pytest
-import tensorflow_datasets as tfds
-
-from landmark_triplets_tfds import LandmarkTriplets
-from landmark_triplets_tfds.build import splits as splits_module
-from landmark_triplets_tfds.build import hooks as builder_base
-from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
-from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
-from landmark_triplets_tfds.triplets.draws import is_held_out
-from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 
 COLUMNS = ["anchor_id", "positive_id", "negative_id"]
 TABLE = read_landmark_table(DUMMY_DATA / "train.csv")

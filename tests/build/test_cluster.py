@@ -3,10 +3,12 @@
 import dataclasses
 import pickle
 
-from tests.support.competition import DUMMY_DATA, Competition
 from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
+
 from landmark_triplets_tfds.build.cluster import (
     ClusterPlan,
     ClusterWorker,
@@ -15,9 +17,6 @@ from landmark_triplets_tfds.build.cluster import (
     choose_images_per_chunk,
     spread,
 )
-import numpy as np
-import pytest
-
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
@@ -25,6 +24,7 @@ from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError,
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
 from landmark_triplets_tfds.triplets.plan import ExampleCounts
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, SamplingSpec
+from tests.support.competition import DUMMY_DATA, Competition
 
 TABLE = read_landmark_table(DUMMY_DATA / "train.csv")
 

@@ -5,6 +5,12 @@ import json
 import os
 import random
 
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from landmark_triplets_tfds.build.hooks import DeterministicExampleWriter
+from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -15,12 +21,6 @@ from tests.support.competition import (
     mounted_tmpfs,
     read_examples,
 )
-from landmark_triplets_tfds.build.hooks import DeterministicExampleWriter
-import pytest
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
 
 # --- Data prepared earlier (contract: other fields, another table or another cap are an error)
 

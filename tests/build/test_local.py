@@ -3,16 +3,16 @@
 import json
 import shutil
 
-from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
 from etils import epath
-from landmark_triplets_tfds.build.options import BuildOptions
 import pytest
 
 from landmark_triplets_tfds.build import build as build_module
 from landmark_triplets_tfds.build import local as local_build
+from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.competition.selection import select_images
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
+from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
 
 
 def remove(competition, image_ids):

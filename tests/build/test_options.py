@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from landmark_triplets_tfds.build.options import BuildOptions
 import loky
 import pytest
+
+from landmark_triplets_tfds.build.options import BuildOptions
 
 WORKERS, READERS = "LANDMARK_TRIPLETS_WORKERS", "LANDMARK_TRIPLETS_READERS"
 BANK = "LANDMARK_TRIPLETS_BANK"

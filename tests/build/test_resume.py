@@ -5,6 +5,10 @@ import sqlite3
 import sys
 import time
 
+import pytest
+
+from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -16,10 +20,6 @@ from tests.support.competition import (
     run,
     shard_hashes,
 )
-import pytest
-
-from landmark_triplets_tfds.errors import BankError
-from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
 
 
 @pytest.fixture
