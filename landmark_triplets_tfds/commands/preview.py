@@ -20,13 +20,7 @@ from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
 from landmark_triplets_tfds.commands.verify.findings import Findings
-from landmark_triplets_tfds.commands.verify.prepared import (
-    ID_FEATURES,
-    IMAGE_FEATURES,
-    LANDMARK_FEATURES,
-    PreparedData,
-    read_prepared_data,
-)
+from landmark_triplets_tfds.commands.verify.prepared import PreparedData, read_prepared_data
 from landmark_triplets_tfds.commands.verify.records import choose_records
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
@@ -72,7 +66,7 @@ class PreparedExamples:
           CommandError: if there is no such split, or it does not know its size.
         """
         self._data: PreparedData = read_prepared_data(folder, Findings())
-        self.name, self.noun, self.notes = self._data.name, self._data.noun, list[str]()
+        self.name, self.noun, self.notes = self._data.name, self._data.kind.noun, list[str]()
         self._shards = [shard for shard in self._data.shards if shard.split == split]
         if not self._shards:
             raise CommandError(
@@ -115,9 +109,9 @@ class PreparedExamples:
         example: Example = {}
         try:
             features = tf_example_pb2.Example.FromString(record).features.feature
-            for name in (*IMAGE_FEATURES[self.noun], *ID_FEATURES[self.noun]):
+            for name in (*self._data.kind.image_features, *self._data.kind.id_features):
                 (example[name],) = features[name].bytes_list.value
-            for name in set(LANDMARK_FEATURES[self.noun]):
+            for name in set(self._data.kind.landmark_features):
                 (example[name],) = features[name].int64_list.value
         except Exception:  # google.protobuf.message.DecodeError, or no single value
             return None

@@ -91,7 +91,7 @@ def _describe(verification: Verification, manual_dir: str | None, num_shown: int
     counts = ", ".join(f"{split} {count:,}" for split, count in verification.num_records.items())
     lines = [
         console.styled(data.name, "bold") + f" in {data.folder}",
-        f"{counts or 'no'} {data.noun} in {len(data.shards):,} {data.file_format} shards,"
+        f"{counts or 'no'} {data.kind.noun} in {len(data.shards):,} {data.file_format} shards,"
         f" {verification.num_bytes / 1e6:,.1f} MB, read in {verification.seconds:,.1f} s.",
         *format_hashes(verification.hashes),
     ]

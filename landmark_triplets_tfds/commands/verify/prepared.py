@@ -1,10 +1,8 @@
-"""A dataset as it lies on disk: what its own files say about it.
+"""A dataset as it lies on disk: which folder it is in, and what its own files say about it.
 
 TFDS's reader of these files raises whatever comes up when one of them is damaged. Here each file is read by itself, so
 that `verify` can say what is wrong with one and still look at the others. Nothing but the folder is needed: not the
 competition's files, not the version of the package that built it, no right to write.
-
-Which folder a prepared dataset is in, by the name or the path that somebody gives.
 """
 
 from __future__ import annotations
@@ -19,20 +17,13 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.build.report import IMAGES, REPORT_NAME, TRIPLETS
+from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands.verify.findings import FILE, INFO, Findings
+from landmark_triplets_tfds.commands.verify.records import FILE_FORMATS
 from landmark_triplets_tfds.errors import CommandError
-
-# File formats whose records can be looked at.
-TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
-FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
+from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
 
 INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
-
-# The images of a record, in the order in which this package speaks of them.
-IMAGE_FEATURES = {TRIPLETS: ("anchor_img", "positive_img", "negative_img"), IMAGES: ("image",)}
-ID_FEATURES = {TRIPLETS: ("anchor_id", "positive_id", "negative_id"), IMAGES: ("image_id",)}
-LANDMARK_FEATURES = {TRIPLETS: ("landmark_id", "landmark_id", "negative_landmark_id"), IMAGES: ("landmark_id",)}
 
 SHARD_PATTERN = re.compile(r"(?P<dataset>.+)-(?P<split>\w+)\.(?P<format>\w+)-(?P<number>\d+)-of-(?P<count>\d+)")
 
@@ -59,10 +50,10 @@ class PreparedData:
     Attributes:
       folder: of its version.
       name: such as ``landmark_triplets/128px/1.0.0``.
-      noun: what an example is: 'triplets' or 'images'.
+      kind: of its examples.
       image_px: height and width of the stored images; None: not known.
       features: the names of the features of a record.
-      file_format: 'tfrecord' or 'array_record'.
+      file_format: one of `FILE_FORMATS`.
       shards: of all splits; those of a split are in their order.
       split_bytes: the sum of the sizes of all records, by split, as dataset_info.json has it.
       metadata: what metadata.json holds; {} if it cannot be read.
@@ -71,7 +62,7 @@ class PreparedData:
 
     folder: epath.Path
     name: str
-    noun: str
+    kind: ExampleKind
     image_px: tuple[int, int] | None
     features: frozenset[str]
     file_format: str
@@ -91,8 +82,8 @@ class PreparedData:
     @property
     def config_fields(self) -> dict[str, Any]:
         """The recorded fields of the config; {} if there are none."""
-        fields = self.metadata.get("config")
-        return fields if isinstance(fields, dict) else {}
+        fields: dict[str, Any] = self.metadata.get("config", {})
+        return fields
 
     def splits(self) -> list[str]:
         """Returns the names of the splits, in their order."""
@@ -108,7 +99,7 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     names = sorted(path.name for path in folder.iterdir())
     info = _read_json(folder / INFO_NAME, findings, _list_shards)
     features = _read_features(folder, findings)
-    metadata = _read_json(folder / METADATA_NAME, findings, lambda content: content["config"])
+    metadata = _read_json(folder / METADATA_NAME, findings, lambda content: content["config"].items())
     report = None
     if REPORT_NAME in names:
         report = _read_json(folder / REPORT_NAME, findings, lambda content: content["counts"]) or None
@@ -124,25 +115,25 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     else:
         shards, split_bytes = [Shard(match["split"], match[0], None) for match in matches], {}
     _compare_files(names, shards, findings)
-    noun = _find_noun(frozenset(features or {}), dataset)
-    if noun is None:
+    kind = kind_of_features(features) if features else kind_of_dataset(dataset)
+    if kind is None:
         raise CommandError(
             f"{folder} holds neither triplets nor single images of this package: its records have the features"
             f" {', '.join(sorted(features or {})) or 'of no readable features.json'}."
         )
     image_px = None
     if features:
-        height, width, _ = features[IMAGE_FEATURES[noun][0]].shape
+        height, width, _ = features[kind.image_features[0]].shape
         image_px = (height, width) if height and width else None
-    if image_px is None and isinstance(resolution := (metadata.get("config") or {}).get("resolution"), int):
+    if image_px is None and isinstance(resolution := metadata.get("config", {}).get("resolution"), int):
         image_px = (resolution, resolution)
     config, version = str(info.get("configName") or folder.parent.name), str(info.get("version") or folder.name)
     return PreparedData(
         folder=folder,
         name=f"{dataset}/{config}/{version}",
-        noun=noun,
+        kind=kind,
         image_px=image_px,
-        features=frozenset(features or {*IMAGE_FEATURES[noun], *ID_FEATURES[noun], *LANDMARK_FEATURES[noun]}),
+        features=frozenset(features) if features else kind.feature_names,
         file_format=file_format,
         shards=tuple(shards),
         split_bytes=split_bytes,
@@ -158,13 +149,8 @@ def _read_json(path: epath.Path, findings: Findings, look_at: Callable[[dict[str
         look_at(content)
     except FileNotFoundError:
         findings.add(INFO, "it is missing", file=path.name)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # UnicodeDecodeError and JSON's are ValueErrors
+    # UnicodeDecodeError and JSON's are ValueErrors.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
         findings.add(INFO, f"it is damaged ({why})", file=path.name)
     else:
@@ -185,15 +171,6 @@ def _read_features(folder: epath.Path, findings: Findings) -> dict[str, Any] | N
             INFO, f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})", file=FEATURES_NAME
         )
         return None
-
-
-def _find_noun(features: frozenset[str], dataset: str) -> str | None:
-    for noun, names in IMAGE_FEATURES.items():
-        if features and features >= {*names, *ID_FEATURES[noun], *LANDMARK_FEATURES[noun]}:
-            return noun
-    if features:
-        return None
-    return {"landmark_triplets": TRIPLETS, "landmark_images": IMAGES}.get(dataset)
 
 
 def _list_shards(info: dict[str, Any]) -> tuple[list[Shard], dict[str, int]]:

@@ -23,18 +23,17 @@ import numpy.typing as npt
 from landmark_triplets_tfds import LandmarkImages, LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import IMAGES, REPORT_NAME, TRIPLETS
+from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.verify.findings import INFO, PLAN, SOURCE, TABLE, Findings
-from landmark_triplets_tfds.commands.verify.prepared import ID_FEATURES, IMAGE_FEATURES, METADATA_NAME, PreparedData
-from landmark_triplets_tfds.commands.verify.records import digest_image
-from landmark_triplets_tfds.commands.verify.shards import Records
-from landmark_triplets_tfds.commands.verify.together import RecordPlaces
+from landmark_triplets_tfds.commands.verify.prepared import METADATA_NAME, PreparedData
+from landmark_triplets_tfds.commands.verify.shards import Records, digest_image
 from landmark_triplets_tfds.competition.source import ImageSource, find_source
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, plan_in_chunks
 
 _BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig), IMAGES: (LandmarkImages, LandmarkImagesConfig)}
@@ -112,7 +111,7 @@ def _labeled(splits: Mapping[str, Records]) -> dict[str, Records]:
 
 def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findings) -> LandmarkBuilderConfig | None:
     """Returns the config that the dataset was built with; None, with a note, if it cannot be made here."""
-    builder, config_class = _BUILDERS[data.noun]
+    builder, config_class = _BUILDERS[data.kind]
     not_compared = "what a build would plan, and images made again, are not compared"
     fields = dict(data.config_fields)
     if not fields:
@@ -156,11 +155,10 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
 
 def _check_table(data: PreparedData, splits: Mapping[str, tuple[Records, LandmarkTable]], findings: Findings) -> None:
     """Each image is in the table of its split, with the landmark that the records say."""
-    names = ID_FEATURES[data.noun]
+    names = data.kind.id_features
     for records, table in splits.values():
         order = np.argsort(table.image_ids)
         sorted_ids = table.image_ids[order]
-        places = RecordPlaces(data, records)
         at = np.minimum(np.searchsorted(sorted_ids, records.image_ids), len(sorted_ids) - 1)
         known = sorted_ids[at] == records.image_ids
         landmarks = table.landmark_ids[order[at]]
@@ -172,7 +170,7 @@ def _check_table(data: PreparedData, splits: Mapping[str, tuple[Records, Landmar
                 if known[number, column]
                 else f"{name} is not in the table"
             )
-            findings.add(TABLE, message, **places.place(number))
+            findings.add(TABLE, message, **records.place(number, data))
 
 
 _Ids = npt.NDArray[np.uint64]
@@ -196,7 +194,7 @@ def check_plan(
         table = planned.images.table
         is_unreadable = np.isin(table.image_ids, unreadable_ids)
         plan_ids = _plan_ids(table, planned.plan, cap, is_unreadable)
-        _compare_with_plan(RecordPlaces(data, records), plan_ids, split, findings)
+        _compare_with_plan(data, records, plan_ids, split, findings)
 
 
 def _plan_ids(
@@ -218,13 +216,13 @@ def _plan_ids(
         for i in np.flatnonzero(odd).tolist():
             example = plan.make(first + i, rows[i].tolist(), get_thumbnail, ExampleCounts())
             if example is not None:
-                names = ID_FEATURES[TRIPLETS] if rows.shape[1] > 1 else ("image_id",)
+                names = TRIPLETS.id_features if rows.shape[1] > 1 else ("image_id",)
                 parts.append(np.array([[int(example[name], 16) for name in names]], dtype=np.uint64))
     return np.concatenate(parts)
 
 
-def _compare_with_plan(places: RecordPlaces, planned: _Ids, split: str, findings: Findings) -> None:
-    found = places.records.image_ids
+def _compare_with_plan(data: PreparedData, records: Records, planned: _Ids, split: str, findings: Findings) -> None:
+    found = records.image_ids
     both = np.concatenate([planned, found])
     order = np.lexsort(both.T[::-1])
     # Equal lines stand beside each other; each planned one may be found once.
@@ -239,7 +237,7 @@ def _compare_with_plan(places: RecordPlaces, planned: _Ids, split: str, findings
     surplus_keys = found[surplus, 0]
     for number in surplus.tolist():
         expected = planned[missing[planned[missing, 0] == found[number, 0]]]
-        findings.add(PLAN, _describe_surplus(found[number], expected), **places.place(number))
+        findings.add(PLAN, _describe_surplus(found[number], expected), **records.place(number, data))
     for line in missing[~np.isin(planned[missing, 0], surplus_keys)].tolist():
         key = format_image_id(planned[line, 0])
         findings.add(
@@ -251,7 +249,7 @@ def _describe_surplus(found: _Ids, expected: _Ids) -> str:
     if not len(expected) or len(found) == 1:
         return "no build would make it from this table"
     wrong = next(i for i in (1, 2) if found[i] != expected[0, i])
-    name = ID_FEATURES[TRIPLETS][wrong]
+    name = TRIPLETS.id_features[wrong]
     return f"{name} is {format_image_id(found[wrong])}, and the plan has {format_image_id(expected[0, wrong])}"
 
 
@@ -278,7 +276,6 @@ def check_images(
       findings: are added to.
     """
     everything = Records.join(list(splits.values()))
-    places = RecordPlaces(data, everything)
     ids, digests = everything.image_ids.ravel(), everything.digests.ravel()
     order = np.argsort(ids, kind="stable")
     distinct, starts = np.unique(ids[order], return_index=True)
@@ -291,7 +288,7 @@ def check_images(
         except UnreadableImageError as error:
             return error.without_traceback()
 
-    names = IMAGE_FEATURES[data.noun]
+    names = data.kind.image_features
     others = _describe_other_versions(data.report)
     with (
         console.progress(len(chosen), "Making images again", " images") as bar,
@@ -308,7 +305,7 @@ def check_images(
                 if len(wrong) == len(stored):  # all of them differ: it is the source that has changed, once
                     message, wrong = f"{message}, in any of {len(stored):,} records", wrong[:1]
             for at in wrong.tolist():
-                findings.add(SOURCE, f"{names[at % len(names)]}: {message}", **places.place(at // len(names)))
+                findings.add(SOURCE, f"{names[at % len(names)]}: {message}", **everything.place(at // len(names), data))
 
 
 def _describe_other_versions(report: dict[str, Any] | None) -> str:

@@ -1,6 +1,6 @@
-"""Reading shards: what TensorFlow writes is read, and of what is damaged all the rest."""
+"""Reading shards: what TensorFlow writes is read, and of what is damaged all that can be told apart."""
 
-import io
+import struct
 
 from etils import epath
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pytest
 import tensorflow as tf
 
-from landmark_triplets_tfds.commands.verify.records import TFRecordReader, choose_records, hash_file, read_records
+from landmark_triplets_tfds.commands.verify.records import choose_records, hash_file, masked_crc, read_records
 from tests.support.prepared_builds import write_records
 
 RECORDS = [b"", b"a", bytes(1000), b"\xff" * 70, *(bytes([i]) * (i + 20) for i in range(50))]
@@ -36,10 +36,38 @@ def test_records_larger_than_what_is_read_at_once(tmp_path):
     records = [bytes([i + 1]) * ((3 << 20) + i) for i in range(4)] + [b"x" * (9 << 20), b"last"]
     write_records(path, records)
     assert [record for record, _ in read_records(path, "tfrecord")] == records
-    damaged = bytearray(path.read_bytes())
-    damaged[0] ^= 1
-    path.write_bytes(bytes(damaged))
-    assert [record for record, _ in read_records(path, "tfrecord")] == [None, *records[1:]]
+    assert choose_records(path, "tfrecord", [5, 4]) == [records[5], records[4]]
+
+
+def test_a_record_whose_bytes_are_damaged_is_named_and_read_past(shard):
+    content = bytearray(shard.read_bytes())
+    content[16 + 12] ^= 1  # the only byte of record 1
+    shard.write_bytes(bytes(content))
+    found = list(read_records(shard, "tfrecord"))
+    assert found[1] == (None, "its 1 bytes, from byte 28, fail their checksum; build the dataset again")
+    assert [record for record, _ in found] == [RECORDS[0], None, *RECORDS[2:]]
+
+
+@pytest.mark.parametrize("at", [0, 5, 8, 11])
+def test_a_damaged_length_ends_a_shard(shard, at):
+    """Where the next record begins is not guessed."""
+    content = bytearray(shard.read_bytes())
+    content[16 + at] ^= 1
+    shard.write_bytes(bytes(content))
+    (first, problem) = read_records(shard, "tfrecord")
+    assert first == (RECORDS[0], "")
+    message = "its length, at byte 16, fails its checksum, so what is behind it cannot be read; build the dataset again"
+    assert problem == (None, message)
+
+
+def test_a_length_that_claims_more_than_there_is(tmp_path):
+    """Its checksum is right, so nothing but the file's size tells."""
+    path = epath.Path(tmp_path) / "shard"
+    length = struct.pack("<Q", 1 << 62)
+    path.write_bytes(length + struct.pack("<I", masked_crc(length)) + b"abc")
+    ((record, problem),) = read_records(path, "tfrecord")
+    assert record is None
+    assert problem.startswith(f"cut off: the file ends after 3 of its {1 << 62:,} bytes")
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [53], [5, 2, 2], list(range(54))])
@@ -60,24 +88,27 @@ def test_chosen_records_that_cannot_be_had(shard):
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_any_damage_costs_only_what_it_hits(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("damage") / "shard"
+def test_any_damage_is_noticed_and_costs_nothing_before_it(tmp_path_factory, data):
+    path = epath.Path(tmp_path_factory.mktemp("damage")) / "shard"
     records = data.draw(st.lists(st.binary(max_size=60), min_size=1, max_size=12))
     write_records(path, records)
     whole = path.read_bytes()
     start = data.draw(st.integers(0, len(whole) - 1))
-    hole = data.draw(st.binary(max_size=40))
+    hole = data.draw(st.binary(max_size=min(40, len(whole) - start)))
     damaged = whole[:start] + hole + whole[start + len(hole) :]
     damaged = damaged[: data.draw(st.integers(0, len(damaged)))] if data.draw(st.booleans()) else damaged
-    found = list(TFRecordReader(io.BytesIO(damaged), len(damaged)).read_all())
-    ends = [sum(16 + len(r) for r in records[: i + 1]) for i in range(len(records))]
-    untouched = [
-        record
-        for record, end in zip(records, ends, strict=True)
-        if damaged[end - 16 - len(record) : end] == whole[end - 16 - len(record) : end]
-    ]
-    good = [record for record, problem in found if record is not None]
-    assert good == untouched
+    path.write_bytes(damaged)
+    found = list(read_records(path, "tfrecord"))
+    expected = []
+    position = 0
+    for record in records:
+        header, end = slice(position, position + 12), position + 16 + len(record)
+        if position >= len(damaged):
+            break
+        same = damaged[position:end] == whole[position:end]
+        expected.append(record if same else None)
+        if damaged[header] != whole[header] or end > len(damaged):
+            break
+        position = end
+    assert [record for record, _ in found] == expected
     assert all(problem for record, problem in found if record is None)
-    if damaged != whole[: len(damaged)] or (len(damaged) not in (0, *ends)):
-        assert any(record is None for record, _ in found)
