@@ -1,42 +1,41 @@
-"""The command `landmark-triplets`: its commands, and what becomes of their errors.
+"""The command `landmark-triplets`: the arguments of its commands, and what becomes of their errors.
 
-Commands look before a build (`inspect`, `forecast`, `preview`) and after it (`preview`, `verify`); what they do is in
-modules of their own, which import what is slow to import when they run, so that `--help` is there at once. The exit
-status is 0 if all is well, 1 if a command found something wrong, and 2 if it could not do its work, which standard
-error then explains.
+Commands look before a build (`inspect`, `forecast`, `preview`) and after it (`preview`, `verify`), and `mine` chooses
+triplets for the next one. The arguments of all of them are here, so that `--help` is there at once: the module of a
+command, and what it needs, is imported when it runs. Names are written with underscores, as TFDS's are; hyphens do as
+well.
+
+The exit status is 0 if all is well, 1 if a command found something wrong, and 2 if it could not do its work, which
+standard error then explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
+import importlib
 import importlib.metadata
+import inspect
 import os
+import re
+import shutil
 import signal
 import sys
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
-from landmark_triplets_tfds.commands.arguments import Command, parse
 from landmark_triplets_tfds.commands.console import FAILED, OK
-from landmark_triplets_tfds.commands.forecast.command import ForecastCommand
-from landmark_triplets_tfds.commands.inspect_command import Inspect
-from landmark_triplets_tfds.commands.mine import Mine
-from landmark_triplets_tfds.commands.preview_command import Preview
-from landmark_triplets_tfds.commands.verify.command import Verify
 from landmark_triplets_tfds.errors import LandmarkTripletsError
+from landmark_triplets_tfds.triplets.draws import TRAIN
+from landmark_triplets_tfds.triplets.examples import KINDS
 
 PROGRAM = "landmark-triplets"
 _DISTRIBUTION = "landmark_triplets_tfds"
 _DESCRIPTION = "Looks at the files of a landmark competition before a dataset is built, and at the dataset after it."
 
-# In the order of --help.
-_COMMANDS: dict[str, type[Command]] = {
-    "inspect": Inspect,
-    "forecast": ForecastCommand,
-    "preview": Preview,
-    "verify": Verify,
-    "mine": Mine,
-}
+_MAX_WIDTH = 100
+_HYPHENS_PATTERN = re.compile(r"(--[a-z]+(?:-[a-z]+)+)(=.*)?", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        status = _run(arguments)
+        status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # now, where a reader that is gone is no surprise
     except BrokenPipeError:
         # As in `landmark-triplets ... | head`. What is still buffered has nowhere to go, when the process ends either.
@@ -60,12 +59,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(words: Sequence[str]) -> int:
+    parser = _make_parser()
     try:
-        command = parse(PROGRAM, _DESCRIPTION, _version(), _COMMANDS, arguments)
+        arguments = parser.parse_args([_with_underscores(word) for word in words])
     except SystemExit as end:  # after --help, or where arguments do not fit
         return int(end.code or OK)
-    return command.execute() if command is not None else OK
+    if arguments.command is None:
+        parser.print_help()
+        return OK
+    module = importlib.import_module(f"landmark_triplets_tfds.commands.{MODULES[arguments.command]}")
+    status: int = module.run(arguments)
+    return status
+
+
+def _with_underscores(word: str) -> str:
+    """Returns ``--manual_dir`` for ``--manual-dir``, and so on; other words as they are."""
+    match = _HYPHENS_PATTERN.fullmatch(word)
+    return "--" + match[1][2:].replace("-", "_") + (match[2] or "") if match else word
+
+
+# --- The arguments
+
+_Add = Callable[..., argparse.Action]  # the `add_argument` of a parser
+
+# The module of each command, whose ``run(arguments)`` returns the exit status, in the order of --help.
+MODULES = {
+    "inspect": "inspect",
+    "forecast": "forecast.command",
+    "preview": "preview",
+    "verify": "verify.command",
+    "mine": "mine",
+}
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(prog=PROGRAM, description=_DESCRIPTION)
+    parser.add_argument(
+        "--version", action="version", version=f"{PROGRAM} {_version()}", help="Show the version and exit."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    add_arguments = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine)
+    for name, add in zip(MODULES, add_arguments, strict=True):
+        text = inspect.getdoc(add) or ""
+        command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
+        add(command.add_argument)
+        command.add_argument(
+            "--json",
+            action="store_true",
+            help="Print one JSON object instead of text (docs/command.md says what is in it).",
+        )
+    return parser
 
 
 def _version() -> str:
@@ -73,3 +117,260 @@ def _version() -> str:
         return importlib.metadata.version(_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return "(not installed)"
+
+
+def _add_inspect(add: _Add) -> None:
+    """Tell whether a copy of the competition is usable.
+
+    Looks at the kind of copy, at the table of images, at which files are
+    missing, and at a random sample of the images, of which it makes
+    thumbnails as a build does. Says of each problem what to do about it.
+
+    Exit status: 0 if a dataset can be built from it, 1 if not, 2 if it could
+    not be looked at.
+
+    Example:
+      landmark-triplets inspect --manual_dir ~/landmarks
+    """
+    add(
+        "--manual_dir",
+        required=True,
+        metavar="DIR",
+        help="Folder with the competition's files: extracted, as zip, or as tars.",
+    )
+    add("--images", type=int, default=1000, metavar="N", help="Images to look at; 0: none (default: %(default)s).")
+    add("--seed", type=int, default=0, metavar="N", help="Of the random sample (default: %(default)s).")
+
+
+def _add_forecast(add: _Add) -> None:
+    """Tell what a build will make and take, and what fits a budget.
+
+    Plans the dataset, which gives exact numbers of examples and images, and
+    builds a random sample of the images for trial, in a temporary folder:
+    bytes and CPU time come from that.
+
+    Exit status: 0; 1 if nothing fits the budget; 2 if nothing could be forecast.
+
+    Examples:
+      landmark-triplets forecast --manual_dir D
+      landmark-triplets forecast --manual_dir D --config 64px landmark_images/64px_all
+      landmark-triplets forecast --manual_dir D --config '{"name": "a", "resolution": 160}'
+      landmark-triplets forecast --manual_dir D --budget 4.9GB
+    """
+    datasets = [kind.dataset for kind in KINDS]
+    add(
+        "--manual_dir",
+        required=True,
+        metavar="DIR",
+        help="Folder with the competition's files: extracted, as zip, or as tars.",
+    )
+    add(
+        "--config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CONFIG",
+        help="Configs to forecast: names, or JSON as tfds build takes it (default: some useful ones).",
+    )
+    add(
+        "--dataset",
+        choices=datasets,
+        default=datasets[0],
+        metavar="NAME",
+        help=f"Dataset of the configs that do not name one: {datasets[0]} (the default) or {datasets[1]}.",
+    )
+    add(
+        "--budget",
+        metavar="SIZE",
+        help="Bytes that the dataset may take, such as 4.9GB, 500MB or 20GiB: find what fits.",
+    )
+    add(
+        "--images",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="Images to build for trial, per config (default: %(default)s).",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="Of the random sample (default: %(default)s).")
+
+
+def _add_preview(add: _Add) -> None:
+    r"""Draw a picture of some examples, built or planned.
+
+    Triplets are shown in rows of anchor, positive and negative, single images in rows of one landmark each. With
+    --manual_dir, the picture shows what a build would make, before it is built.
+
+    Examples:
+      landmark-triplets preview --data_dir ~/tfds landmark_triplets/128px
+      landmark-triplets preview --manual_dir ~/landmarks landmark_triplets/128px_area
+      landmark-triplets preview --manual_dir ~/landmarks landmark_triplets \
+        --config '{"name": "96px_crop", "resolution": 96, "fit": "crop"}'
+    """
+    add(
+        "dataset",
+        metavar="DATASET",
+        help="landmark_triplets/128px or landmark_images/128px_all; of a built one also its version or folder, as"
+        " verify takes it.",
+    )
+    add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
+    add(
+        "--manual_dir", metavar="DIR", help="Folder with the competition's files: show what a build would make of them."
+    )
+    add(
+        "--config",
+        metavar="JSON",
+        help="With --manual_dir: the name of a config or the fields of your own in JSON, as `tfds build --config` takes"
+        " it.",
+    )
+    add("--split", default=TRAIN, metavar="SPLIT", help="Split to choose from (default: %(default)s).")
+    add("--num", type=int, default=6, metavar="N", help="Rows (default: %(default)s).")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Of the random choice; another one shows other examples (default: %(default)s).",
+    )
+    add("--out", metavar="FILE", help="File to write, .png, .jpg or .webp (default: triplets.png or images.png, here).")
+
+
+def _add_verify(add: _Add) -> None:
+    """Check a built dataset, record by record.
+
+    Reads every record: its checksum, its features, its images, the rules of triplets, and whether records, counts and
+    recorded fields fit together. With --manual_dir, also against the competition's files: ids and landmarks, whether
+    every planned record is there or accounted for, and a sample of images made again. Prints the sha256 of each shard
+    as `sha256sum` does.
+
+    Examples:
+      landmark-triplets verify --data_dir ~/tfds landmark_triplets/128px
+      landmark-triplets verify --data_dir ~/tfds landmark_triplets/128px --manual_dir ~/landmarks
+      landmark-triplets verify ~/tfds/landmark_triplets/128px/1.0.0 --sha256 published.txt
+    """
+    add(
+        "dataset",
+        metavar="DATASET",
+        help="landmark_triplets/128px (its newest version), landmark_triplets/128px:1.0.0, or the folder of a version.",
+    )
+    add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
+    add("--manual_dir", metavar="DIR", help="Folder with the competition's files, to compare with (default: none).")
+    add(
+        "--exclude_landmarks",
+        metavar="FILE",
+        help="With --manual_dir: the list that the config named, if it has one; the dataset records its hash alone.",
+    )
+    add(
+        "--sample",
+        type=int,
+        default=500,
+        metavar="N",
+        help="Images made again with --manual_dir (default: %(default)s).",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="Of the choice of these (default: %(default)s).")
+    add(
+        "--sha256",
+        metavar="FILE",
+        help="List of sha256 hashes to compare with, as `sha256sum` or this command prints it.",
+    )
+    add("--workers", type=int, metavar="N", help="Processes that read (default: one for each usable core).")
+    add("--show_all", action="store_true", help="Show up to 100 problems of each kind, not 5.")
+
+
+def _add_mine(add: _Add) -> None:
+    """Choose hard triplets by a model's embeddings of the images.
+
+    Every image is an anchor once. Its negative is one of the most similar images of other landmarks. The file
+    that comes of it is for the field triplets_file of a config of landmark_triplets; docs/hard_triplets.md shows
+    the whole round. Similarity is the cosine; embeddings need not have length 1.
+
+    Which image is in which row says --index, where the embeddings are of the records of landmark_images in their
+    order, or --ids with --manual_dir.
+
+    Exit status: 0 if triplets were written, 2 if not.
+
+    Examples:
+      landmark-triplets mine --embeddings e.npy --index data/landmark_images/128px_all/1.0.0 --out hard.csv
+      landmark-triplets mine --embeddings e.npy --ids ids.txt --manual_dir ~/landmarks --out hard.parquet
+    """
+    add("--embeddings", required=True, metavar="FILE", help="A .npy file with float16 or float32, an image per row.")
+    add("--out", required=True, metavar="FILE", help="File to write: .csv or .parquet.")
+    add("--index", metavar="DIR", help="Folder of a prepared landmark_images, with index.npz.")
+    add("--split", default=TRAIN, metavar="NAME", help="Split of --index (default: %(default)s).")
+    add("--ids", metavar="FILE", help="Ids of the images: a text file, one per line, or .npy with uint64.")
+    add(
+        "--manual_dir",
+        metavar="DIR",
+        help="Folder with the competition's files, whose table says which landmark the --ids show.",
+    )
+    add(
+        "--positive",
+        choices=("random", "hardest"),
+        default="random",
+        metavar="RULE",
+        help="random: any image of the landmark; hardest: the least similar one (default: %(default)s).",
+    )
+    add(
+        "--negative",
+        choices=("semi-hard", "hardest"),
+        default="semi-hard",
+        metavar="RULE",
+        help="semi-hard: less similar than the positive, by less than the margin; hardest: the most similar (default:"
+        " %(default)s).",
+    )
+    add(
+        "--neighbours",
+        type=int,
+        default=50,
+        metavar="K",
+        help="Nearest images that negatives are chosen from (default: %(default)s).",
+    )
+    add(
+        "--max_similarity",
+        type=float,
+        default=0.95,
+        metavar="S",
+        help="Images above it are passed over, as near-duplicates (default: %(default)s).",
+    )
+    add(
+        "--margin",
+        type=float,
+        default=0.2,
+        metavar="M",
+        help="Of semi-hard negatives, in squared distance; half of it in similarity (default: %(default)s).",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="Of random positives (default: %(default)s).")
+    add(
+        "--search",
+        choices=("auto", "exact", "approximate"),
+        default="auto",
+        metavar="HOW",
+        help="exact, approximate (by faiss), or auto: exact for up to 200,000 images (default: %(default)s).",
+    )
+
+
+# --- How help looks, and what is said of arguments that do not fit
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions, fills the terminal up to a limit, and lists commands without a heading."""
+
+    def __init__(self, prog: str, **settings: Any):
+        width = min(_MAX_WIDTH, shutil.get_terminal_size().columns - 2)
+        super().__init__(prog, **({"max_help_position": 26, "width": width} | settings))
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text = super()._format_action(action)
+        if isinstance(action, argparse._SubParsersAction):  # its first line is its metavar alone
+            return text.partition("\n")[2].replace("\n  ", "\n").removeprefix("  ")
+        return text
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, which new arguments would make ambiguous, and says where help is."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, add_help=False, **settings)
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry: {self.prog} --help\n")

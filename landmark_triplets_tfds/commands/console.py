@@ -1,4 +1,7 @@
-"""What commands show: colours on a terminal only, JSON for machines, bars for what takes longer than two seconds."""
+"""What commands have in common: exit statuses, build options, and how they show things.
+
+Colours are for terminals only, JSON is for machines, and bars for what takes longer than two seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ import sys
 import textwrap
 from typing import Any
 
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.errors import CommandError
+
 # Exit statuses of commands.
 OK, FOUND_WRONG, FAILED = range(3)
 
@@ -19,6 +25,20 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _BAR_DELAY_S = 2.0
 _QUANTITY_PATTERN = re.compile(r"([0-9]) (B|kB|MB|GB|TB|s|min|h|px)\b")
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")  # of a character, from the left
+
+
+def check_at_least(name: str, value: int, lowest: int) -> None:
+    """Raises CommandError if the value of an argument is too small."""
+    if value < lowest:
+        raise CommandError(f"{name} must be at least {lowest}, got {value}.")
+
+
+def build_options() -> BuildOptions:
+    """Returns the build options of the environment; raises CommandError if one does not fit."""
+    try:
+        return BuildOptions.from_environment()
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def uses_colours() -> bool:

@@ -1,14 +1,16 @@
-"""Is a copy of the competition usable? What is wrong with it, what is good to know, and what to do.
+"""The command `inspect`: is a copy of the competition usable, what is wrong with it, and what to do?
 
-What there is to know of a copy of the competition: its kind, its table, and what its images are like.
-
-Whether an image is readable is decided by making a thumbnail of it, as a build does.
+What there is to know of a copy is its kind, its table, which files are missing, and what its images are like. Whether
+an image is readable is decided by making a thumbnail of it, as a build does; how many may not be, by the same rule as
+in a build.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import os
 from typing import Any
@@ -18,21 +20,46 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.commands.console import progress, progress_of_listing
-from landmark_triplets_tfds.common.file_access import ADVICE
+from landmark_triplets_tfds.commands import console
+from landmark_triplets_tfds.common.file_access import ADVICE, is_remote
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
-from landmark_triplets_tfds.competition.source import ImageSource, find_source
+from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.competition.tar_archives import TarSource
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.triplets.draws import choose_rows, look_at
+from landmark_triplets_tfds.triplets.draws import choose_rows
 
+_SHORT_SIDES_PX = (128, 256, 512)
+
+# Upper ends of the bins of images per landmark; the last one is open.
+_HISTOGRAM_ENDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+_PROGRESSIVE = 0xC2  # the start-of-frame marker of a progressive JPEG
 _NUM_EXAMPLES = 3
+_BAR_WIDTH = 40
+
+_BUILD_GOES_ON = "A build goes on without them: it draws other images in their place and lists them in its report."
 _PARTIAL_CONFIG = """'{"name": "128px_partial", "missing_images": "drop"}'"""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspects a copy and shows what was found."""
+    console.check_at_least("--images", arguments.images, 0)
+    console.check_at_least("--seed", arguments.seed, 0)
+    manual_dir = epath.Path(arguments.manual_dir).expanduser()
+    result = inspect_copy(manual_dir, console.build_options(), num_images=arguments.images, seed=arguments.seed)
+    if arguments.json:
+        console.print_json(result.as_json())
+    else:
+        print("\n".join(_lines(result)))
+    return console.OK if result.usable else console.FOUND_WRONG
+
+
+# --- What there is to know
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,157 +97,13 @@ class Inspection:
     def usable(self) -> bool:
         return not self.problems
 
+    def add(self, finding: Finding, *, is_problem: bool) -> None:
+        """Adds a problem or a note."""
+        (self.problems if is_problem else self.notes).append(finding)
+
     def as_json(self) -> dict[str, Any]:
         """Returns what `--json` prints; docs/command.md documents it."""
         return {"schema_version": 1, "usable": self.usable} | dataclasses.asdict(self)
-
-
-def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: int, seed: int) -> Inspection:
-    """Inspects a copy of the competition.
-
-    Args:
-      manual_dir: the folder.
-      options: how many threads may read, where indexes are kept, and what share of images may be unreadable.
-      num_images: to look at.
-      seed: of the random sample.
-
-    Returns:
-      What was found. Deterministic in the files and the arguments.
-
-    Raises:
-      NotADirectoryError, FileNotFoundError: if there is no such folder.
-    """
-    if not manual_dir.exists():
-        raise FileNotFoundError(f"The folder {manual_dir} does not exist.")
-    if not manual_dir.is_dir():
-        raise NotADirectoryError(
-            f"{manual_dir} is a file, not a folder. Name the folder that holds it: --manual_dir {manual_dir.parent}"
-        )
-    result = Inspection(os.fspath(manual_dir))
-    num_readers = options.num_readers("://" in os.fspath(manual_dir))
-    try:
-        source = find_source(manual_dir, options.bank)
-        with progress_of_listing("Indexing archives", " archives") as advance:
-            source.prepare(num_readers, advance)
-        result.source = describe_source(source)
-        table = source.read_table()
-    except (SourceLayoutError, LandmarkTableError) as error:
-        result.problems.append(_as_finding(error))
-        return result
-    result.table = describe_table(table)
-    _judge_table(result)
-    with progress_of_listing("Listing images", " folders") as advance:
-        present = source.find_present(table.image_ids, num_readers, advance)
-    ids = table.image_ids[present]
-    sample = ids[choose_rows(ids, num_images, seed)].tolist()
-    with progress(len(sample), "Looking at images", " images") as bar:
-        seen = list(look_at(sample, lambda image_id: look_at_image(source, image_id), num_readers, bar.update))
-    result.images = describe_images(table.num_images, int(present.sum()), seen)
-    _judge_missing(result, source, table, present, options)
-    _judge_unreadable(result, source, sample, seen, len(ids), options)
-    return result
-
-
-# --- What it means
-
-
-def _as_finding(error: Exception) -> Finding:
-    """Takes the first paragraph of an error as the message and the rest as advice."""
-    message, _, advice = str(error).partition("\n\n")
-    if isinstance(error, LandmarkTableError):
-        return Finding("table", message, advice or "Fetch the table again, or mend that line.")
-    return Finding("archive" if isinstance(error, ArchiveError) else "layout", message, advice.strip())
-
-
-def _judge_table(result: Inspection) -> None:
-    assert result.table is not None  # noqa: S101 - for the type checker
-    table = result.table
-    num_single = table.num_landmarks_with_single_image
-    if table.num_landmarks < 2 or num_single == table.num_landmarks:
-        what = "a single landmark" if table.num_landmarks < 2 else "a single image for every landmark"
-        result.problems.append(
-            Finding("no_triplets", f"The table has {what}, so there are no triplets.", "Use a larger table.")
-        )
-    elif num_single:
-        result.notes.append(
-            Finding(
-                "single_images",
-                f"{num_single:,} landmarks have a single image: they give no triplets of their own, but serve as"
-                " negatives.",
-            )
-        )
-
-
-def _judge_missing(
-    result: Inspection, source: ImageSource, table: LandmarkTable, present: npt.NDArray[np.bool_], options: BuildOptions
-) -> None:
-    num_missing = int((~present).sum())
-    if not num_missing:
-        return
-    share = num_missing / table.num_images
-    missing_id = int(table.image_ids[~present][0])
-    message = (
-        f"{num_missing:,} of the {table.num_images:,} images have no file ({share:.1%}), such as"
-        f" {source.locate(missing_id)}."
-    )
-    is_problem = num_missing > options.max_num_unreadable(table.num_images)
-    if not present.any():
-        advice = f"Is {source.table_path} the table of these images? {_describe_neighbours(source, missing_id)}".strip()
-    elif is_problem:
-        advice = "Fetch the rest; or leave these images out, with a config such as\n  --config " + _PARTIAL_CONFIG
-    else:
-        advice = "A build goes on without them: it draws other images in their place and lists them in its report."
-    (result.problems if is_problem else result.notes).append(Finding("missing", message, advice))
-
-
-def _describe_neighbours(source: ImageSource, image_id: int) -> str:
-    """Says what is where a missing image should be."""
-    if not isinstance(source, FolderSource):
-        return ""
-    folder = epath.Path(source.locate(image_id)).parent
-    while not folder.exists():
-        folder = folder.parent
-    names = sorted(path.name for path in folder.iterdir())[:_NUM_EXAMPLES]
-    return f"{folder} holds {', '.join(names)}{', ...' if len(names) == _NUM_EXAMPLES else ''}." if names else ""
-
-
-def _judge_unreadable(
-    result: Inspection,
-    source: ImageSource,
-    sample: list[int],
-    seen: list[SeenImage],
-    num_present: int,
-    options: BuildOptions,
-) -> None:
-    broken = [(image_id, each.error) for image_id, each in zip(sample, seen, strict=True) if each.error is not None]
-    if not broken:
-        return
-    share = len(broken) / len(seen)
-    reasons = Counter(error.reason for _, error in broken)
-    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    examples = "".join(
-        f"\n  {source.locate(image_id)}: {error.reason}{f' ({error.detail})' if error.detail else ''}"
-        for image_id, error in broken[:_NUM_EXAMPLES]
-    )
-    advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), "Fetch these files again.")
-    # A build counts the unreadable images of its plan; of all images, there are about so many.
-    is_problem = share * num_present > options.max_num_unreadable(num_present)
-    if not is_problem:
-        advice += " A build goes on without them: it draws other images in their place and lists them in its report."
-    finding = Finding(
-        "unreadable",
-        f"{len(broken):,} of {len(seen):,} images looked at ({share:.1%}) are unreadable: {listed}.{examples}",
-        advice,
-    )
-    (result.problems if is_problem else result.notes).append(finding)
-
-
-_SHORT_SIDES_PX = (128, 256, 512)
-
-# Upper ends of the bins of images per landmark; the last one is open.
-_HISTOGRAM_ENDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
-_PROGRESSIVE = 0xC2  # the start-of-frame marker of a progressive JPEG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +163,66 @@ class ImageFacts:
     progressive_share: float
     not_jpeg_share: float
     estimated_total_bytes: int
+
+
+def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: int, seed: int) -> Inspection:
+    """Inspects a copy of the competition.
+
+    Args:
+      manual_dir: the folder.
+      options: how many threads may read, where indexes are kept, and what share of images may be unreadable.
+      num_images: to look at.
+      seed: of the random sample.
+
+    Returns:
+      What was found. Deterministic in the files and the arguments.
+
+    Raises:
+      NotADirectoryError, FileNotFoundError: if there is no such folder.
+    """
+    if not manual_dir.exists():
+        raise FileNotFoundError(f"The folder {manual_dir} does not exist.")
+    if not manual_dir.is_dir():
+        raise NotADirectoryError(
+            f"{manual_dir} is a file, not a folder. Name the folder that holds it: --manual_dir {manual_dir.parent}"
+        )
+    result = Inspection(os.fspath(manual_dir))
+    num_readers = options.num_readers(is_remote(result.manual_dir))
+    try:
+        source = open_copy(manual_dir, options.bank, num_readers)
+        result.source = describe_source(source)
+        table = source.read_table()
+    except (SourceLayoutError, LandmarkTableError) as error:
+        result.add(_as_finding(error), is_problem=True)
+        return result
+    result.table = describe_table(table)
+    _judge_table(result, result.table)
+    with console.progress_of_listing("Listing images", " folders") as advance:
+        present = source.find_present(table.image_ids, num_readers, advance)
+    _judge_missing(result, source, table, present, options)
+    ids = table.image_ids[present]
+    sample = ids[choose_rows(ids, num_images, seed)].tolist()
+    seen = _look_at(source, sample, num_readers)
+    result.images = describe_images(table.num_images, len(ids), seen)
+    _judge_unreadable(result, source, sample, seen, len(ids), options)
+    return result
+
+
+def _look_at(source: ImageSource, image_ids: list[int], num_threads: int) -> list[SeenImage]:
+    """Looks at images, some at a time."""
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        with console.progress(len(image_ids), "Looking at images", " images") as bar:
+            seen = []
+            for image in pool.map(lambda image_id: look_at_image(source, image_id), image_ids):
+                seen.append(image)
+                bar.update()
+            return seen
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# --- How it is found out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,3 +329,185 @@ def _upper_bound(count: int, total: int) -> float:
     share = count / total
     center, spread = share + z2 / (2 * total), 1.96 * (share * (1 - share) / total + z2 / (4 * total**2)) ** 0.5
     return float((center + spread) / (1 + z2 / total))
+
+
+# --- What it means
+
+
+def _as_finding(error: Exception) -> Finding:
+    """Takes the first paragraph of an error as the message and the rest as advice."""
+    message, _, advice = str(error).partition("\n\n")
+    if isinstance(error, LandmarkTableError):
+        return Finding("table", message, advice or "Fetch the table again, or mend that line.")
+    return Finding("archive" if isinstance(error, ArchiveError) else "layout", message, advice.strip())
+
+
+def _judge_table(result: Inspection, table: TableFacts) -> None:
+    num_single = table.num_landmarks_with_single_image
+    if table.num_landmarks < 2 or num_single == table.num_landmarks:
+        what = "a single landmark" if table.num_landmarks < 2 else "a single image for every landmark"
+        message = f"The table has {what}, so there are no triplets."
+        result.add(Finding("no_triplets", message, "Use a larger table."), is_problem=True)
+    elif num_single:
+        message = (
+            f"{num_single:,} landmarks have a single image: they give no triplets of their own, but serve as negatives."
+        )
+        result.add(Finding("single_images", message), is_problem=False)
+
+
+def _judge_missing(
+    result: Inspection, source: ImageSource, table: LandmarkTable, present: npt.NDArray[np.bool_], options: BuildOptions
+) -> None:
+    num_missing = int((~present).sum())
+    if not num_missing:
+        return
+    missing_id = int(table.image_ids[~present][0])
+    message = (
+        f"{num_missing:,} of the {table.num_images:,} images have no file ({num_missing / table.num_images:.1%}), such"
+        f" as {source.locate(missing_id)}."
+    )
+    is_problem = num_missing > options.max_num_unreadable(table.num_images)
+    if not present.any():
+        advice = f"Is {source.table_path} the table of these images? {_describe_neighbours(source, missing_id)}".strip()
+    elif is_problem:
+        advice = "Fetch the rest; or leave these images out, with a config such as\n  --config " + _PARTIAL_CONFIG
+    else:
+        advice = _BUILD_GOES_ON
+    result.add(Finding("missing", message, advice), is_problem=is_problem)
+
+
+def _describe_neighbours(source: ImageSource, image_id: int) -> str:
+    """Says what is where a missing image should be."""
+    if not isinstance(source, FolderSource):
+        return ""
+    folder = epath.Path(source.locate(image_id)).parent
+    while not folder.exists():
+        folder = folder.parent
+    names = sorted(path.name for path in folder.iterdir())[:_NUM_EXAMPLES]
+    return f"{folder} holds {', '.join(names)}{', ...' if len(names) == _NUM_EXAMPLES else ''}." if names else ""
+
+
+def _judge_unreadable(
+    result: Inspection,
+    source: ImageSource,
+    sample: list[int],
+    seen: list[SeenImage],
+    num_present: int,
+    options: BuildOptions,
+) -> None:
+    broken = [(image_id, each.error) for image_id, each in zip(sample, seen, strict=True) if each.error is not None]
+    if not broken:
+        return
+    share = len(broken) / len(seen)
+    reasons = Counter(error.reason for _, error in broken)
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    examples = "".join(
+        f"\n  {source.locate(image_id)}: {error.reason}{f' ({error.detail})' if error.detail else ''}"
+        for image_id, error in broken[:_NUM_EXAMPLES]
+    )
+    advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), "Fetch these files again.")
+    # A build counts the unreadable images of its plan; of all images, there are about so many.
+    is_problem = share * num_present > options.max_num_unreadable(num_present)
+    if not is_problem:
+        advice += f" {_BUILD_GOES_ON}"
+    message = f"{len(broken):,} of {len(seen):,} images looked at ({share:.1%}) are unreadable: {listed}.{examples}"
+    result.add(Finding("unreadable", message, advice), is_problem=is_problem)
+
+
+# --- How it is shown
+
+
+def _lines(result: Inspection) -> Iterator[str]:
+    if result.source is not None:
+        source = result.source
+        size = "" if source.num_bytes is None else f", {console.format_bytes(source.num_bytes)}"
+        many = f" ({source.num_archives:,} of them{size})" if source.kind == "tars" else size
+        yield from _section("Copy", [f"{source.kind} {source.location}{many}", f"table {source.table}"])
+    if result.table is not None:
+        yield from _section("Table", _table_lines(result.table))
+        yield ""
+        yield from _histogram(result.table)
+        yield ""
+    if result.images is not None and result.table is not None:
+        yield from _section("Images", _image_lines(result.images, result.table.num_images))
+    if result.source is not None:
+        yield ""
+    for finding in result.notes:
+        yield from _finding_lines(finding, "Note", "yellow")
+    for finding in result.problems:
+        yield from _finding_lines(finding, "Problem", "red")
+    if result.usable:
+        yield console.styled("Usable.", "green") + " Next: landmark-triplets forecast --manual_dir " + result.manual_dir
+    else:
+        yield console.styled("Not usable as it is.", "red")
+
+
+def _section(title: str, lines: list[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        head = console.styled(f"{title:<8}", "bold") if number == 0 else " " * 8
+        yield f"{head}{line}"
+
+
+def _table_lines(table: TableFacts) -> list[str]:
+    return [
+        f"{table.num_images:,} images of {table.num_landmarks:,} landmarks",
+        f"images per landmark: {table.min_images_per_landmark:,} to {table.max_images_per_landmark:,},"
+        f" median {table.median_images_per_landmark:g}, mean {table.mean_images_per_landmark:.1f};"
+        f" {table.num_landmarks_with_single_image:,} with a single one",
+    ]
+
+
+def _histogram(table: TableFacts) -> Iterator[str]:
+    """Yields a bar for each bin, in eighths of a character where they can be shown."""
+    most = max(count for _, _, count in table.histogram)
+    rows = []
+    first = next(number for number, (_, _, count) in enumerate(table.histogram) if count)
+    for lowest, highest, count in table.histogram[first:]:
+        name = f"{lowest}" if highest == lowest else f"{lowest}-{highest}" if highest else f"{lowest} or more"
+        rows.append((name, f"{count:,}", console.bar(count / most, _BAR_WIDTH)))
+    name_width = max(len("images"), *(len(name) for name, _, _ in rows))
+    count_width = max(len("landmarks"), *(len(count) for _, count, _ in rows))
+    yield console.styled(f"        {'images':<{name_width}}  {'landmarks':>{count_width}}", "dim")
+    for name, count_text, bar in rows:
+        yield f"        {name:<{name_width}}  {count_text:>{count_width}}  {bar}".rstrip()
+
+
+def _image_lines(images: ImageFacts, num_images: int) -> list[str]:
+    missing = f"{images.num_missing:,} ({images.num_missing / num_images:.2%})" if images.num_missing else "none"
+    lines = [f"{missing} of {num_images:,} missing"]
+    if not images.num_looked_at:
+        return lines
+    num_unreadable = sum(images.num_unreadable.values())
+    unreadable = f"{num_unreadable:,} ({num_unreadable / images.num_looked_at:.2%})" if num_unreadable else "none"
+    is_sample = images.num_looked_at < num_images - images.num_missing
+    sample = f"a random sample of {images.num_looked_at:,}" if is_sample else f"all {images.num_looked_at:,}"
+    bound = f" (so of all, most likely under {images.max_unreadable_share:.1%})" if is_sample else ""
+    lines.append(f"looked at {sample}: {unreadable} unreadable{bound}")
+    if num_unreadable == images.num_looked_at:
+        return lines
+    if images.width_px:
+        (width_low, width, width_high), (height_low, height, height_high) = images.width_px, images.height_px
+        lines.append(
+            f"{width_low:,.0f} to {width_high:,.0f} px wide (median {width:,.0f}),"
+            f" {height_low:,.0f} to {height_high:,.0f} px high (median {height:,.0f})"
+        )
+        common = ", ".join(f"{wide} x {high} ({share:.0%})" for wide, high, share in images.common_sizes)
+        lines.append(f"most common: {common}")
+        short = ", ".join(f"{px} px {share:.1%}" for px, share in images.short_side_below_px.items())
+        lines.append(f"short side below: {short}")
+    low, median, high = map(console.format_bytes, images.num_bytes)
+    total = console.format_bytes(images.estimated_total_bytes)
+    lines.append(f"files of {low} to {high} (median {median}); about {total} in all")
+    lines.append(
+        f"grey {images.grey_share:.1%}, progressive {images.progressive_share:.1%},"
+        f" PNG or GIF {images.not_jpeg_share:.1%}"
+    )
+    return lines
+
+
+def _finding_lines(finding: Finding, label: str, style: str) -> Iterator[str]:
+    text = console.fill(f"{label}: {finding.message}", indent=0)
+    yield text.replace(label, console.styled(label, style), 1)
+    if finding.advice:
+        yield console.fill(finding.advice, indent=2)
+    yield ""

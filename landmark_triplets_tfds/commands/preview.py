@@ -1,4 +1,4 @@
-"""Random examples to look at: of a prepared dataset, or, before it is built, of what a build would make.
+"""The command `preview`: a picture of random examples of a prepared dataset, or of what a build would make.
 
 Prepared records are read here rather than by TensorFlow, whose import takes longer than all the rest. What a build
 would make comes from the same plan and the same thumbnails as a build's.
@@ -6,33 +6,106 @@ would make comes from the same plan and the same thumbnails as a build's.
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+import pathlib
 from typing import Any, Protocol
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import IMAGES
+from landmark_triplets_tfds.build.report import IMAGES, TRIPLETS
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.datasets import ConfigChoice
+from landmark_triplets_tfds.commands.datasets import BUILDERS, ConfigChoice, find_config
 from landmark_triplets_tfds.commands.verify.findings import Findings
-from landmark_triplets_tfds.commands.verify.prepared import PreparedData, read_prepared_data
+from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_version_folder, read_prepared_data
 from landmark_triplets_tfds.commands.verify.records import choose_records
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
+from landmark_triplets_tfds.training.show import draw_rows
 from landmark_triplets_tfds.triplets.plan import Example, ExampleCounts
+
+SCHEMA_VERSION = 1
 
 # Examples of a landmark that are shown side by side.
 _IMAGES_PER_LANDMARK = 4
 
 # Examples left out in a row after which a copy counts as unusable.
 _MAX_LEFT_OUT = 200
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draws the picture and says what is in it."""
+    if not 1 <= arguments.num <= 100:
+        raise CommandError(f"--num must be between 1 and 100, got {arguments.num}.")
+    if arguments.seed < 0:
+        raise CommandError(f"--seed must be 0 or more, got {arguments.seed}.")
+    path = _check_out(arguments.out)
+    examples = _find_examples(arguments)
+    rows = choose_examples(examples, arguments.num, arguments.seed)
+    path = path or pathlib.Path(f"{examples.noun}.png")
+    would = " (not built)" if arguments.manual_dir is not None else ""
+    title = f"{examples.name}{would}, {arguments.split}: {examples.num_examples:,} {examples.noun}"
+    picture = draw_rows(rows, title=title)
+    picture.save(path, quality=92)
+    if arguments.json:
+        console.print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "dataset": examples.name,
+                "split": arguments.split,
+                "seed": arguments.seed,
+                "out": str(path),
+                "num_examples": examples.num_examples,
+                "notes": examples.notes,
+                examples.noun: [describe_example(example) for row in rows for example in row],
+            }
+        )
+        return console.OK
+    for note in examples.notes[:10]:
+        print(console.styled(f"Note: {note}", "yellow"))
+    what = "triplets" if examples.noun == TRIPLETS else "landmarks"
+    print(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
+    return console.OK
+
+
+def _find_examples(arguments: argparse.Namespace) -> Examples:
+    if arguments.manual_dir is None:
+        if arguments.config is not None:
+            raise CommandError("--config is of use with --manual_dir; a built dataset is named DATASET/CONFIG.")
+        return PreparedExamples(find_version_folder(arguments.data_dir, arguments.dataset), arguments.split)
+    if arguments.data_dir is not None:
+        raise CommandError("Give either --data_dir, to see what is built, or --manual_dir, to see what would be.")
+    choice = _choose_config(arguments.dataset, arguments.config)
+    return PlannedExamples(epath.Path(arguments.manual_dir).expanduser(), choice, arguments.split)
+
+
+def _choose_config(dataset: str, config: str | None) -> ConfigChoice:
+    """Returns the config that ``landmark_triplets/128px``, or ``landmark_triplets`` with ``--config``, means."""
+    dataset, _, name = dataset.strip("/").partition("/")
+    name = name.partition(":")[0]
+    if dataset not in BUILDERS:
+        raise CommandError(f"There is no dataset {dataset!r}; there are {' and '.join(BUILDERS)}.")
+    if name and config is not None:
+        raise CommandError(f"Name the config once: either {dataset}/{name} or --config.")
+    return find_config(config or name or BUILDERS[dataset].DEFAULT_BUILDER_CONFIG_NAME, dataset)
+
+
+def _check_out(out: str | None) -> pathlib.Path | None:
+    """Returns the path to write to, checked before there is any work; None without one."""
+    if out is None:
+        return None
+    path = pathlib.Path(out).expanduser()
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise CommandError(f"--out must end in .png, .jpg or .webp, got {out}.")
+    if not path.parent.is_dir():
+        raise CommandError(f"--out {out}: there is no folder {path.parent}.")
+    return path
 
 
 class Examples(Protocol):
@@ -131,7 +204,7 @@ class PlannedExamples:
         config = choice.config
         if split not in config.splits():
             raise CommandError(f"{choice.full_name} has no split {split!r}; it has {', '.join(config.splits())}.")
-        options = BuildOptions.from_environment()
+        options = console.build_options()
         source = find_source(manual_dir, options.bank)
         with console.progress_of_listing("Indexing archives", " archives") as advance:
             source.prepare(options.num_readers(source.is_remote), advance)

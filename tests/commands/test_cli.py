@@ -10,20 +10,20 @@ import time
 import pytest
 
 from landmark_triplets_tfds.commands import cli
+from landmark_triplets_tfds.errors import NoExampleError
 from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 
 COMMAND = (sys.executable, "-m", "landmark_triplets_tfds")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli._COMMANDS)])
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli.MODULES)])
 def test_help_is_plain_and_fits_the_terminal(arguments, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(arguments) == 0
     text = capsys.readouterr().out
     assert "usage: landmark-triplets" in text
-    assert "['" not in text  # simple_parsing's headings
-    assert "--no" not in text.replace("--nothing", "")
-    assert "Attributes:" not in text
+    assert "%(" not in text
+    assert "==SUPPRESS==" not in text
     options = text.partition("options:")[2]
     assert max(map(len, options.splitlines())) <= 80
 
@@ -32,7 +32,7 @@ def test_help_lists_each_command_with_a_sentence(capsys):
     cli.main([])
     listed = capsys.readouterr().out.partition("commands:\n")[2].splitlines()
     words = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed}
-    assert list(words) == list(cli._COMMANDS)
+    assert list(words) == list(cli.MODULES)
     assert all(sentence.endswith(".") for sentence in words.values())
 
 
@@ -49,6 +49,10 @@ def test_version(capsys):
         (["inspect", "--manual_dir", "x", "--images", "many"], "argument --images: "),
         (["inspect", "--manual_dir", "x", "--nothing"], "unrecognized arguments: --nothing"),
         (["inspect", "--manual_dir"], "argument --manual_dir: expected one argument"),
+        (
+            ["mine", "--embeddings", "e", "--out", "o", "--positive", "best"],
+            "argument --positive: invalid choice: 'best'",
+        ),
         (["inspect", "--manual", "x"], "--manual_dir"),  # abbreviations would change meaning with new options
     ],
 )
@@ -74,33 +78,37 @@ def test_an_error_is_a_message_on_standard_error(tmp_path, capsys):
     assert "Traceback" not in output.err
 
 
-class _Raising:
-    """A command that fails."""
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes a command fail with an error."""
 
-    def __init__(self, error):
-        self.error = error
+    def fail_with(error):
+        def run(arguments):
+            raise error
 
-    def execute(self):
-        raise self.error
+        monkeypatch.setattr("landmark_triplets_tfds.commands.inspect.run", run)
+
+    return fail_with
 
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
         (PermissionError(13, "Permission denied", "train.csv"), 2, "Permission denied: 'train.csv'"),
+        (NoExampleError("There is nothing."), 2, "landmark-triplets: There is nothing.\n"),
         (KeyboardInterrupt(), 130, "landmark-triplets: interrupted\n"),
     ],
 )
-def test_what_ends_a_command(error, status, message, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "parse", lambda *arguments: _Raising(error))
-    assert cli.main([]) == status
+def test_what_ends_a_command(error, status, message, capsys, failing):
+    failing(error)
+    assert cli.main(["inspect", "--manual_dir", "x"]) == status
     assert message in capsys.readouterr().err
 
 
-def test_a_bug_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(cli, "parse", lambda *arguments: _Raising(ZeroDivisionError()))
+def test_a_bug_is_not_hidden(failing):
+    failing(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        cli.main([])
+        cli.main(["inspect", "--manual_dir", "x"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")

@@ -2,106 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from etils import epath
+
+from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.arguments import build_options, check_at_least, folder, json_flag, option, options
-
-if TYPE_CHECKING:
-    from landmark_triplets_tfds.build.options import BuildOptions
-    from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer
-    from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
-
+from landmark_triplets_tfds.commands.datasets import find_config
+from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer, find_fitting, parse_size
+from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
+from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.competition.source import open_copy
 
 # What is shown where no config is asked for.
 _DEFAULT_CONFIGS = {
     "landmark_triplets": ("64px", "128px", "128px_8per", "128px_all", "128px_area_all", "256px", "512px_1per"),
     "landmark_images": ("64px_all", "128px_all", "128px_area_all", "256px_area_all", "512px"),
 }
-_DATASETS = tuple(_DEFAULT_CONFIGS)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ForecastCommand:
-    """Tell what a build will make and take, and what fits a budget.
-
-    Plans the dataset, which gives exact numbers of examples and images, and
-    builds a random sample of the images for trial, in a temporary folder:
-    bytes and CPU time come from that.
-
-    Exit status: 0; 1 if nothing fits the budget; 2 if nothing could be forecast.
-
-    Examples:
-      landmark-triplets forecast --manual_dir D
-      landmark-triplets forecast --manual_dir D --config 64px landmark_images/64px_all
-      landmark-triplets forecast --manual_dir D --config '{"name": "a", "resolution": 160}'
-      landmark-triplets forecast --manual_dir D --budget 4.9GB
-    """
-
-    manual_dir: str = option("Folder with the competition's files: extracted, as zip, or as tars.", metavar="DIR")
-    config: list[str] = options(
-        "Configs to forecast: names, or JSON as tfds build takes it (default: some useful ones).", metavar="CONFIG"
-    )
-    dataset: str = option(
-        "Dataset of the configs that do not name one: landmark_triplets (the default) or landmark_images.",
-        default=_DATASETS[0],
-        choices=_DATASETS,
-        metavar="NAME",
-    )
-    budget: str | None = option(
-        "Bytes that the dataset may take, such as 4.9GB, 500MB or 20GiB: find what fits.", default=None, metavar="SIZE"
-    )
-    images: int = option("Images to build for trial, per config (default: 1000).", default=1000, metavar="N")
-    seed: int = option("Of the random sample (default: 0).", default=0, metavar="N")
-    json: bool = json_flag()
-
-    def execute(self) -> int:
-        check_at_least("--images", self.images, 10)
-        check_at_least("--seed", self.seed, 0)
-        from landmark_triplets_tfds.commands import datasets as config_choice
-        from landmark_triplets_tfds.commands.forecast import budget
-
-        num_bytes = budget.parse_size(self.budget) if self.budget else None
-        names = self.config or ([] if num_bytes else _DEFAULT_CONFIGS[self.dataset])
-        choices = [config_choice.find_config(name, self.dataset) for name in names]
-        forecaster = _open(self, build_options())
-        with console.progress(len(choices) or None, "Trial builds", " configs") as bar:
-            forecasts = [_advance(bar, forecaster.forecast(choice)) for choice in choices]
-            answer = None
-            if num_bytes is not None:
-                bar.total = None
-                answer = budget.find_fitting(forecaster, self.dataset, num_bytes, self.seed, bar.update)
-        if self.json:
-            console.print_json(_as_json(self.manual_dir, forecaster, forecasts, answer))
-        else:
-            print("\n".join(_lines(self.manual_dir, forecaster, forecasts, answer)))
-        return console.OK if answer is None or answer.named or answer.custom else console.FOUND_WRONG
+def run(arguments: argparse.Namespace) -> int:
+    """Forecasts builds and shows what they will make and take."""
+    console.check_at_least("--images", arguments.images, 10)
+    console.check_at_least("--seed", arguments.seed, 0)
+    num_bytes = parse_size(arguments.budget) if arguments.budget else None
+    names = arguments.config or ([] if num_bytes else _DEFAULT_CONFIGS[arguments.dataset])
+    choices = [find_config(name, arguments.dataset) for name in names]
+    forecaster = _open(arguments, console.build_options())
+    forecasts = []
+    with console.progress(len(choices) or None, "Trial builds", " configs") as bar:
+        for choice in choices:
+            forecasts.append(forecaster.forecast(choice))
+            bar.update()
+        answer = None
+        if num_bytes is not None:
+            bar.total = None
+            answer = find_fitting(forecaster, arguments.dataset, num_bytes, arguments.seed, bar.update)
+    if arguments.json:
+        console.print_json(_as_json(arguments.manual_dir, forecaster, forecasts, answer))
+    else:
+        print("\n".join(_lines(arguments.manual_dir, forecaster, forecasts, answer)))
+    return console.OK if answer is None or answer.named or answer.custom else console.FOUND_WRONG
 
 
-def _open(arguments: ForecastCommand, build: BuildOptions) -> Forecaster:
-    from landmark_triplets_tfds.commands.forecast.forecast import Forecaster
-    from landmark_triplets_tfds.competition.source import find_source
-
-    source = find_source(folder(arguments.manual_dir), build.bank)
-    with console.progress_of_listing("Indexing archives", " archives") as advance:
-        source.prepare(build.num_readers(source.is_remote), advance)
+def _open(arguments: argparse.Namespace, options: BuildOptions) -> Forecaster:
+    manual_dir = epath.Path(arguments.manual_dir).expanduser()
+    source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(arguments.manual_dir)))
     started = time.process_time()
     source.read_table()
-    return Forecaster(
-        source,
-        build,
-        num_sampled=arguments.images,
-        seed=arguments.seed,
-        table_cpu_s=time.process_time() - started,
-    )
-
-
-def _advance(bar: Any, forecast: Forecast) -> Forecast:
-    bar.update()
-    return forecast
+    table_cpu_s = time.process_time() - started
+    return Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed, table_cpu_s=table_cpu_s)
 
 
 def _as_json(
