@@ -1,19 +1,15 @@
-"""Which image, of which landmark, is in which record: the file `index.npz` beside the shards of `landmark_images`.
+"""The records of a prepared `landmark_images`: which image is in which of them, and reading them at random.
 
-TFDS keeps nothing per record. With this file, whoever reads records at random knows what they hold without reading any:
-12 bytes an image, 19 MB for the whole competition.
+TFDS keeps nothing per record. So the file `index.npz` beside the shards says which image, of which landmark, each
+record holds: 12 bytes an image, 19 MB for the whole competition. With it, what is to be read can be drawn without
+reading anything. A data source is what ``tfds.data_source`` gives, or anything like it: ``len()``, and item i is a dict
+with ``image``, ``image_id`` and ``landmark_id``.
 
-Records of a prepared `landmark_images`, read at random: the index that belongs to a data source, and reading.
-
-A data source is what ``tfds.data_source`` gives, or anything like it: ``len()``, and item i is a dict with ``image``,
-``image_id`` and ``landmark_id``.
-
-Says what is wrong where array_record would crash: in a process forked from one that has read records.
-
-On Linux before Python 3.14, PyTorch's DataLoader forks its workers by default. array_record (0.8) keeps a thread that
-tidies up after readers. A fork does not copy that thread but does copy the locks it waits on, so that the worker's
-first reading ends in a segmentation fault, if the main process had read but a single record. New readers do not help.
-So nothing here reads a record before it is asked to, and a worker that would crash gets an error that says what to do.
+No record is read before it is asked for, and reading is an error in a process that was forked from one that has read
+records, where array_record (0.8) would crash. PyTorch's DataLoader forks its workers on Linux, before Python 3.14, and
+array_record keeps a thread that tidies up after readers. A fork does not copy that thread but does copy the locks it
+waits on, so that the worker's first reading ends in a segmentation fault, if the main process had read but a single
+record. New readers do not help.
 """
 
 from __future__ import annotations
@@ -34,8 +30,6 @@ from landmark_triplets_tfds.errors import ForkedReaderError, ImageIndexError
 from landmark_triplets_tfds.triplets.draws import TRAIN
 
 INDEX_NAME = "index.npz"
-
-_FIELDS = ("image_id", "landmark_id", "split_names", "split_lengths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +119,10 @@ def read_image_index(data_dir: epath.PathLike, split: str = TRAIN) -> ImageIndex
     path = epath.Path(data_dir) / INDEX_NAME
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            image_ids, landmark_ids, names, lengths = (content[field] for field in _FIELDS)
+            whole = ImageIndex(content["image_id"], content["landmark_id"])
+            names, lengths = content["split_names"].tolist(), content["split_lengths"].tolist()
+        if len(names) != len(lengths) or sum(lengths) != len(whole):
+            raise ValueError("lengths that do not fit")
     except FileNotFoundError:
         raise ImageIndexError(
             f"There is no {path}. It is written by builds of landmark_images; name the folder of a prepared version,"
@@ -134,15 +131,12 @@ def read_image_index(data_dir: epath.PathLike, split: str = TRAIN) -> ImageIndex
         ) from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, OSError) as error:
         raise ImageIndexError(f"{path} is damaged ({error}). Build the dataset again.") from error
-    found: Sequence[str] = names.tolist()
-    if split not in found:
-        raise ImageIndexError(f"{path} has the splits {', '.join(found)}, but no {split!r}.")
-    ends = np.cumsum(lengths)
-    if lengths.shape != names.shape or image_ids.shape != landmark_ids.shape or ends[-1] != len(image_ids):
-        raise ImageIndexError(f"{path} is damaged (lengths that do not fit). Build the dataset again.")
-    at = found.index(split)
-    part = slice(int(ends[at] - lengths[at]), int(ends[at]))
-    return ImageIndex(image_ids[part], landmark_ids[part])
+    if split not in names:
+        raise ImageIndexError(f"{path} has the splits {', '.join(names)}, but no {split!r}.")
+    at = names.index(split)
+    start = sum(lengths[:at])
+    part = slice(start, start + lengths[at])
+    return ImageIndex(whole.image_ids[part], whole.landmark_ids[part])
 
 
 class DataSource(Protocol):
@@ -156,7 +150,7 @@ class DataSource(Protocol):
 def find_index(data_source: DataSource, index: ImageIndex | None = None) -> ImageIndex:
     """Returns the index of a data source's records.
 
-    It reads no record, so that worker processes may be forked afterwards, see `fork_safety`.
+    It reads no record, so worker processes may be forked afterwards.
 
     Args:
       data_source: of a whole split of `landmark_images`.
@@ -221,7 +215,7 @@ def read_records(data_source: DataSource, numbers: Sequence[int]) -> list[Any]:
     return [data_source[number] for number in numbers]
 
 
-# By id, for data sources are compared by what they hold and so have no hash.
+# Data sources to be guarded, by id, for they are compared by what they hold and so have no hash.
 _sources: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 

@@ -1,11 +1,8 @@
-"""Triplets and images as pictures, for notebooks: ``show_triplets(ds)`` and ``show_images(ds)``.
+"""Triplets and images as pictures, for notebooks and the command `preview`: rows of pictures with captions on a sheet.
 
-TFDS's own ``show_examples`` refuses datasets with several images in an example.
-
-Rows of pictures with captions on one sheet: how `preview` and `show_triplets` look. Knows nothing of datasets.
-
-Pillow draws: it is a tenth of matplotlib, puts pixels where they are told to be, and its images are shown by notebooks
-as they are. Its own font is used, so that a sheet looks the same on every machine.
+TFDS's own ``show_examples`` refuses datasets with several images in an example. Pillow draws: it is a tenth of
+matplotlib, puts pixels where they are told to be, and notebooks show its images as they are. Its own font is used, so
+that a sheet looks the same on every machine.
 """
 
 from __future__ import annotations
@@ -13,21 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 import simplejpeg
 
-from landmark_triplets_tfds.errors import CommandError
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS, ExampleKind
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageFont
-
-
-_ROLES = ("anchor", "positive", "negative")
 _HEADINGS = ("anchor", "positive: same landmark", "negative: another one")
 _IMAGES_PER_ROW = 4
+
+# Okabe and Ito's palette, whose colours are told apart by colour-blind people too (https://jfly.uni-koeln.de/color/).
+BLUE, ORANGE = "#0072b2", "#d55e00"
+_INK, _FAINT, _EDGE, _PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "white"
+
+# Everything in px.
+_SIDE = 240  # of a picture, about: the nearest whole multiple of its pixels
+_MAX_SIDE = 320
+_MARGIN, _GAP, _ROW_GAP = 28, 20, 24
+_BAR_HEIGHT, _BAR_GAP = 4, 9
+_TITLE_SIZE, _HEADING_SIZE, _ID_SIZE, _NOTE_SIZE = 22, 17, 16, 15
+_LINE_HEIGHT = 1.35  # of the size of the letters
 
 
 def show_triplets(examples: Iterable[Any], num: int = 4, *, title: str = "") -> Image.Image:
@@ -46,8 +51,13 @@ def show_triplets(examples: Iterable[Any], num: int = 4, *, title: str = "") -> 
     Raises:
       ValueError: if there is no example, or it is none of these.
     """
-    triplets = [_as_triplet(example) for example in _take(examples, num)]
-    return draw_sheet([Row(_triplet_cells(triplet)) for triplet in triplets], title, _HEADINGS)
+    rows = []
+    for example in _take(examples, num):
+        anchor, positive, negative = _read_cells(TRIPLETS, example)
+        if not negative.note or negative.note != anchor.note:  # a triplet that breaks the rules should look like it
+            negative = dataclasses.replace(negative, colour=ORANGE)
+        rows.append([anchor, positive, negative])
+    return _draw_sheet(rows, title, _HEADINGS)
 
 
 def show_images(examples: Iterable[Any], num: int = 12, *, title: str = "") -> Image.Image:
@@ -62,43 +72,40 @@ def show_images(examples: Iterable[Any], num: int = 12, *, title: str = "") -> I
     Raises:
       ValueError: if there is no example, or it is none of these.
     """
-    images = [_as_image(example) for example in _take(examples, num)]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for image in images:
-        groups.setdefault(image["landmark"], []).append(image)
-    cells = [
-        Cell(_as_pixels(image["image"]), image["id"], image["landmark"], (BLUE, ORANGE)[number % 2])
-        for number, group in enumerate(groups.values())
-        for image in group
-    ]
-    rows = [Row(cells[at : at + _IMAGES_PER_ROW]) for at in range(0, len(cells), _IMAGES_PER_ROW)]
-    return draw_sheet(rows, title)
+    groups: dict[str, list[_Cell]] = {}
+    for example in _take(examples, num):
+        (cell,) = _read_cells(IMAGES, example)
+        groups.setdefault(cell.note, []).append(cell)
+    cells = list(itertools.chain(*_alternate_colours(groups.values())))
+    return _draw_sheet([cells[at : at + _IMAGES_PER_ROW] for at in range(0, len(cells), _IMAGES_PER_ROW)], title)
 
 
-def draw_rows(rows: Sequence[Sequence[Any]], title: str = "") -> Image.Image:
+def draw_rows(rows: Sequence[Sequence[Mapping[str, Any]]], title: str = "") -> Image.Image:
     """Draws chosen examples: each row is a triplet, or some images of the same landmark."""
-    if isinstance(rows[0][0], Mapping) and "image" in rows[0][0]:
-        drawn = []
-        for number, row in enumerate(rows):
-            images = [_as_image(example) for example in row]
-            colour = (BLUE, ORANGE)[number % 2]
-            drawn.append(Row([Cell(_as_pixels(i["image"]), i["id"], i["landmark"], colour) for i in images]))
-        return draw_sheet(drawn, title)
-    return show_triplets([example for row in rows for example in row], sum(map(len, rows)), title=title)
+    if rows[0][0].keys() >= TRIPLETS.feature_names:
+        return show_triplets(itertools.chain(*rows), len(rows), title=title)
+    cells = [[cell for example in row for cell in _read_cells(IMAGES, example)] for row in rows]
+    return _draw_sheet(_alternate_colours(cells), title)
 
 
-def _triplet_cells(triplet: Mapping[str, Any]) -> list[Cell]:
-    same, other = triplet["landmark"], triplet["negative_landmark"]
-    is_other = not other or other != same  # a triplet that breaks the rules should look like it
-    return [
-        Cell(
-            pixels=_as_pixels(triplet[role]),
-            image_id=triplet[f"{role}_id"],
-            note=other if role == "negative" else same,
-            colour=ORANGE if role == "negative" and is_other else BLUE,
-        )
-        for role in _ROLES
-    ]
+# --- Examples in all the forms in which training code has them
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """A picture and what is written below it.
+
+    Attributes:
+      pixels: uint8[height, width, 1 or 3].
+      image_id: the first line; '' leaves the line out.
+      note: the second line, in the colour; what is known of the landmark.
+      colour: of the bar below the picture and of the note.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    image_id: str
+    note: str
+    colour: str = BLUE
 
 
 def _take(examples: Iterable[Any], num: int) -> list[Any]:
@@ -118,68 +125,67 @@ def _take(examples: Iterable[Any], num: int) -> list[Any]:
 
 def _unbatch(example: Any) -> Iterator[Any]:
     """Yields the examples of a batch; an example by itself."""
-    leaves = list(_leaves(example))
-    if not leaves or max(np.ndim(leaf) for leaf in leaves if not isinstance(leaf, bytes | str)) < 4:
+    sizes = _find_batch_sizes(example)
+    if not sizes:
         yield example
-        return
-    for i in range(len(leaves[0])):
-        yield _map_leaves(example, i)
-
-
-def _leaves(example: Any) -> Iterator[Any]:
-    if isinstance(example, Mapping):
-        example = list(example.values())
-    if isinstance(example, list | tuple):
-        for part in example:
-            yield from _leaves(part)
     else:
-        yield example
+        yield from (_pick(example, number) for number in range(sizes[0]))
 
 
-def _map_leaves(example: Any, index: int) -> Any:
-    if isinstance(example, Mapping):
-        return {name: _map_leaves(part, index) for name, part in example.items()}
-    if isinstance(example, tuple):
-        return tuple(_map_leaves(part, index) for part in example)
-    return example[index]
+def _find_batch_sizes(part: Any) -> list[int]:
+    """Returns the length of each batch of images in an example or a part of one."""
+    if isinstance(part, Mapping | list | tuple):
+        return [
+            size
+            for inner in (part.values() if isinstance(part, Mapping) else part)
+            for size in _find_batch_sizes(inner)
+        ]
+    return [len(part)] if np.ndim(part) == 4 else []
 
 
-def _as_triplet(example: Any) -> dict[str, Any]:
-    if isinstance(example, Mapping):
-        if not all(f"{role}_img" in example for role in _ROLES):
-            raise ValueError(
-                f"expected triplets with anchor_img, positive_img and negative_img, got {', '.join(map(str, example))}."
-                + (" Use show_images for single images." if "image" in example else "")
-            )
-        triplet: dict[str, Any] = {role: example[f"{role}_img"] for role in _ROLES}
-        triplet |= {f"{role}_id": _as_text(example.get(f"{role}_id", "")) for role in _ROLES}
-        landmarks = example.get("landmark_id"), example.get("negative_landmark_id")
-    else:
-        images, landmark = _split_supervised(example)
-        if not isinstance(images, list | tuple) or len(images) != len(_ROLES):
-            raise ValueError(f"expected ((anchor, positive, negative), landmark_id), got {_describe(example)}.")
-        triplet = dict(zip(_ROLES, images, strict=True)) | {f"{role}_id": "" for role in _ROLES}
-        landmarks = landmark, None
-    return triplet | dict(zip(("landmark", "negative_landmark"), map(_describe_landmark, landmarks), strict=True))
+def _pick(part: Any, number: int) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _pick(inner, number) for name, inner in part.items()}
+    if isinstance(part, list | tuple) and _find_batch_sizes(part):  # else a list of ids, as DataLoaders make them
+        return tuple(_pick(inner, number) for inner in part)
+    return part[number]
 
 
-def _as_image(example: Any) -> dict[str, Any]:
-    if isinstance(example, Mapping):
-        if "image" not in example:
-            raise ValueError(
-                f"expected images with the feature image, got {', '.join(map(str, example))}."
-                + (" Use show_triplets for triplets." if "anchor_img" in example else "")
-            )
-        image, landmark = example["image"], example.get("landmark_id")
-        return {"image": image, "id": _as_text(example.get("image_id", "")), "landmark": _describe_landmark(landmark)}
-    image, landmark = _split_supervised(example)
-    return {"image": image, "id": "", "landmark": _describe_landmark(landmark)}
+def _read_cells(kind: ExampleKind, example: Any) -> list[_Cell]:
+    """Returns the images of an example, in their order, with what is known of them.
+
+    Raises:
+      ValueError: if it is none of this kind.
+    """
+    features = example if isinstance(example, Mapping) else _name_features(kind, example)
+    if not all(name in features for name in kind.image_features):
+        other = TRIPLETS if kind is IMAGES else IMAGES
+        is_other = all(name in features for name in other.image_features)
+        raise ValueError(
+            f"expected {kind.noun} with {', '.join(kind.image_features)}, got {', '.join(map(str, features))}."
+            + (f" Use show_{other.noun} for {other.noun}." if is_other else "")
+        )
+    names = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)
+    return [
+        _Cell(
+            pixels=_as_pixels(features[image]),
+            image_id=_as_text(features.get(image_id, "")),
+            note=_describe_landmark(features.get(landmark)),
+        )
+        for image, image_id, landmark in names
+    ]
 
 
-def _split_supervised(example: Any) -> tuple[Any, Any]:
-    if isinstance(example, list | tuple) and len(example) == 2:
-        return example[0], example[1]
-    raise ValueError(f"expected a dict of features or a pair as from as_supervised=True, got {_describe(example)}.")
+def _name_features(kind: ExampleKind, example: Any) -> dict[str, Any]:
+    """Returns the features of a pair as from ``as_supervised=True``."""
+    if not isinstance(example, list | tuple) or len(example) != 2:
+        raise ValueError(f"expected a dict of features or a pair as from as_supervised=True, got {_describe(example)}.")
+    images, landmark_id = example
+    if kind is IMAGES:
+        images = (images,)
+    elif not isinstance(images, list | tuple) or len(images) != kind.num_images:
+        raise ValueError(f"expected ((anchor, positive, negative), landmark_id), got {_describe(example)}.")
+    return dict(zip(kind.image_features, images, strict=True)) | {"landmark_id": landmark_id}
 
 
 def _describe(example: Any) -> str:
@@ -226,111 +232,73 @@ def _as_pixels(image: Any) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-# Okabe and Ito's palette, whose colours are told apart by colour-blind people too (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE = "#0072b2", "#d55e00"
-_INK, _FAINT, _EDGE, _PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "white"
-
-# Everything in px.
-_SIDE = 240  # of a picture, about: the nearest whole multiple of its pixels
-_MAX_SIDE = 320
-_MARGIN, _GAP, _ROW_GAP = 28, 20, 24
-_BAR_HEIGHT, _BAR_GAP = 4, 9
-_TITLE_SIZE, _HEADING_SIZE, _ID_SIZE, _NOTE_SIZE = 22, 17, 16, 15
-_LINE_HEIGHT = 1.35  # of the size of the letters
+# --- The sheet
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A picture and what is written below it.
-
-    Attributes:
-      pixels: uint8[height, width, 1 or 3].
-      image_id: the first line; '' leaves the line out.
-      note: the second line, in the colour.
-      colour: of the bar below the picture and of the note.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    image_id: str = ""
-    note: str = ""
-    colour: str = BLUE
+def _alternate_colours(groups: Iterable[Sequence[_Cell]]) -> list[list[_Cell]]:
+    """Returns groups in two colours, so that it can be seen where one ends."""
+    return [
+        [dataclasses.replace(cell, colour=(BLUE, ORANGE)[number % 2]) for cell in group]
+        for number, group in enumerate(groups)
+    ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Pictures side by side, with a heading above them if there is one."""
-
-    cells: Sequence[Cell]
-    heading: str = ""
-
-
-def draw_sheet(rows: Sequence[Row], title: str = "", headings: Sequence[str] = ()) -> Image.Image:
+def _draw_sheet(rows: Sequence[Sequence[_Cell]], title: str, headings: Sequence[str] = ()) -> Image.Image:
     """Draws a sheet.
 
     Args:
       rows: at least one; all pictures in them have the same size.
       title: written at the top; '' for none.
       headings: of the columns; empty: none.
-
-    Raises:
-      CommandError: if Pillow is not installed.
     """
-    pillow = _Pillow()
-    side_px = _displayed_size(rows[0].cells[0].pixels)
-    width, height = max(side_px[1], pillow.width_of("0" * 16, _ID_SIZE)), side_px[0]
-    num_columns = max(len(row.cells) for row in rows)
-    has_ids = any(cell.image_id for row in rows for cell in row.cells)
-    has_notes = any(cell.note for row in rows for cell in row.cells)
+    height, width = side_px = _displayed_size(rows[0][0].pixels)
+    column_width = max(width, _width_of("0" * 16, _ID_SIZE))
+    num_columns = max(map(len, rows))
+    has_ids = any(cell.image_id for row in rows for cell in row)
+    has_notes = any(cell.note for row in rows for cell in row)
     caption = _BAR_HEIGHT + _BAR_GAP + has_ids * _line(_ID_SIZE) + has_notes * _line(_NOTE_SIZE)
-    above = [_line(_HEADING_SIZE) if row.heading else 0 for row in rows]
     top = _MARGIN + (_line(_TITLE_SIZE) + 14 if title else 0) + (_line(_HEADING_SIZE) + 4 if headings else 0)
-    sheet_width = 2 * _MARGIN + num_columns * (width + _GAP) - _GAP
+    sheet_width = 2 * _MARGIN + num_columns * (column_width + _GAP) - _GAP
     if title:
-        sheet_width = max(sheet_width, 2 * _MARGIN + pillow.width_of(title, _TITLE_SIZE))
-    sheet_height = top + sum(above) + len(rows) * (height + caption + _ROW_GAP) - _ROW_GAP + _MARGIN
+        sheet_width = max(sheet_width, 2 * _MARGIN + _width_of(title, _TITLE_SIZE))
+    sheet_height = top + len(rows) * (height + caption + _ROW_GAP) - _ROW_GAP + _MARGIN
 
-    sheet: Image.Image = pillow.image.new("RGB", (sheet_width, sheet_height), _PAPER)
-    pen = _Pen(pillow, sheet)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
     if title:
-        pen.write(title, _MARGIN, _MARGIN, _TITLE_SIZE, _INK)
-    for column, heading in enumerate(headings):
-        pen.write(heading, _MARGIN + column * (width + _GAP), top - 4 - _line(_HEADING_SIZE), _HEADING_SIZE, _FAINT)
-    y = top
-    for row, space in zip(rows, above, strict=True):
-        if row.heading:
-            pen.write(row.heading, _MARGIN, y - 4, _HEADING_SIZE, _FAINT)
-        y += space
-        for column, cell in enumerate(row.cells):
-            pen.draw_cell(cell, _MARGIN + column * (width + _GAP), y, side_px)
-        y += height + caption + _ROW_GAP
+        _write(pen, title, _MARGIN, _MARGIN, _TITLE_SIZE, _INK)
+    lefts = [_MARGIN + column * (column_width + _GAP) for column in range(num_columns)]
+    for x, heading in zip(lefts, headings, strict=False):
+        _write(pen, heading, x, top - 4 - _line(_HEADING_SIZE), _HEADING_SIZE, _FAINT)
+    for number, row in enumerate(rows):
+        y = top + number * (height + caption + _ROW_GAP)
+        for x, cell in zip(lefts, row, strict=False):
+            sheet.paste(_scale(cell.pixels, side_px), (x, y))
+            _draw_frame(pen, cell, x, y, side_px)
     return sheet
 
 
-class _Pen:
-    """Draws on a sheet. Places are those of the left upper corner."""
+def _draw_frame(pen: ImageDraw.ImageDraw, cell: _Cell, x: int, y: int, side_px: tuple[int, int]) -> None:
+    """Draws what is around a picture of this height and width, whose left upper corner is at (x, y)."""
+    height, width = side_px
+    pen.rectangle((x - 1, y - 1, x + width, y + height), outline=_EDGE)  # else white ones would vanish
+    y += height
+    pen.rectangle((x - 1, y, x + width, y + _BAR_HEIGHT - 1), fill=cell.colour)
+    y += _BAR_HEIGHT + _BAR_GAP
+    if cell.image_id:
+        _write(pen, cell.image_id, x, y - 2, _ID_SIZE, _INK)
+        y += _line(_ID_SIZE)
+    if cell.note:
+        _write(pen, cell.note, x, y - 2, _NOTE_SIZE, cell.colour)
 
-    def __init__(self, pillow: _Pillow, sheet: Image.Image):
-        self._pillow = pillow
-        self._sheet = sheet
-        self._draw = pillow.draw.Draw(sheet)
 
-    def write(self, text: str, x: int, y: int, size: int, colour: str) -> None:
-        """Writes a line; its letters stand on the same height whichever they are."""
-        self._draw.text((x, y + size), text, fill=colour, font=self._pillow.font(size), anchor="ls")
+def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, size: int, colour: str) -> None:
+    """Writes a line; its letters stand on the same height whichever they are."""
+    pen.text((x, y + size), text, fill=colour, font=ImageFont.load_default(size), anchor="ls")
 
-    def draw_cell(self, cell: Cell, x: int, y: int, side_px: tuple[int, int]) -> None:
-        """Draws a picture of this height and width with its caption."""
-        height, width = side_px
-        self._sheet.paste(self._pillow.scale(cell.pixels, side_px), (x, y))
-        self._draw.rectangle((x - 1, y - 1, x + width, y + height), outline=_EDGE)  # else white ones would vanish
-        y += height
-        self._draw.rectangle((x - 1, y, x + width, y + _BAR_HEIGHT - 1), fill=cell.colour)
-        y += _BAR_HEIGHT + _BAR_GAP
-        if cell.image_id:
-            self.write(cell.image_id, x, y - 2, _ID_SIZE, _INK)
-            y += _line(_ID_SIZE)
-        if cell.note:
-            self.write(cell.note, x, y - 2, _NOTE_SIZE, cell.colour)
+
+def _width_of(text: str, size: int) -> int:
+    return round(ImageFont.load_default(size).getlength(text))
 
 
 def _line(size: int) -> int:
@@ -347,28 +315,7 @@ def _displayed_size(pixels: npt.NDArray[np.uint8]) -> tuple[int, int]:
     return height * factor, width * factor
 
 
-class _Pillow:
-    """The parts of Pillow that are used, imported when something is drawn."""
-
-    def __init__(self) -> None:
-        try:
-            from PIL import Image, ImageDraw, ImageFont
-        except ImportError as error:
-            raise CommandError(
-                f"Pictures are drawn by Pillow, which cannot be imported ({error}): pip install pillow."
-            ) from error
-        self.image = Image
-        self.draw = ImageDraw
-        self._image_font = ImageFont
-
-    def font(self, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return self._image_font.load_default(size)
-
-    def width_of(self, text: str, size: int) -> int:
-        return round(self.font(size).getlength(text))
-
-    def scale(self, pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
-        picture = self.image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-        enlarges = size[0] >= picture.height
-        method = self.image.Resampling.NEAREST if enlarges else self.image.Resampling.BOX
-        return picture.resize((size[1], size[0]), method)
+def _scale(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    method = Image.Resampling.NEAREST if size[0] >= picture.height else Image.Resampling.BOX
+    return picture.resize((size[1], size[0]), method)
