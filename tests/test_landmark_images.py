@@ -148,29 +148,6 @@ def test_landmark_ids_that_do_not_fit_are_refused_before_anything_is_made(tmp_pa
         build_images(tmp_path / "data", "64px_all", competition.folder)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), r"There is no .*index\.npz.*tfds build landmark_images/128px_all"),
-        (lambda path: path.write_bytes(b"x"), r"index\.npz is damaged"),
-        (lambda path: path.write_bytes(path.read_bytes()[:300]), r"index\.npz is damaged"),
-        (lambda path: np.savez(path, image_id=np.zeros(3, np.uint64)), r"index\.npz is damaged"),
-    ],
-    ids=["missing", "no zip", "cut", "fields missing"],
-)
-def test_wrong_indexes(tmp_path, damage, message):
-    builder = build_images(tmp_path, "64px_1per")
-    damage(builder.data_path / "index.npz")
-    with pytest.raises(ImageIndexError, match=message):
-        read_image_index(builder.data_dir)
-
-
-def test_a_split_that_is_not_there(tmp_path):
-    builder = build_images(tmp_path, "64px_1per")
-    with pytest.raises(ImageIndexError, match="has the splits train, but no 'validation'"):
-        read_image_index(builder.data_dir, "validation")
-
-
 # --- Landmarks never seen
 
 

@@ -7,7 +7,7 @@ stored triplets come from, with the epoch as one more input. So any process can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import operator
 import threading
 from typing import Any
@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import check_word
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, find_index, read_images
 from landmark_triplets_tfds.triplets.draws import Purpose, hash_words
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
 # A number of a triplet in the epoch of the source, or (epoch, number).
 Item = int | tuple[int, int]
 RecordNumbers = npt.NDArray[np.int32]
-
-_MAX_SEED = 2**64 - 1
 
 # Triplets drawn at a time: bounds the memory of intermediate arrays to some megabytes.
 _CHUNK_SIZE = 1 << 17
@@ -97,7 +97,7 @@ class FreshTriplets:
         """Returns several triplets; PyTorch's DataLoader asks for a whole batch with it."""
         numbers = [number for item in items for number in self._numbers_of(item)]
         records = read_images(self._data_source, self._index, numbers)
-        return [_as_triplet(*records[at : at + 3]) for at in range(0, len(records), 3)]
+        return [as_triplet(records[at : at + 3]) for at in range(0, len(records), 3)]
 
     def _numbers_of(self, item: Item) -> list[int]:
         epoch, number = item if isinstance(item, tuple) else (self._epoch, item)
@@ -182,20 +182,23 @@ class EpochSampler:
             yield epoch, at if order is None else int(order[at])
 
 
+def as_triplet(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the triplet that three records of `landmark_images` make: anchor, positive and negative."""
+    features = {
+        "image": TRIPLETS.image_features,
+        "image_id": TRIPLETS.id_features,
+        "landmark_id": TRIPLETS.landmark_features,
+    }
+    return {
+        name: record[feature]
+        for feature, names in features.items()
+        for name, record in zip(names, records, strict=True)
+    }
+
+
 def order_of_epoch(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Returns int64[count]: 0 to count - 1 in a random order that is deterministic in seed and epoch."""
     return np.argsort(hash_words(Purpose.ORDER, seed, epoch, np.arange(count)), kind="stable")
-
-
-def check_word(name: str, value: object) -> int:
-    """Returns a whole number that a hash can take in.
-
-    Raises:
-      ValueError: if it is not one, or not 0 <= value < 2**64.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= _MAX_SEED:
-        raise ValueError(f"{name} must be a whole number between 0 and 2**64 - 1, got {value!r}.")
-    return int(value)
 
 
 def check_shard(num_shards: int, shard: int, count: int, what: str) -> tuple[int, int]:
@@ -210,16 +213,3 @@ def check_shard(num_shards: int, shard: int, count: int, what: str) -> tuple[int
             f" num_shards={num_shards}."
         )
     return num_shards, shard
-
-
-def _as_triplet(anchor: dict[str, Any], positive: dict[str, Any], negative: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "anchor_img": anchor["image"],
-        "positive_img": positive["image"],
-        "negative_img": negative["image"],
-        "anchor_id": anchor["image_id"],
-        "positive_id": positive["image_id"],
-        "negative_id": negative["image_id"],
-        "landmark_id": anchor["landmark_id"],
-        "negative_landmark_id": negative["landmark_id"],
-    }

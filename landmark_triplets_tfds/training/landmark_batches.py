@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import MAX_WORD, check_int, check_word
 from landmark_triplets_tfds.errors import NoExampleError
-from landmark_triplets_tfds.training.fresh_triplets import check_shard, check_word
+from landmark_triplets_tfds.training.fresh_triplets import check_shard
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, find_index
 from landmark_triplets_tfds.triplets.draws import Purpose, hash_words
 
@@ -61,8 +62,7 @@ class LandmarkBatches:
         """
         sizes = {"num_landmarks": num_landmarks, "images_per_landmark": images_per_landmark, "min_images": min_images}
         for name, value in sizes.items():
-            if check_word(name, value) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            check_int(name, value, 1, MAX_WORD)
         self._num_landmarks = num_landmarks
         self._images_per_landmark = images_per_landmark
         self._seed = check_word("seed", seed)

@@ -162,7 +162,7 @@ def _read_cells(kind: ExampleKind, example: Any) -> list[_Cell]:
         other = TRIPLETS if kind is IMAGES else IMAGES
         is_other = all(name in features for name in other.image_features)
         raise ValueError(
-            f"expected {kind.noun} with {', '.join(kind.image_features)}, got {', '.join(map(str, features))}."
+            f"expected {kind.noun} ({', '.join(kind.image_features)}), got {', '.join(map(str, features))}."
             + (f" Use show_{other.noun} for {other.noun}." if is_other else "")
         )
     names = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)

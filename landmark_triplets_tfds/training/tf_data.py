@@ -6,7 +6,7 @@ threads, and the pixels are those of ``tfds.load``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets, order_of_epoch
+from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets, as_triplet, order_of_epoch
 from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, guard_forks, read_images, read_records
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
-_IMAGES = ("anchor", "positive", "negative")
+Numbers = npt.NDArray[np.integer[Any]]
 
 # Records read by one call from TensorFlow into Python: the call itself then costs little.
 _RECORDS_PER_CALL = 192
@@ -41,23 +42,14 @@ def triplets_as_tf_dataset(
       ImageIndexError: if the index is of other images.
       TypeError: if the triplets are not from a ``tfds.data_source``.
     """
-    tf = import_tensorflow()
-    features, source = _without_decoding(triplets.data_source, triplets.index)
 
-    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
-        numbers = triplets.record_numbers(int(epoch)).astype(np.int64)
-        return numbers[order_of_epoch(len(numbers), triplets.seed, int(epoch))] if shuffle else numbers
+    def numbers_of(epoch: int) -> Numbers:
+        numbers = triplets.record_numbers(epoch)
+        return numbers[order_of_epoch(len(numbers), triplets.seed, epoch)] if shuffle else numbers
 
-    def parse(records: Any) -> dict[str, Any]:
-        examples = [features.deserialize_example(records[i]) for i in range(len(_IMAGES))]
-        images = {f"{name}_img": example["image"] for name, example in zip(_IMAGES, examples, strict=True)}
-        ids = {f"{name}_id": example["image_id"] for name, example in zip(_IMAGES, examples, strict=True)}
-        landmarks = {"landmark_id": examples[0]["landmark_id"], "negative_landmark_id": examples[2]["landmark_id"]}
-        return images | ids | landmarks
-
-    records = _read_epochs(source, numbers_of, triplets.epoch, num_epochs, len(_IMAGES))
-    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
-    return dataset.apply(tf.data.experimental.assert_cardinality(num_epochs * len(triplets)))
+    epochs = range(triplets.epoch, triplets.epoch + num_epochs)
+    shape = len(triplets), TRIPLETS.num_images
+    return _read_epochs(triplets.data_source, triplets.index, numbers_of, epochs, shape, as_triplet, num_parallel_calls)
 
 
 def batches_as_tf_dataset(
@@ -75,20 +67,17 @@ def batches_as_tf_dataset(
       ImageIndexError: if the index is of other images.
       TypeError: if it is not a ``tfds.data_source``.
     """
-    tf = import_tensorflow()
-    features, source = _without_decoding(data_source, batches.index)
 
-    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
-        return batches.record_numbers(int(epoch)).reshape(-1, 1)
+    def numbers_of(epoch: int) -> Numbers:
+        return batches.record_numbers(epoch).reshape(-1, 1)
 
-    def parse(records: Any) -> tuple[Any, Any]:
-        example = features.deserialize_example(records[0])
-        return example["image"], example["landmark_id"]
+    def parse(records: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+        return records[0]["image"], records[0]["landmark_id"]
 
-    records = _read_epochs(source, numbers_of, batches.epoch, num_epochs, 1)
-    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
-    dataset = dataset.batch(batches.batch_size, drop_remainder=True)
-    return dataset.apply(tf.data.experimental.assert_cardinality(num_epochs * len(batches)))
+    epochs = range(batches.epoch, batches.epoch + num_epochs)
+    shape = len(batches) * batches.batch_size, 1
+    dataset = _read_epochs(data_source, batches.index, numbers_of, epochs, shape, parse, num_parallel_calls)
+    return dataset.batch(batches.batch_size, drop_remainder=True)
 
 
 def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | None = None) -> Any:
@@ -103,53 +92,42 @@ def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | N
     Raises:
       TypeError: if it is not a ``tfds.data_source``.
     """
-    tf = import_tensorflow()
-    features, source = _without_decoding(data_source, None)
-    count = len(data_source)
 
-    def numbers_of(epoch: int) -> npt.NDArray[np.int64]:
-        return np.arange(count).reshape(-1, 1)
+    def numbers_of(epoch: int) -> Numbers:
+        return np.arange(len(data_source)).reshape(-1, 1)
 
-    def parse(records: Any) -> dict[str, Any]:
-        example: dict[str, Any] = features.deserialize_example(records[0])
-        return example
+    def parse(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        return records[0]
 
-    records = _read_epochs(source, numbers_of, 0, 1, 1)
-    dataset = records.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
-    return dataset.apply(tf.data.experimental.assert_cardinality(count))
-
-
-def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:
-    """Returns the features of a data source and one like it that gives records as they are stored.
-
-    The first and the last record are compared with the index, if there is one.
-    """
-    import tensorflow_datasets as tfds
-
-    if not isinstance(data_source, tfds.core.data_sources.base.BaseDataSource):
-        raise TypeError(
-            f"expected the data source of a prepared dataset, as tfds.data_source(...) gives it, got a"
-            f" {type(data_source).__name__}."
-        )
-    if index is not None:
-        read_images(data_source, index, [0, len(index) - 1])
-    raw = dataclasses.replace(data_source, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    guard_forks(raw)
-    return data_source.dataset_info.features, raw
+    return _read_epochs(data_source, None, numbers_of, range(1), (len(data_source), 1), parse, num_parallel_calls)
 
 
 def _read_epochs(
-    source: DataSource,
-    numbers_of: Callable[[int], npt.NDArray[np.int64]],
-    first_epoch: int,
-    num_epochs: int,
-    width: int,
+    data_source: DataSource,
+    index: ImageIndex | None,
+    numbers_of: Callable[[int], Numbers],
+    epochs: range,
+    shape: tuple[int, int],
+    combine: Callable[[Sequence[Mapping[str, Any]]], Any],
+    num_parallel_calls: int | None,
 ) -> Any:
-    """Returns a dataset of the records, string[width], that each line of ``numbers_of(epoch)`` names, in order."""
+    """Returns a tf.data.Dataset of examples of some records each.
+
+    Args:
+      data_source: the records; no other than one of ``tfds.data_source``.
+      index: what their first and last one are compared with; None: nothing.
+      numbers_of: which records make up each example of an epoch, int[num_examples, width].
+      epochs: follow each other.
+      shape: (num_examples, width), the same in every epoch.
+      combine: makes an example of ``width`` parsed records.
+      num_parallel_calls: of parsing and decoding; None: two for each usable core.
+    """
     tf = import_tensorflow()
+    num_examples, width = shape
+    features, source = _without_decoding(data_source, index)
 
     def number_epoch(epoch: Any) -> Any:
-        numbers = tf.numpy_function(numbers_of, [epoch], tf.int64, stateful=False)
+        numbers = tf.numpy_function(lambda e: numbers_of(int(e)).astype(np.int64), [epoch], tf.int64, stateful=False)
         return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(numbers, (None, width)))
 
     def read_numpy(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
@@ -162,6 +140,26 @@ def _read_epochs(
         records = tf.numpy_function(read_numpy, [numbers], tf.string, stateful=False)
         return tf.ensure_shape(records, (None, width))
 
-    epochs = tf.data.Dataset.range(first_epoch, first_epoch + num_epochs)
-    numbers = epochs.flat_map(number_epoch).batch(_RECORDS_PER_CALL // width)
-    return numbers.map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    def parse(records: Any) -> Any:
+        return combine([features.deserialize_example(records[i]) for i in range(width)])
+
+    dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(number_epoch)
+    dataset = dataset.batch(_RECORDS_PER_CALL // width).map(read, num_parallel_calls=2, deterministic=True).unbatch()
+    dataset = dataset.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(epochs) * num_examples))
+
+
+def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:
+    """Returns the features of a data source and one like it that gives records as they are stored."""
+    import tensorflow_datasets as tfds
+
+    if not isinstance(data_source, tfds.core.data_sources.base.BaseDataSource):
+        raise TypeError(
+            f"expected the data source of a prepared dataset, as tfds.data_source(...) gives it, got a"
+            f" {type(data_source).__name__}."
+        )
+    if index is not None:
+        read_images(data_source, index, [0, len(index) - 1])
+    raw = dataclasses.replace(data_source, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    guard_forks(raw)
+    return data_source.dataset_info.features, raw

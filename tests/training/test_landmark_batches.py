@@ -109,9 +109,9 @@ def test_shards_divide_the_batches_of_an_epoch():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"p": 0}, "num_landmarks must be at least 1, got 0"),
+        ({"p": 0}, "num_landmarks must be a whole number between 1 and .*, got 0"),
         ({"k": 1.5}, "images_per_landmark must be a whole number"),
-        ({"min_images": 0}, "min_images must be at least 1"),
+        ({"min_images": 0}, "min_images must be a whole number between 1 and"),
         ({"seed": -1}, "seed must be"),
         ({"epoch": True}, "epoch must be"),
     ],

@@ -1,14 +1,138 @@
-"""Forked processes: they read, or say why they cannot."""
+"""The index of records: written, read, found and compared with the records. Forked processes read, or say why not."""
 
 import os
 import pathlib
 import sys
 
+from etils import epath
+import numpy as np
 import pytest
 
+from landmark_triplets_tfds.errors import ImageIndexError
+from landmark_triplets_tfds.training.records import (
+    ImageIndex,
+    find_index,
+    in_record_order,
+    read_image_index,
+    read_images,
+    write_image_index,
+)
 from tests.support.competition import REPOSITORY, build_images, images_config, run
+from tests.support.fake_source import BatchingSource, FakeSource, image_index
 
-pytest.importorskip("array_record")
+TRAIN, VALIDATION = image_index([30, 10, 20, 30]), image_index([7, 8, 7], range(3))
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    write_image_index(epath.Path(tmp_path) / "index.npz", {"train": TRAIN, "validation": VALIDATION})
+    return tmp_path
+
+
+def pairs(index):
+    return list(zip(index.image_ids.tolist(), index.landmark_ids.tolist(), strict=True))
+
+
+# --- The file
+
+
+@pytest.mark.parametrize(("split", "expected"), [("train", TRAIN), ("validation", VALIDATION)])
+def test_each_split_is_read_as_it_was_written(folder, split, expected):
+    index = read_image_index(folder, split)
+    assert pairs(index) == pairs(expected)
+    assert (index.image_ids.dtype, index.landmark_ids.dtype) == (np.uint64, np.int32)
+
+
+def test_a_split_that_is_not_there(folder):
+    with pytest.raises(ImageIndexError, match="has the splits train, validation, but no 'test'"):
+        read_image_index(folder, "test")
+
+
+def rewrite(**changes):
+    def change(path):
+        with np.load(path) as content:
+            fields = dict(content) | changes
+        np.savez(path, **{name: value for name, value in fields.items() if value is not None})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"There is no .*index\.npz.*tfds build landmark_images/128px_all"),
+        (lambda path: path.write_bytes(b"x"), r"index\.npz is damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), r"index\.npz is damaged"),
+        (rewrite(landmark_id=None), r"index\.npz is damaged"),
+        (rewrite(image_id=TRAIN.image_ids), r"index\.npz is damaged .*expected as many image ids as landmark ids"),
+        (rewrite(landmark_id=np.zeros(7)), r"index\.npz is damaged .*expected uint64 image ids and int32"),
+        (rewrite(split_lengths=np.array([4, 4])), r"index\.npz is damaged .*lengths that do not fit"),
+        (rewrite(split_names=np.array(["train"])), r"index\.npz is damaged .*lengths that do not fit"),
+    ],
+    ids=["missing", "no zip", "cut", "fields missing", "ids missing", "other types", "too long", "names missing"],
+)
+def test_wrong_indexes(folder, damage, message):
+    damage(folder / "index.npz")
+    with pytest.raises(ImageIndexError, match=message):
+        read_image_index(folder)
+
+
+def test_record_order_does_not_depend_on_the_order_given():
+    ids, landmarks = np.arange(50, dtype=np.uint64), np.arange(50)
+    index = in_record_order(ids, landmarks, "train")
+    assert sorted(pairs(index)) == list(zip(range(50), range(50), strict=True))
+    assert pairs(in_record_order(ids[::-1], landmarks[::-1], "train")) == pairs(index)
+    assert pairs(in_record_order(ids, landmarks, "validation")) != pairs(index)
+
+
+def test_landmark_ids_must_fit():
+    with pytest.raises(ImageIndexError, match="up to 2147483647, and the table has 2147483648"):
+        in_record_order(np.array([1], dtype=np.uint64), np.array([2**31]), "train")
+
+
+# --- The index of a data source
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (None, "A FakeSource does not say which folder its records are in. Give the index"),
+        (image_index([1, 1, 2]), "The index lists 3 records, and the data source has 4"),
+    ],
+)
+def test_no_index_that_fits(index, message):
+    with pytest.raises(ImageIndexError, match=message):
+        find_index(FakeSource(TRAIN), index)
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "message"), [([-1, -1, 3], "2 of the 3 images have no landmark_id"), ([], "has no records")]
+)
+def test_nothing_to_draw_from(landmarks, message):
+    index = image_index(landmarks)
+    with pytest.raises(ImageIndexError, match=message):
+        find_index(FakeSource(index), index)
+
+
+def test_part_of_a_split(tmp_path):
+    pytest.importorskip("array_record")
+    builder = build_images(tmp_path, "64px_1per", file_format="array_record")
+    source = builder.as_data_source(split="train[:50%]")
+    with pytest.raises(ImageIndexError, match=r"split='train\[:50%\]'.*Open it with split='train'"):
+        find_index(source)
+    assert pairs(find_index(builder.as_data_source(split="train"))) == pairs(read_image_index(builder.data_dir))
+
+
+@pytest.mark.parametrize("source_class", [FakeSource, BatchingSource])
+def test_records_are_compared_with_the_index(source_class):
+    records = read_images(source_class(TRAIN), TRAIN, [2, 0, 2])
+    assert [record["landmark_id"] for record in records] == [20, 30, 20]
+    other = ImageIndex(TRAIN.image_ids[::-1].copy(), TRAIN.landmark_ids)
+    with pytest.raises(ImageIndexError, match="Record 0 holds image 9e3779b97f4a7c15, and the index says"):
+        read_images(source_class(TRAIN), other, [0])
+
+
+# --- Forked processes
 
 # Prints what children read: the first before the parent has read anything, the second after it has read one record.
 PROGRAM = """
@@ -43,6 +167,7 @@ for _ in range(2):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_processes_read_or_say_why_they_cannot(tmp_path):
+    pytest.importorskip("array_record")
     builder = build_images(tmp_path, images_config(resolution=16, images_per_landmark=None), file_format="array_record")
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     done = run(sys.executable, "-c", PROGRAM, pathlib.Path(builder.data_dir), environment={"PYTHONPATH": path})

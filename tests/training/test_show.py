@@ -156,7 +156,7 @@ def test_rows_of_landmarks_may_differ_in_length():
         (show_triplets, [], "there is no example"),
         (show_triplets, [{"image": PIXELS}], "Use show_images for images"),
         (show_images, [triplet()], "Use show_triplets for triplets"),
-        (show_triplets, [{"x": 1}], "expected triplets with anchor_img, .* got x"),
+        (show_triplets, [{"x": 1}], r"expected triplets \(anchor_img, .*\), got x"),
         (show_triplets, [PIXELS], "expected a dict of features or a pair"),
         (show_triplets, [(PIXELS, 1)], "expected .*anchor, positive, negative.*, got a tuple of 2"),
         (show_triplets, [triplet(PIXELS, PIXELS, b"no")], "an image is 2 bytes that are no JPEG"),
