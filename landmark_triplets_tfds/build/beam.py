@@ -26,7 +26,8 @@ from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.report import describe_unreadable
 from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
-from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets import triplets_file
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
@@ -134,7 +135,7 @@ class BeamBuild(Build):
                 ) from error
 
     def _writes_csv(self, job: SplitJob) -> bool:
-        return self.options.triplets_csv and triplets_csv.applies_to(job.planned.spec)
+        return self.options.triplets_csv and job.planned.plan.kind is TRIPLETS
 
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"
@@ -147,8 +148,8 @@ class BeamBuild(Build):
 
     def _join_csv(self, job: SplitJob) -> None:
         parts = self._csv_parts_path(job)
-        with (self._data_dir / triplets_csv.name_for(job.split)).open("w") as file:
-            file.write(triplets_csv.HEADER)
+        with (self._data_dir / triplets_file.csv_name(job.split)).open("w") as file:
+            file.write(triplets_file.CSV_HEADER)
             for part in sorted(parts.iterdir()):
                 file.write(part.read_text())
         parts.rmtree()

@@ -6,7 +6,7 @@ images two to four times (docs/clusters.md has the figures; benchmarks/beam_desi
 
     plan images      range of triplets -> (chunk of images, (image, range)): numbers only, computed by the sampler
     make thumbnails  chunk -> (range, (image, thumbnail)): reads, decodes, resizes and encodes
-    assemble         range -> examples, with the redraws of `assembly`; what they need beyond the plan is made here
+    assemble         range -> examples, with the redraws of `triplets.plan`; what they need beyond the plan is made here
 
 Functions carry a `ClusterPlan`, which is plain fields, never a builder. They work in the same way however often an
 engine tries them again: an example's key and bytes follow from the plan.
@@ -25,7 +25,7 @@ from etils import epath
 
 from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, Outcome, spread
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble
 
 _OUTCOMES = "outcomes"
@@ -180,7 +180,7 @@ class _Assemble(_ImageFn):
         start, stop = self._plan.range_of(number)
         for key, example in assemble(worker.examples, get_thumbnail, stop, outcome.counts, start=start):
             if self._with_csv:
-                lines.append(triplets_csv.format_line(key, example))
+                lines.append(triplets_file.format_csv_line(key, example))
             yield key, example
         self._num_redrawn.inc(outcome.counts.num_redrawn)
         yield beam.pvalue.TaggedOutput(_OUTCOMES, outcome)

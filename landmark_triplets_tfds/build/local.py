@@ -20,7 +20,8 @@ from landmark_triplets_tfds.thumbnails.bank import BankFile, open_store
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailBank
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
 from landmark_triplets_tfds.triplets import plan as assembly
-from landmark_triplets_tfds.triplets import plan as triplets_csv
+from landmark_triplets_tfds.triplets import triplets_file
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.sampling import Rows
 
 KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
@@ -103,16 +104,16 @@ class LocalSplit:
         bank.make_ahead(self._in_order_of_use)
         with contextlib.ExitStack() as stack:
             write_line = None
-            if self._options.triplets_csv and triplets_csv.applies_to(job.planned.spec):
-                file = stack.enter_context((self._data_dir / triplets_csv.name_for(job.split)).open("w"))
+            if self._options.triplets_csv and job.planned.plan.kind is TRIPLETS:
+                file = stack.enter_context((self._data_dir / triplets_file.csv_name(job.split)).open("w"))
                 self._resources.callback(file.close)  # a capped split is not iterated to its end
                 write_line = file.write
-                write_line(triplets_csv.HEADER)
+                write_line(triplets_file.CSV_HEADER)
             for key, example in assembly.assemble(
                 job.planned.plan, bank.get, job.num_examples, job.counts, announce=bank.expect
             ):
                 if write_line:
-                    write_line(triplets_csv.format_line(key, example))
+                    write_line(triplets_file.format_csv_line(key, example))
                 yield key, example
                 self._ended = time.perf_counter()
 

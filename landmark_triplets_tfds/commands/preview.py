@@ -28,7 +28,7 @@ from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
 from landmark_triplets_tfds.training.show import draw_rows
-from landmark_triplets_tfds.triplets.plan import Example, ExampleCounts
+from landmark_triplets_tfds.triplets.plan import Example, ExampleCounts, assemble
 
 SCHEMA_VERSION = 1
 
@@ -224,12 +224,11 @@ class PlannedExamples:
 
     def _make(self, number: int) -> Example | None:
         counts = ExampleCounts()
-        rows = self._plan.rows(number, number + 1)[0].tolist()
-        example = self._plan.make(number, rows, self._get_thumbnail, counts)
+        made = list(assemble(self._plan, self._get_thumbnail, number + 1, counts, start=number))
         for reason in counts.left_out:
             (key,) = self._plan.keys(number, number + 1)
             self.notes.append(f"A build would leave out the example {key}: {reason}.")
-        return example
+        return made[0][1] if made else None
 
     def _get_thumbnail(self, row: int) -> bytes | None:
         if row in self._unreadable:

@@ -1,18 +1,14 @@
-"""Which examples a split is made of, and how one is made from thumbnails: triplets, or single images.
+"""Which examples a split is made of, and how they are put together from thumbnails.
 
-A plan is computed from the table and a few plain fields, so any process can have it, and any part of it.
-
-A plan and thumbnails become examples, in the order of the plan, a part of it at a time.
-
-The file triplets.csv, a build option: which images make up which triplet, for looking at without pictures.
-
-Its lines are in the order of the plan, whoever writes them: one thread here, or many workers on a cluster.
+A plan is computed from the table and a few plain fields, so any process can have it, and any part of it. It is rows of
+the table. An unreadable image changes the rows of its own examples and no others; ids and thumbnails come in last, and
+in one place for both kinds of example.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -20,7 +16,8 @@ import numpy as np
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError
-from landmark_triplets_tfds.triplets.draws import TRAIN, Purpose
+from landmark_triplets_tfds.triplets.draws import Purpose
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS, ExampleKind
 from landmark_triplets_tfds.triplets.sampling import (
     ImageSamplingSpec,
     Rows,
@@ -71,9 +68,13 @@ class ExamplePlan(Protocol):
     """The examples of a split, numbered from 0.
 
     Attributes:
+      kind: what the examples are.
+      table: of the images; the plan's rows are rows of it.
       num_examples: how many are planned.
     """
 
+    kind: ExampleKind
+    table: LandmarkTable
     num_examples: int
 
     def rows(self, start: int, stop: int) -> Rows:
@@ -82,17 +83,16 @@ class ExamplePlan(Protocol):
     def keys(self, start: int, stop: int) -> list[str]:
         """Returns the keys of these examples, unique in the split."""
 
-    def make(self, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts) -> Example | None:
-        """Makes an example.
+    def choose(self, number: int, rows: list[int], is_readable: Callable[[int], bool]) -> list[int] | str:
+        """Chooses the images of an example. It is needed only where one of its planned images is unreadable.
 
         Args:
           number: of the example.
           rows: its line of `rows`.
-          get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
-          counts: what becomes of it is added to them.
+          is_readable: tells of a row of the table whether its image is.
 
         Returns:
-          The example; None if it is left out.
+          k rows of readable images; or the reason for which the example is left out.
         """
 
 
@@ -126,9 +126,11 @@ class TripletPlan:
     anchor, positive or negative is left out.
     """
 
+    kind = TRIPLETS
+
     def __init__(self, table: LandmarkTable, sampler: TripletSampler | ChosenTriplets):
         """Takes the table of the images and the sampler that draws from it, or triplets that were chosen."""
-        self._table = table
+        self.table = table
         self._sampler = sampler
         self.num_examples = sampler.num_triplets
 
@@ -137,62 +139,47 @@ class TripletPlan:
 
     def keys(self, start: int, stop: int) -> list[str]:
         triplets = np.arange(start, stop)
-        anchors = self._table.image_ids[self._sampler.anchors(triplets)].tolist()
+        anchors = self.table.image_ids[self._sampler.anchors(triplets)].tolist()
         draws = self._sampler.draw_numbers(triplets).tolist()
         return [
             f"{format_image_id(anchor)}/{k}" if k else format_image_id(anchor)
             for anchor, k in zip(anchors, draws, strict=True)
         ]
 
-    def make(self, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts) -> Example | None:
+    def choose(self, number: int, rows: list[int], is_readable: Callable[[int], bool]) -> list[int] | str:
         anchor, positive, negative = rows
-        anchor_img = get_thumbnail(anchor)
-        if anchor_img is None:
-            counts.left_out[NO_READABLE_ANCHOR] += 1
-            return None
-        positive_img, negative_img = get_thumbnail(positive), get_thumbnail(negative)
-        if positive_img is None or negative_img is None:
-            if positive_img is None:
-                positive, positive_img = self._redraw(number, Purpose.POSITIVE, get_thumbnail)
-            if positive_img is None:
-                counts.left_out[NO_READABLE_POSITIVE] += 1
-                return None
-            if negative_img is None:
-                negative, negative_img = self._redraw(number, Purpose.NEGATIVE, get_thumbnail)
-            if negative_img is None:
-                counts.left_out[NO_READABLE_NEGATIVE] += 1
-                return None
-            counts.num_redrawn += 1
-        counts.num_made += 1
-        image_ids, landmark_ids = self._table.image_ids, self._table.landmark_ids
-        return {
-            "anchor_img": anchor_img,
-            "positive_img": positive_img,
-            "negative_img": negative_img,
-            "anchor_id": format_image_id(image_ids[anchor]),
-            "positive_id": format_image_id(image_ids[positive]),
-            "negative_id": format_image_id(image_ids[negative]),
-            "landmark_id": landmark_ids[anchor],
-            "negative_landmark_id": landmark_ids[negative],
-        }
+        if not is_readable(anchor):
+            return NO_READABLE_ANCHOR
+        readable_positive = self._first_readable(number, positive, Purpose.POSITIVE, is_readable)
+        if readable_positive is None:
+            return NO_READABLE_POSITIVE
+        readable_negative = self._first_readable(number, negative, Purpose.NEGATIVE, is_readable)
+        if readable_negative is None:
+            return NO_READABLE_NEGATIVE
+        return [anchor, readable_positive, readable_negative]
 
-    def _redraw(self, number: int, role: Purpose, get_thumbnail: GetThumbnail) -> tuple[int, bytes | None]:
-        """Returns the first readable candidate after attempt 0 with its thumbnail, (-1, None) if there is none."""
+    def _first_readable(
+        self, number: int, planned: int, purpose: Purpose, is_readable: Callable[[int], bool]
+    ) -> int | None:
+        """Returns the planned row or, if that is unreadable, the first readable one of the attempts after it."""
+        if is_readable(planned):
+            return planned
         triplets = np.array([number])
-        for attempt in range(1, self._sampler.num_attempts(number, role)):
-            row = int(self._sampler.candidates(triplets, role, attempt)[0])
-            thumbnail = get_thumbnail(row)
-            if thumbnail is not None:
-                return row, thumbnail
-        return -1, None
+        for attempt in range(1, self._sampler.num_attempts(number, purpose)):
+            row = int(self._sampler.candidates(triplets, purpose, attempt)[0])
+            if is_readable(row):
+                return row
+        return None
 
 
 class ImagePlan:
     """An `ExamplePlan` of single images, each once; the key is the image's id. An unreadable one is left out."""
 
+    kind = IMAGES
+
     def __init__(self, table: LandmarkTable, sample: Rows):
         """Takes the table and int64[n], the rows of the images."""
-        self._table = table
+        self.table = table
         self._sample = sample
         self.num_examples = len(sample)
 
@@ -200,20 +187,25 @@ class ImagePlan:
         return self._sample[start:stop, np.newaxis]
 
     def keys(self, start: int, stop: int) -> list[str]:
-        return [format_image_id(image_id) for image_id in self._table.image_ids[self._sample[start:stop]].tolist()]
+        return [format_image_id(image_id) for image_id in self.table.image_ids[self._sample[start:stop]].tolist()]
 
-    def make(self, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts) -> Example | None:
-        (row,) = rows
-        thumbnail = get_thumbnail(row)
-        if thumbnail is None:
-            counts.left_out[UNREADABLE_IMAGE] += 1
-            return None
-        counts.num_made += 1
-        return {
-            "image": thumbnail,
-            "image_id": format_image_id(self._table.image_ids[row]),
-            "landmark_id": self._table.landmark_ids[row],
-        }
+    def choose(self, number: int, rows: list[int], is_readable: Callable[[int], bool]) -> list[int] | str:
+        return rows if is_readable(rows[0]) else UNREADABLE_IMAGE
+
+
+def make_example(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumbnails: Sequence[object]) -> Example:
+    """Returns the features of an example.
+
+    Args:
+      kind: of the example.
+      table: of the images.
+      rows: of the example's k images.
+      thumbnails: of these, in any form.
+    """
+    example: Example = dict(zip(kind.image_features, thumbnails, strict=True))
+    example |= zip(kind.id_features, map(format_image_id, table.image_ids[rows]), strict=True)
+    example |= zip(kind.landmark_features, table.landmark_ids[rows], strict=True)
+    return example
 
 
 # Examples planned at a time: the plan of a whole competition need not be in memory, and NumPy's overhead per call is
@@ -265,26 +257,28 @@ def assemble(
         for i, (key, rows_of_example) in enumerate(zip(keys, rows.tolist(), strict=True)):
             if i % _ANNOUNCED == 0:
                 announce(rows[i : i + _ANNOUNCED])
-            example = plan.make(first + i, rows_of_example, get_thumbnail, counts)
+            example = _assemble_one(plan, first + i, rows_of_example, get_thumbnail, counts)
             if example is not None:
                 yield key, example
 
 
-_ID_FIELDS = ("anchor_id", "positive_id", "negative_id", "landmark_id", "negative_landmark_id")
+def _assemble_one(
+    plan: ExamplePlan, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts
+) -> Example | None:
+    thumbnails = [get_thumbnail(row) for row in rows]
+    if None in thumbnails:
+        known = dict(zip(rows, thumbnails, strict=True))
 
-HEADER = ",".join(("key", *_ID_FIELDS)) + "\n"
+        def is_readable(row: int) -> bool:
+            if row not in known:
+                known[row] = get_thumbnail(row)
+            return known[row] is not None
 
-
-def applies_to(spec: ExampleSpec) -> bool:
-    """Returns whether a split has triplets to list."""
-    return not isinstance(spec, ImageSamplingSpec)
-
-
-def name_for(split: str) -> str:
-    """Returns the name of a split's file."""
-    return "triplets.csv" if split == TRAIN else f"triplets-{split}.csv"
-
-
-def format_line(key: str, example: dict[str, Any]) -> str:
-    """Returns the line of one triplet. Ids are hex digits and whole numbers, so nothing needs quoting."""
-    return ",".join([key, *(str(example[field]) for field in _ID_FIELDS)]) + "\n"
+        chosen = plan.choose(number, rows, is_readable)
+        if isinstance(chosen, str):
+            counts.left_out[chosen] += 1
+            return None
+        counts.num_redrawn += 1
+        rows, thumbnails = chosen, [known[row] for row in chosen]
+    counts.num_made += 1
+    return make_example(plan.kind, plan.table, rows, thumbnails)

@@ -19,7 +19,7 @@ leaves out on purpose (excluded landmarks, images dropped as missing) takes its 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -44,6 +44,7 @@ from landmark_triplets_tfds.competition.tables import (
 )
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, Purpose, hash_words, is_held_out
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.sampling import Rows
 
 _PARQUET_MAGIC = b"PAR1"
@@ -140,7 +141,7 @@ def _is_parquet(file: IO[bytes]) -> bool:
     return magic == _PARQUET_MAGIC
 
 
-ID_COLUMNS = ("anchor_id", "positive_id", "negative_id")
+ID_COLUMNS = TRIPLETS.id_features
 LISTED_COLUMNS = f"{', '.join(ID_COLUMNS[:-1])} and {ID_COLUMNS[-1]}"
 
 # Tells rows apart that are equal otherwise. triplets.csv has it: there, chance may draw a triplet twice.
@@ -341,6 +342,22 @@ def find_in_parquet(file: IO[bytes], path: str, wanted: Collection[int]) -> Iter
         for number in sorted(number for number in wanted if start <= number < start + len(keys)):
             yield number, Place(f"row {number + 1}", str(keys[number - start].as_py()))
         start += len(keys)
+
+
+# --- triplets.csv, a build option: which images make up which triplet. Its lines are in the order of the plan.
+
+CSV_FEATURES = tuple(dict.fromkeys((*TRIPLETS.id_features, *TRIPLETS.landmark_features)))
+CSV_HEADER = ",".join((KEY_COLUMN, *CSV_FEATURES)) + "\n"
+
+
+def csv_name(split: str) -> str:
+    """Returns the name of the file that lists the triplets of a split."""
+    return "triplets.csv" if split == TRAIN else f"triplets-{split}.csv"
+
+
+def format_csv_line(key: str, example: Mapping[str, Any]) -> str:
+    """Returns the line of one triplet. Ids are hex digits and whole numbers, so nothing needs quoting."""
+    return ",".join([key, *(str(example[feature]) for feature in CSV_FEATURES)]) + "\n"
 
 
 _ANCHOR, _NUMBER = 0, 3

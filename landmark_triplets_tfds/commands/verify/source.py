@@ -34,7 +34,7 @@ from landmark_triplets_tfds.competition.tables import LandmarkTable, format_imag
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, plan_in_chunks
+from landmark_triplets_tfds.triplets.plan import ExamplePlan, plan_in_chunks
 
 _BUILDERS = {TRIPLETS: (LandmarkTriplets, LandmarkTripletsConfig), IMAGES: (LandmarkImages, LandmarkImagesConfig)}
 
@@ -206,18 +206,17 @@ def _plan_ids(
     """Returns uint64[n, k]: the images of each example that a build makes of a split."""
     num_examples = plan.num_examples if cap is None else min(cap, plan.num_examples)
 
-    def get_thumbnail(row: int) -> bytes | None:
-        return None if is_unreadable[row] else b"readable"
+    def is_readable(row: int) -> bool:
+        return not is_unreadable[row]
 
     parts: list[_Ids] = []
     for first, rows in plan_in_chunks(plan, num_examples):
         odd = is_unreadable[rows].any(axis=1)
         parts.append(table.image_ids[rows[~odd]])
         for i in np.flatnonzero(odd).tolist():
-            example = plan.make(first + i, rows[i].tolist(), get_thumbnail, ExampleCounts())
-            if example is not None:
-                names = TRIPLETS.id_features if rows.shape[1] > 1 else ("image_id",)
-                parts.append(np.array([[int(example[name], 16) for name in names]], dtype=np.uint64))
+            chosen = plan.choose(first + i, rows[i].tolist(), is_readable)
+            if not isinstance(chosen, str):
+                parts.append(table.image_ids[[chosen]])
     return np.concatenate(parts)
 
 
