@@ -9,11 +9,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.build import Build
-from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, check_bool, named_configs
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, named_configs
 from landmark_triplets_tfds.build.hooks import LandmarkBuilder
-from landmark_triplets_tfds.build.report import IMAGES
+from landmark_triplets_tfds.common.checks import check_bool
 from landmark_triplets_tfds.competition.layout import UNLABELED_NAMES
-from landmark_triplets_tfds.training import records as image_index
+from landmark_triplets_tfds.training.records import (
+    INDEX_NAME,
+    check_landmark_ids,
+    in_record_order,
+    write_image_index,
+)
+from landmark_triplets_tfds.triplets.examples import IMAGES, ExampleKind
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec
 
 
@@ -33,7 +39,7 @@ class LandmarkImagesConfig(LandmarkBuilderConfig):
       ValueError: when a field is of another type or out of its range.
     """
 
-    example_noun: ClassVar[str] = IMAGES
+    kind: ClassVar[ExampleKind] = IMAGES
 
     unlabeled_splits: bool = False
 
@@ -70,33 +76,18 @@ class LandmarkImages(LandmarkBuilder):
     BUILDER_CONFIGS = named_configs(LandmarkImagesConfig)
     DEFAULT_BUILDER_CONFIG_NAME = "128px_all"
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        resolution = self.builder_config.resolution
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(resolution, resolution, 3), encoding_format="jpeg"),
-                    "image_id": tfds.features.Text(),
-                    "landmark_id": tfds.features.Scalar(np.int64),
-                }
-            ),
-            supervised_keys=("image", "landmark_id"),
-            homepage="https://www.kaggle.com/c/landmark-retrieval-2020",
-            metadata=tfds.core.MetadataDict(),
-        )
-
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        image_index.check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
+        check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
         return super()._split_generators(dl_manager)
 
     def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
         """Writes `index.npz`: which image is in which record."""
         if download_config.nondeterministic_order:
-            print(f"No {image_index.INDEX_NAME} is written: nobody knows the order of the records.")
+            print(f"No {INDEX_NAME} is written: nobody knows the order of the records.")
             return
         splits = {}
         for job in build.jobs:
             rows = job.rows[~np.isin(job.rows, list(job.unreadable_rows))]
             table = job.images.table
-            splits[job.split] = image_index.in_record_order(table.image_ids[rows], table.landmark_ids[rows], job.split)
-        image_index.write_image_index(self.data_path / image_index.INDEX_NAME, splits)
+            splits[job.split] = in_record_order(table.image_ids[rows], table.landmark_ids[rows], job.split)
+        write_image_index(self.data_path / INDEX_NAME, splits)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import dataclasses
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, check_bool, check_int, named_configs
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, named_configs
 from landmark_triplets_tfds.build.hooks import LandmarkBuilder
-from landmark_triplets_tfds.build.report import TRIPLETS
+from landmark_triplets_tfds.common.checks import check_bool, check_int
+from landmark_triplets_tfds.triplets.examples import TRIPLETS, ExampleKind
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec
 from landmark_triplets_tfds.triplets.triplets_file import TripletsFileSpec, read_triplets_file
 
@@ -35,7 +35,7 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
       ValueError: when a field is of another type or out of its range, or says how to draw beside `triplets_file`.
     """
 
-    example_noun: ClassVar[str] = TRIPLETS
+    kind: ClassVar[ExampleKind] = TRIPLETS
 
     triplets_per_anchor: int = 1
     positive_may_be_anchor: bool = False
@@ -43,9 +43,9 @@ class LandmarkTripletsConfig(LandmarkBuilderConfig):
     triplets_file: str | None = None
 
     def __post_init__(self) -> None:
-        check_int("triplets_per_anchor", self.triplets_per_anchor, 1, 10_000)
+        self.triplets_per_anchor = check_int("triplets_per_anchor", self.triplets_per_anchor, 1, 10_000)
         check_bool("positive_may_be_anchor", self.positive_may_be_anchor)
-        check_int("seed", self.seed, 0, 2**63 - 1)
+        self.seed = check_int("seed", self.seed, 0, 2**63 - 1)
         if self.triplets_file is not None:
             self._check_triplets_file()
         super().__post_init__()
@@ -117,24 +117,3 @@ class LandmarkTriplets(LandmarkBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = named_configs(LandmarkTripletsConfig)
     DEFAULT_BUILDER_CONFIG_NAME = "128px"
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        resolution = self.builder_config.resolution
-        image = tfds.features.Image(shape=(resolution, resolution, 3), encoding_format="jpeg")
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "anchor_img": image,
-                    "positive_img": image,
-                    "negative_img": image,
-                    "anchor_id": tfds.features.Text(),
-                    "positive_id": tfds.features.Text(),
-                    "negative_id": tfds.features.Text(),
-                    "landmark_id": tfds.features.Scalar(np.int64),
-                    "negative_landmark_id": tfds.features.Scalar(np.int64),
-                }
-            ),
-            supervised_keys=(("anchor_img", "positive_img", "negative_img"), "landmark_id"),
-            homepage="https://www.kaggle.com/c/landmark-retrieval-2020",
-            metadata=tfds.core.MetadataDict(),
-        )

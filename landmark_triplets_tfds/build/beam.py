@@ -24,7 +24,7 @@ from landmark_triplets_tfds.build.cluster import (
 )
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.report import describe_unreadable
-from landmark_triplets_tfds.errors import TooManyUnreadableError, UnreadableImageError
+from landmark_triplets_tfds.errors import LandmarkTripletsError, TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
@@ -33,8 +33,7 @@ from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
 _NUM_REMOTE_READERS = 16
 
-# What TFDS's writer says when no example arrives, and how many images are tried then, here, to learn why.
-_NOTHING_TO_WRITE = "total number of generated examples is 0"
+# Images of each split that are tried here when a pipeline has failed.
 _NUM_TRIED = 20
 
 
@@ -60,7 +59,7 @@ class BeamBuild(Build):
 
     def _examples_of(self, job: SplitJob) -> Any:
         """Returns a PTransform that makes keyed examples when TFDS runs it."""
-        table, whole = job.images.table, self._selection.whole
+        table, whole, spec = job.images.table, self._selection.whole, job.planned.spec
         kept_rows_path = image_ids_path = None
         if job.split in self._selection.unlabeled:  # listed once, here, and not by every worker
             image_ids_path = self._save(f"beam_image_ids-{job.split}.npy", table.image_ids)
@@ -71,9 +70,7 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=job.planned.spec.store(self._chosen_path(job))
-            if isinstance(job.planned.spec, ChosenTriplets)
-            else job.planned.spec,
+            spec=spec.store(self._chosen_path(job)) if isinstance(spec, ChosenTriplets) else spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
@@ -94,8 +91,8 @@ class BeamBuild(Build):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, value, trace)
-        if value is not None and _NOTHING_TO_WRITE in str(value):
-            self._raise_nothing_readable(value)
+        if isinstance(value, Exception) and not isinstance(value, LandmarkTripletsError):
+            self._raise_if_nothing_is_readable(value)
 
     def finish(self) -> None:
         self.report.add_seconds("run_pipeline", time.perf_counter() - self._started)
@@ -117,8 +114,12 @@ class BeamBuild(Build):
     def _num_readers(self) -> int:
         return self.options.readers or (_NUM_REMOTE_READERS if self.source.is_remote else 1)
 
-    def _raise_nothing_readable(self, error: BaseException) -> None:
-        """Says why there is nothing to write; returns if it is not for want of readable images."""
+    def _raise_if_nothing_is_readable(self, error: Exception) -> None:
+        """Says why a pipeline has failed if it is for want of readable images: TFDS says only that there is no example.
+
+        Raises:
+          TooManyUnreadableError: if none of the first images of a split is readable.
+        """
         for job in self.jobs:
             rows = job.rows[:_NUM_TRIED].tolist()
             unreadable: dict[int, UnreadableImageError] = {}

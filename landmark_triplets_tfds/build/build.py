@@ -119,9 +119,7 @@ class Build:
         self.source = open_copy(manual_dir, self.options.bank, num_threads)
         self._selection = select_images_of(config, self.source, self.options)
         self.table = self._selection.images.table
-        self.report = BuildReport(
-            self._selection, config.example_noun, seconds={"read_table": time.perf_counter() - started}
-        )
+        self.report = BuildReport(self._selection, config.kind, seconds={"read_table": time.perf_counter() - started})
         self.planner = SplitPlanner(self._selection, config, self.report.stage)
 
     def __enter__(self: _AnyBuild) -> _AnyBuild:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import re
@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.thumbnails.resizing import FITS
 from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION
+from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import SplitSpec
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
@@ -46,8 +48,8 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
       ValueError: when a field is of another type or out of its range.
     """
 
-    # What an example is, for reports.
-    example_noun: ClassVar[str]
+    # What an example of the dataset is.
+    kind: ClassVar[ExampleKind]
 
     description: str | None = None
     resolution: int = 128
@@ -62,16 +64,17 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME_PATTERN.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}.")
-        check_int("resolution", self.resolution, 8, 2048, "px")
+        # What the checks return is kept: it can be recorded as JSON, also of a number of NumPy's.
+        self.resolution = check_int("resolution", self.resolution, 8, 2048, "px")
         if self.images_per_landmark is not None:
-            check_int("images_per_landmark", self.images_per_landmark, 1, 2**31 - 1, "(or None for all)")
-        check_int("jpeg_quality", self.jpeg_quality, 1, 100)
+            self.images_per_landmark = check_int(
+                "images_per_landmark", self.images_per_landmark, 1, 2**31 - 1, "(or None for all)"
+            )
+        self.jpeg_quality = check_int("jpeg_quality", self.jpeg_quality, 1, 100)
         check_choice("resize_method", self.resize_method, RESIZE_METHODS)
         check_choice("fit", self.fit, FITS)
         check_choice("missing_images", self.missing_images, ("error", "drop"))
-        percent = self.validation_percent
-        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 99:
-            raise ValueError(f"validation_percent must be a number between 0 and 99, got {percent!r}.")
+        self.validation_percent = check_number("validation_percent", self.validation_percent, 0, 99)
         if self.exclude_landmarks is not None and not isinstance(self.exclude_landmarks, str):
             raise ValueError(f"exclude_landmarks must be the path of a text file, got {self.exclude_landmarks!r}.")
         if not self.description:
@@ -193,22 +196,3 @@ def named_configs(config_class: type[_AnyConfig]) -> list[_AnyConfig]:
         )
         for resolution, method, suffix, percent in choices
     ]
-
-
-def check_int(name: str, value: object, lowest: int, highest: int, unit: str = "") -> None:
-    """Raises ValueError unless the value is a whole number in the range, ends included."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        unit = f" {unit}" if unit else ""
-        raise ValueError(f"{name} must be a whole number between {lowest} and {highest}{unit}, got {value!r}.")
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raises ValueError unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
-
-def check_bool(name: str, value: object) -> None:
-    """Raises ValueError unless the value is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}.")

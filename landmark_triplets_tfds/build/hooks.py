@@ -1,12 +1,24 @@
-"""What the builders share: TFDS's hooks and the comparison with prepared data.
+"""What TFDS calls of a builder: the comparison with prepared data, the lock, the build itself, the bytes of records.
 
-TFDS calls `_download_and_prepare` inside the folder of the unfinished version and publishes that folder only if the
-call returns. So whatever fails in here publishes nothing.
+TFDS calls `_download_and_prepare` inside the folder of the unfinished version, ``incomplete.*`` beside the version's,
+and renames that folder only if the call returns. So whatever fails in here publishes nothing. Of two builds at a time
+the second would fail at the renaming, after all its work, and a build that was killed leaves its folder behind: hence
+the lock, under which the leftovers of dead builds are removed.
 
-One build of a dataset, config and version at a time.
+Overriding methods is how TFDS is meant to be used, but not of these methods, and a few names are needed elsewhere too.
+This is the list of all names of TFDS in this package that are no public API; tests/build/test_hooks.py fails when one
+of them goes or changes its arguments:
 
-TFDS writes into a folder ``incomplete.*`` beside the version's and renames it at the end; of two builds, the second
-fails at the renaming, after all its work. And a build that was killed leaves its folder behind.
+    GeneratorBasedBuilder._download_and_prepare(dl_manager, download_config)   here
+    GeneratorBasedBuilder._example_writer()                                    here
+    DatasetBuilder._post_download_and_prepare_hook()                           here
+    DownloadManager.manual_dir raises AssertionError without a folder          here
+    incomplete.*_<version>, the folder of an unfinished version                here
+    tensorflow_datasets.proto.tf_example_pb2                                   here, previews, checks of prepared data
+    tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)           training.records
+    tfds.core.data_sources.base.BaseDataSource, its deserialize_method         training.tf_data
+    tfds.core.utils.tqdm, tfds.core.utils.is_notebook                          common.progress
+    tfds.core.constants.DATA_DIR                                               checks of prepared data
 """
 
 from __future__ import annotations
@@ -15,10 +27,12 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import os
+import sys
 from typing import Any
 
 from etils import epath
 import filelock
+import numpy as np
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.beam import BeamBuild
@@ -27,11 +41,12 @@ from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.local import LocalBuild
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import select_images_of
+from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
 
-# What fingerprints in the metadata are of, see `table_selection.Selection`.
+# What fingerprints in the metadata are of, see `Selection.fingerprints`.
 _FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
 
 
@@ -58,6 +73,23 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     """Base of the builders. While TFDS runs, ``self._build`` holds the table, the bank of thumbnails and the report."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config: LandmarkBuilderConfig = self.builder_config
+        kind, shape = config.kind, (config.resolution, config.resolution, 3)
+        image = tfds.features.Image(shape=shape, encoding_format="jpeg")
+        features = (
+            dict.fromkeys(kind.image_features, image)
+            | dict.fromkeys(kind.id_features, tfds.features.Text())
+            | dict.fromkeys(kind.landmark_features, tfds.features.Scalar(np.int64))
+        )
+        inputs = kind.image_features if kind.num_images > 1 else kind.image_features[0]
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=(inputs, kind.landmark_features[0]),
+            homepage="https://www.kaggle.com/c/landmark-retrieval-2020",
+            metadata=tfds.core.MetadataDict(),
+        )
 
     # --- Before a build: is what is there already what is asked for?
 
@@ -150,8 +182,6 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
                 self._write_more(self._build, download_config)
-        except BankError:
-            raise  # says itself what is full
         except Exception as error:
             if _is_disk_full(error):
                 raise self._disk_full() from error
@@ -195,16 +225,19 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 def _is_disk_full(error: BaseException | None) -> bool:
     """Returns whether an error, or one that it was raised from, says that a disk or a quota is full.
 
-    TFDS wraps errors of its writers in others, and TensorFlow has an error type of its own, so the words decide.
+    TFDS wraps errors of its writers in others, and TensorFlow has a type of its own for those of its files.
     """
+    tensorflow = sys.modules.get("tensorflow")  # where it is not imported, it has raised nothing
     while error is not None:
-        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-_WAIT_S = 2.0
+_WAIT_S = 2.0  # before it is said that another build is waited for
 
 
 @contextlib.contextmanager
@@ -220,7 +253,7 @@ def build_lock(data_path: epath.Path) -> Iterator[None]:
     """
     config_dir = data_path.parent
     leftovers = f"incomplete.*_{data_path.name}"
-    if "://" in str(data_path):
+    if is_remote(str(data_path)):
         if config_dir.exists():
             for folder in config_dir.glob(leftovers):
                 print(f"{folder} is of another build that is running or was killed; delete it if none is running.")

@@ -15,6 +15,8 @@ from typing import Any
 
 import loky
 
+from landmark_triplets_tfds.common.checks import check_int, check_number
+
 PREFIX = "LANDMARK_TRIPLETS_"
 
 
@@ -44,10 +46,9 @@ class BuildOptions:
     def __post_init__(self) -> None:
         for field in ("workers", "readers"):
             value = getattr(self, field)
-            if value is not None and not 1 <= value <= 1024:
-                raise ValueError(f"{PREFIX}{field.upper()} must be between 1 and 1024, got {value}.")
-        if not 0 <= self.max_unreadable <= 1:
-            raise ValueError(f"{PREFIX}MAX_UNREADABLE must be a share between 0 and 1, got {self.max_unreadable}.")
+            if value is not None:
+                check_int(f"{PREFIX}{field.upper()}", value, 1, 1024)
+        check_number(f"{PREFIX}MAX_UNREADABLE", self.max_unreadable, 0, 1)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> BuildOptions:

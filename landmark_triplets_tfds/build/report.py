@@ -20,15 +20,16 @@ from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS
+from landmark_triplets_tfds.triplets import examples
+from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExampleCounts
 
 REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1
 IMPORT_STAGE = "import_tensorflow"
 
-# What an example is.
-TRIPLETS, IMAGES = "triplets", "images"
-NOUN_IN_JSON = {TRIPLETS: "triplets", IMAGES: "examples"}  # "num_images" counts those of the table
+TRIPLETS, IMAGES = examples.TRIPLETS.noun, examples.IMAGES.noun
+NOUN_IN_JSON = {kind.noun: kind.count_name for kind in examples.KINDS}
 
 _NUM_FILES_SHOWN = 5
 _DISTRIBUTIONS = (
@@ -59,7 +60,7 @@ class BuildReport:
 
     Attributes:
       selection: the images that were sampled from, and which were taken out of train.csv before.
-      noun: what an example is: 'triplets' or 'images'.
+      kind: what an example is.
       num_images_read: distinct images looked at.
       splits: what became of the planned examples, by split.
       unreadable: the images without readable pixels, in order of their ids.
@@ -70,7 +71,7 @@ class BuildReport:
     """
 
     selection: Selection
-    noun: str
+    kind: ExampleKind
     num_images_read: int = 0
     splits: dict[str, ExampleCounts] = dataclasses.field(default_factory=dict)
     unreadable: list[UnreadableImage] = dataclasses.field(default_factory=list)
@@ -129,8 +130,8 @@ class BuildReport:
         return {"num_images_unlabeled": counts}
 
     def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
-        prefix = f"num_{NOUN_IN_JSON[self.noun]}"
-        redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.noun == TRIPLETS else {}
+        prefix = f"num_{self.kind.count_name}"
+        redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.kind is examples.TRIPLETS else {}
         return {
             prefix: counts.num_made,
             **redrawn,
@@ -149,7 +150,7 @@ class BuildReport:
             ],
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.num_images_read / seconds, 1) if seconds else None,
-            f"{NOUN_IN_JSON[self.noun]}_per_second": round(self.examples().num_made / seconds, 1) if seconds else None,
+            f"{self.kind.count_name}_per_second": round(self.examples().num_made / seconds, 1) if seconds else None,
             "num_thumbnails_made": self.num_thumbnails_made,
             "bank": self.bank,
             "num_bank_bytes": self.num_bank_bytes,
@@ -159,11 +160,11 @@ class BuildReport:
     def summary(self, name: str, folder: str) -> str:
         """Returns the few lines shown when a build has ended."""
         seconds, counts, total = self.working_seconds(), self.counts(), self.examples()
-        rate = f" ({total.num_made / seconds:,.0f} {self.noun}/s)" if seconds else ""
+        rate = f" ({total.num_made / seconds:,.0f} {self.kind.noun}/s)" if seconds else ""
         lines = [f"Built {name}: {self._describe_total(total)} in {seconds:,.1f} s{rate}.", f"  in {folder}"]
         if len(self.splits) > 1:
             listed = ", ".join(f"{split} {split_counts.num_made:,}" for split, split_counts in self.splits.items())
-            lines.append(f"  Splits: {listed} {self.noun}.")
+            lines.append(f"  Splits: {listed} {self.kind.noun}.")
         for split, count in counts.get("num_images_unlabeled", {}).items():
             if not count:
                 lines.append(f"  No split {split}: there is no folder {split}/ with images beside train/.")
@@ -174,11 +175,11 @@ class BuildReport:
                 )
         if self.unreadable:
             lines.append(f"  Unreadable images: {describe_unreadable(self.unreadable)}")
-            if self.noun == TRIPLETS:
+            if self.kind is examples.TRIPLETS:
                 lines.append(f"  Triplets that drew another image instead: {total.num_redrawn:,}.")
         if total.left_out:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in total.left_out.most_common())
-            lines.append(f"  {self.noun.capitalize()} left out: {total.left_out.total():,} ({listed}).")
+            lines.append(f"  {self.kind.noun.capitalize()} left out: {total.left_out.total():,} ({listed}).")
         if self.unreadable:
             lines.append(f"  All of them, with reasons: {folder}/{REPORT_NAME}")
         if self.bank:
@@ -190,7 +191,7 @@ class BuildReport:
         return "\n".join(lines)
 
     def _describe_total(self, total: ExampleCounts) -> str:
-        if self.noun == TRIPLETS:
+        if self.kind is examples.TRIPLETS:
             return f"{total.num_made:,} triplets from {self.num_images_read:,} distinct images"
         return f"{total.num_made:,} images"
 

@@ -213,7 +213,7 @@ class PlannedExamples:
         self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
         self._plan = SplitPlanner(selection, config).plan_split(split).plan
         self._unreadable: dict[int, str] = {}
-        self.name, self.noun, self.notes = choice.full_name, config.example_noun, list[str]()
+        self.name, self.noun, self.notes = choice.full_name, config.kind.noun, list[str]()
         self.num_examples = self._plan.num_examples
         self.landmark_ids = None
         if self.noun == IMAGES:

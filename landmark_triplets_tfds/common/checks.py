@@ -44,7 +44,7 @@ def check_word(name: str, value: object) -> int:
 
 
 def check_number(name: str, value: object, lowest: float, highest: float) -> float:
-    """Returns a number that is in a range, ends included.
+    """Returns a number that is in a range, ends included, as Python's int or float.
 
     Raises:
       ValueError: if it is no number, not finite, or out of the range.
@@ -52,7 +52,7 @@ def check_number(name: str, value: object, lowest: float, highest: float) -> flo
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not lowest <= value <= highest:  # type: ignore[arg-type, operator]
         raise ValueError(f"{name} must be a number between {lowest:g} and {highest:g}, got {value!r}.")
-    return value  # type: ignore[return-value]
+    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -70,16 +70,16 @@ def test_refuses_what_is_no_value(variable: str, kind: str, texts: list[str]) ->
 @pytest.mark.parametrize(
     ("variable", "text", "value", "message"),
     [
-        (variable, str(number), number, f"must be between 1 and 1024, got {number}")
+        (variable, str(number), number, f"must be a whole number between 1 and 1024, got {number}")
         for variable in (WORKERS, READERS)
         for number in (0, 1025, 10**30)
     ]
     + [
-        (MAX_UNREADABLE, "1.01", 1.01, "must be a share between 0 and 1, got 1.01"),
-        (MAX_UNREADABLE, "101%", 1.01, "must be a share between 0 and 1, got 1.01"),
-        (MAX_UNREADABLE, "5", 5.0, "must be a share between 0 and 1, got 5.0"),
-        (MAX_UNREADABLE, "-0.1", -0.1, "must be a share between 0 and 1, got -0.1"),
-        (MAX_UNREADABLE, "nan", float("nan"), "must be a share between 0 and 1, got nan"),
+        (MAX_UNREADABLE, "1.01", 1.01, "must be a number between 0 and 1, got 1.01"),
+        (MAX_UNREADABLE, "101%", 1.01, "must be a number between 0 and 1, got 1.01"),
+        (MAX_UNREADABLE, "5", 5.0, "must be a number between 0 and 1, got 5.0"),
+        (MAX_UNREADABLE, "-0.1", -0.1, "must be a number between 0 and 1, got -0.1"),
+        (MAX_UNREADABLE, "nan", float("nan"), "must be a number between 0 and 1, got nan"),
     ],
 )
 def test_refuses_what_is_out_of_range(variable: str, text: str, value: float, message: str) -> None:

@@ -182,7 +182,7 @@ def _describe(what: str, forecast: Forecast, manual_dir: str) -> Iterator[str]:
     config, error = forecast.choice.config, forecast.error_bytes
     sure = f" (give or take {console.format_bytes(error)})" if error else ""
     yield console.fill(
-        f"{what} {config.name}: {forecast.total_examples:,} {config.example_noun},"
+        f"{what} {config.name}: {forecast.total_examples:,} {config.kind.noun},"
         f" {console.format_bytes(forecast.num_bytes)}{sure}, {console.format_seconds(forecast.wall_s)} to build."
     )
     yield ""
@@ -193,7 +193,7 @@ def _alternative_lines(answer: BudgetAnswer) -> Iterator[str]:
     """Yields what else the same bytes can hold."""
     if answer.custom is None:
         return
-    noun = answer.custom.choice.config.example_noun
+    noun = answer.custom.choice.config.kind.noun
     yield console.fill("The same bytes can hold more images or larger ones:")
     rows = [["images_per_landmark", "resolution", "jpeg_quality", noun, "dataset"]]
     for choice, num_examples, num_bytes in answer.alternatives:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import TRIPLETS
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
 from landmark_triplets_tfds.commands.forecast.trial_build import Trial, run_trial
@@ -104,11 +103,10 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """Returns what `--json` prints; docs/command.md documents it."""
-        noun = "triplets" if self.choice.config.example_noun == TRIPLETS else "examples"
         return {
             "dataset": self.choice.dataset,
             "config": self.choice.as_json(),
-            f"num_{noun}": self.total_examples,
+            f"num_{self.choice.config.kind.count_name}": self.total_examples,
             "splits": self.num_examples,
             "num_distinct_images": self.num_images,
             "dataset_bytes": self.num_bytes,

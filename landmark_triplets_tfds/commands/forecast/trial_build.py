@@ -134,7 +134,7 @@ def _build(
     plan = make_plan(images.table, spec)
     rows = assembly.find_distinct_images(plan, plan.num_examples, images.table.num_images)
     job = SplitJob(PlannedSplit(TRAIN, images, spec, plan), plan.num_examples, rows, len(rows))
-    report = BuildReport(Selection(images, images.table, images.table), choice.config.example_noun)
+    report = BuildReport(Selection(images, images.table, images.table), choice.config.kind)
     size_of_id: dict[str, int] = {}
     used_bytes = num_examples = 0
 
