@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition import tables as image_tables
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, image_path, mark_stamp, parse_file_name
-from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
 
 _HEX_DIGITS = "0123456789abcdef"
 
@@ -37,7 +36,7 @@ class FolderSource:
         return self
 
     def read_table(self) -> LandmarkTable:
-        return image_tables.read_image_table(self.table_path)
+        return read_landmark_table(self.table_path)
 
     def locate(self, image_id: int) -> str:
         return f"{self._images}/{image_path(image_id)}"

@@ -1,46 +1,46 @@
-"""Which image shows which landmark: ``train.csv``, read and validated.
+"""Which image shows which landmark: the tables that are published with the images, read and validated.
+
+``train.csv`` has a line per image. ``train_clean.csv`` is the competition's subset of the public Google Landmarks
+Dataset v2 and has a line per landmark with all its images, which are taken in the order in which they are listed, line
+by line. A table's header tells which form it has, not its name.
 
 Everything after this module works on rows of a `LandmarkTable` (integers), never on id strings or paths: 1.58 million
 ids are 12.6 MB as uint64 and ten times that as Python strings.
-
-Reading is done twice when something is wrong: pandas reads 1.58 million lines in about a second but reports problems
-poorly, so a failed read is followed by a slow pass (`csv_records`) whose only job is to find the line and say what is
-wrong with it.
-
-The tables that say which image shows which landmark, in the two forms in which they are published.
-
-``train.csv`` has a line per image; `landmarks` reads it. ``train_clean.csv`` is the competition's subset of the public
-Google Landmarks Dataset v2 and has a line per landmark with all its images, which are taken in the order in which they
-are listed, line by line. A table's first line tells which form it has, not its name.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
+import binascii
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
 import io
 import os
 import re
+from typing import Any
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.competition.csv_files import CsvRecords, shorten
+from landmark_triplets_tfds.common.checks import shorten
+from landmark_triplets_tfds.competition.columns import CsvColumns, TextKind
 from landmark_triplets_tfds.errors import LandmarkTableError
 
 ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
+IMAGES_COLUMN = "images"
 NO_LANDMARK = -1
 
-IMAGE_ID_HEX_DIGITS = 16
-_IMAGE_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
-_MAX_LANDMARK_ID_DIGITS = 18  # any 18 digits fit int64
-LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
-_ALL_HEX_PATTERN = re.compile(r"[0-9a-f]*")
+_Rows = npt.NDArray[np.int64]
+
+_ID_DIGITS = 16
+_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
+_HEX_PATTERN = re.compile(rb"[0-9a-f]*")
+_MAX_LANDMARK_DIGITS = 18  # any 18 digits fit int64
+_IDS_PATTERN = re.compile(r"[0-9a-f]{16}(?: [0-9a-f]{16})*")
+_LANDMARK_PATTERN = re.compile(r"[0-9]{1,18}")
 
 
 def format_image_id(image_id: int) -> str:
@@ -113,13 +113,13 @@ class LandmarkTable:
         return digest.hexdigest()
 
 
-def read_landmark_table(path: epath.Path) -> LandmarkTable:
-    """Reads and validates a table of images from a file; see `parse_landmark_table`."""
-    return parse_landmark_table(path.read_bytes(), os.fspath(path))
+def read_landmark_table(path: epath.PathLike) -> LandmarkTable:
+    """Reads and validates a table of images from a file, local or remote; see `parse_landmark_table`."""
+    return parse_landmark_table(epath.Path(path).read_bytes(), os.fspath(path))
 
 
 def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
-    """Parses and validates a table of images.
+    """Parses and validates a table of images of either form.
 
     Columns other than ``id`` and ``landmark_id`` are ignored, so that the tables of the sibling competitions and of
     the public Google Landmarks Dataset v2 (``id,url,landmark_id``) are read too. A byte order mark, CRLF line ends and
@@ -136,204 +136,123 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
       LandmarkTableError: with file, line number and value, when a column is missing, the file is empty or not CSV, an
         id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
     """
-    try:
-        return _read_with_pandas(content)
-    except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        problem = str(error)
-    _raise_first_problem(name, content)
-    raise LandmarkTableError(f"{name}: {problem}")
 
+    def columns_of(kinds: Mapping[str, TextKind]) -> CsvColumns:
+        return CsvColumns(lambda: io.BytesIO(content), name, kinds, LandmarkTableError)
 
-def _read_with_pandas(content: bytes) -> LandmarkTable:
-    """Reads a right table fast; raises ValueError, without saying where, for a wrong one."""
-    if b"\0" in content:  # versions of pandas differ in what they make of it
-        raise ValueError("a NUL byte")
-    columns = _read_header(content)
-    if columns.count(ID_COLUMN) != 1 or columns.count(LANDMARK_COLUMN) != 1:
-        raise ValueError("wrong header")
-    import pandas as pd  # takes as long to import as TFDS, and the package is imported where no table is read
-
-    # pandas cuts off surplus fields and fills up missing ones, which moves a landmark_id behind an unquoted comma.
-    if not _has_fields_per_line(content, len(columns)):
-        raise ValueError("a line has more or fewer fields than the header")
-    frame = pd.read_csv(
-        io.BytesIO(content),
-        usecols=[ID_COLUMN, LANDMARK_COLUMN],
-        dtype=object,
-        encoding="utf-8-sig",
-        na_filter=False,
-        index_col=False,
-    )
-    image_ids = parse_image_ids(frame[ID_COLUMN].tolist())
-    landmark_ids = _parse_landmark_ids(frame[LANDMARK_COLUMN].tolist())
-    if not len(image_ids) or len(np.unique(image_ids)) != len(image_ids):
-        raise ValueError("no images, or an id twice")
+    columns = columns_of({ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: _LANDMARK_ID})
+    header = columns.header()
+    if IMAGES_COLUMN in header and ID_COLUMN not in header:
+        columns = columns_of({LANDMARK_COLUMN: _ANY_TEXT, IMAGES_COLUMN: _ANY_TEXT})
+        image_ids, landmark_ids, rows = _parse_clean_table(columns)
+    else:
+        image_ids, landmark_ids = columns.read()
+        rows = np.arange(len(image_ids))
+    if not len(image_ids):
+        raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
+    if len(np.unique(image_ids)) != len(image_ids):
+        raise _repeated_image(columns, image_ids, rows)
     return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
 
 
-def _read_header(content: bytes) -> list[str]:
-    """Returns the fields of the first line that is not blank."""
-    first_line = re.split(rb"[\r\n]", content.removeprefix(codecs.BOM_UTF8).lstrip(), maxsplit=1)[0]
-    try:
-        return next(csv.reader([first_line.decode()]), [])
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
+def _parse_clean_table(columns: CsvColumns) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], _Rows]:
+    """Returns ids and landmarks of the images of a table with a line per landmark, and the row of each image in it."""
+    ids: list[str] = []
+    counts: list[int] = []
+    row_of_landmark: dict[int, int] = {}
+    for row, (landmark, images) in enumerate(zip(*columns.read(), strict=True)):
+        landmark, images = landmark.strip(" \t"), images.strip(" \t")
+        if not _LANDMARK_PATTERN.fullmatch(landmark):
+            raise columns.problem(row, f"{LANDMARK_COLUMN} must be {_LANDMARK_ID.rule}, got {shorten(landmark)}.")
+        listed = images.split(" ")
+        if not _IDS_PATTERN.fullmatch(images):
+            wrong = next(image_id for image_id in listed if not _ID_PATTERN.fullmatch(image_id))
+            raise columns.problem(
+                row,
+                f"{IMAGES_COLUMN} must be ids of {IMAGE_ID.rule} with a space between them, got {shorten(wrong)}.",
+            )
+        before = row_of_landmark.setdefault(int(landmark), row)
+        if before != row:
+            raise columns.problem(
+                row,
+                f"{LANDMARK_COLUMN} {int(landmark)} is there already, on {columns.places([before])[before].where}; each"
+                " landmark must have one line.",
+            )
+        ids += listed
+        counts.append(len(listed))
+    landmark_ids = np.repeat(np.array(list(row_of_landmark), dtype=np.int64), counts)
+    return _parse_joined_ids("".join(ids).encode()), landmark_ids, np.repeat(np.arange(len(counts)), counts)
 
 
-def _has_fields_per_line(content: bytes, num_fields: int) -> bool:
-    """Returns whether every line that is not blank has so many fields."""
-    if b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
-        # Commas and line ends may be within fields, or lines end otherwise: the slow pass knows.
-        _raise_first_problem("", content)
-        return True
-    text = np.frombuffer(content, dtype=np.uint8)
-    commas = np.flatnonzero(text == ord(","))
-    bounds = np.concatenate([[-1], np.flatnonzero(text == ord("\n")), [len(text)]])  # just before and after each line
-    counts = np.diff(np.searchsorted(commas, bounds))
-    others = np.flatnonzero(counts != num_fields - 1)
-    return not any(content[bounds[line] + 1 : bounds[line + 1]].strip() for line in others)
+def _repeated_image(columns: CsvColumns, image_ids: npt.NDArray[np.uint64], rows: _Rows) -> ValueError:
+    """Returns the error for the first image that is in the table before, given the row of each in the file."""
+    is_first = np.zeros(len(image_ids), dtype=np.bool_)
+    is_first[np.unique(image_ids, return_index=True)[1]] = True
+    again = int(is_first.argmin())
+    before = int(rows[(image_ids == image_ids[again]).argmax()])
+    where = columns.places([before])[before].where
+    return columns.problem(
+        int(rows[again]),
+        f"{ID_COLUMN} {format_image_id(image_ids[again])} is there already, on {where}; each image must occur once.",
+    )
+
+
+def parse_image_ids(texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Returns uint64[n] for n texts; raises ValueError if one of them is not 16 hex digits."""
+    for text in texts:
+        if not _ID_PATTERN.fullmatch(text):
+            raise ValueError(f"an id must be {IMAGE_ID.rule}, got {shorten(text)}.")
+    return _parse_joined_ids("".join(texts).encode())
+
+
+def _convert_image_ids(texts: Any) -> npt.NDArray[np.uint64]:
+    if texts.null_count:
+        raise ValueError("some id is missing")
+    _, offsets, characters = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32, count=len(texts) + 1, offset=4 * texts.offset) if len(texts) else [0]
+    if (np.diff(ends) != _ID_DIGITS).any():
+        raise ValueError("some id has another length")
+    return _parse_joined_ids(memoryview(characters)[ends[0] : ends[-1]] if len(texts) else b"")
+
+
+def _parse_joined_ids(digits: bytes | memoryview) -> npt.NDArray[np.uint64]:
+    """Returns uint64[n] for 16 n hex digits; raises ValueError for other characters."""
+    if not _HEX_PATTERN.fullmatch(digits):
+        raise ValueError("some id is not hex digits")
+    return np.frombuffer(binascii.unhexlify(digits), dtype=">u8").astype(np.uint64)
+
+
+def _convert_landmark_ids(texts: Any) -> npt.NDArray[np.int64]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths_right = pc.less_equal(pc.binary_length(texts), _MAX_LANDMARK_DIGITS)
+    if not pc.all(pc.and_(pc.ascii_is_decimal(texts), lengths_right), min_count=0).as_py():
+        raise ValueError("some landmark_id is not a whole number")
+    values: npt.NDArray[np.int64] = texts.cast(pa.int64()).to_numpy()
+    return values
+
+
+IMAGE_ID = TextKind(_ID_PATTERN, "16 hex digits (0-9, a-f)", _convert_image_ids)
+_LANDMARK_ID = TextKind(_LANDMARK_PATTERN, "a whole number from 0 up", _convert_landmark_ids)
+_ANY_TEXT = TextKind(
+    re.compile(".*", re.DOTALL),
+    "texts",
+    lambda texts: texts.to_numpy(zero_copy_only=False),  # Python strings
+)
+
+
+# The names below are those of the reader before; they go with it.
+IMAGE_ID_HEX_DIGITS = _ID_DIGITS
 
 
 def parse_image_id(text: object, column: str) -> int:
     """Returns the number that an id is; raises ValueError, which names the column, for anything but 16 hex digits."""
-    if not isinstance(text, str) or not _IMAGE_ID_PATTERN.fullmatch(text):
-        raise ValueError(f"{column} must be 16 hex digits (0-9, a-f), got {shorten(text)}.")
+    if not isinstance(text, str) or not _ID_PATTERN.fullmatch(text):
+        raise ValueError(f"{column} must be {IMAGE_ID.rule}, got {shorten(text)}.")
     return int(text, 16)
 
 
-def parse_image_ids(texts: list[str]) -> npt.NDArray[np.uint64]:
-    """Returns uint64[n] for n texts of 16 hex digits; raises ValueError for anything else."""
-    if not all(len(text) == IMAGE_ID_HEX_DIGITS for text in texts):
-        raise ValueError("some id is not 16 hex digits")
-    return parse_joined_ids("".join(texts))
-
-
 def parse_joined_ids(joined: str) -> npt.NDArray[np.uint64]:
-    """Returns uint64[n] for the ids of 16 digits that are joined to one text; raises ValueError for other characters.
-
-    The text must have 16 n characters.
-    """
-    if not _ALL_HEX_PATTERN.fullmatch(joined):
-        raise ValueError("some id is not 16 hex digits")
-    return np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
-
-
-def _parse_landmark_ids(texts: list[str]) -> npt.NDArray[np.int64]:
-    """Returns int64[n] for n texts of 1 to 18 decimal digits; raises ValueError for anything else."""
-    joined = "".join(texts)
-    lengths_right = all(1 <= len(text) <= _MAX_LANDMARK_ID_DIGITS for text in texts)
-    if not lengths_right or not (joined.isascii() and joined.isdigit()):
-        raise ValueError("some landmark_id is not a whole number")
-    return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
-
-
-def _raise_first_problem(name: str, content: bytes) -> None:
-    """Raises LandmarkTableError for the first line that is wrong; returns if each line is right by itself."""
-    records = CsvRecords(io.BytesIO(content), name, (ID_COLUMN, LANDMARK_COLUMN), LandmarkTableError)
-    line_of_id: dict[str, int] = {}
-    for image_id, landmark_id in records:
-        try:
-            parse_image_id(image_id, ID_COLUMN)
-        except ValueError as error:
-            raise records.problem(str(error)) from None
-        if not LANDMARK_ID_PATTERN.fullmatch(landmark_id):
-            raise records.problem(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {shorten(landmark_id)}.")
-        if image_id in line_of_id:
-            raise records.problem(
-                f"{ID_COLUMN} {image_id} is there already, on line {line_of_id[image_id]}; each image must occur once."
-            )
-        line_of_id[image_id] = records.line
-    if not line_of_id:
-        raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
-
-
-IMAGES_COLUMN = "images"
-
-_IMAGE_LIST_PATTERN = re.compile(r"[0-9a-f]{16}(?: [0-9a-f]{16})*")
-_CLEAN_HEADER_PATTERN = re.compile(rb'\s*"?(?:landmark_id"?\s*,\s*"?images|images"?\s*,\s*"?landmark_id)"?\s*[\r\n]')
-
-
-def read_image_table(path: str) -> LandmarkTable:
-    """Reads and validates a table of images from a file, local or remote; see `parse_image_table`."""
-    return parse_image_table(epath.Path(path).read_bytes(), path)
-
-
-def parse_image_table(content: bytes, name: str) -> LandmarkTable:
-    """Parses and validates a table of images of either form.
-
-    Args:
-      content: of a CSV file with a header line.
-      name: of the file, for messages.
-
-    Raises:
-      LandmarkTableError: with file, line number and value, for whatever is wrong with it.
-    """
-    if _CLEAN_HEADER_PATTERN.match(content.removeprefix(codecs.BOM_UTF8)):
-        return _parse_clean_table(content, name)
-    return parse_landmark_table(content, name)
-
-
-def _parse_clean_table(content: bytes, name: str) -> LandmarkTable:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise LandmarkTableError(f"{name}, line {line}: not UTF-8 text. Fetch the file again.") from None
-    columns: list[str] | None = None
-    ids: list[str] = []
-    counts: list[int] = []
-    line_of_landmark: dict[int, int] = {}
-    for line, record in enumerate(re.split("\r\n|\r|\n", text), 1):
-        if not record.strip():
-            continue
-        # Neither ids nor numbers can hold a comma, so quotes, if any, mean nothing.
-        fields = [field.strip(" \t").strip('"') for field in record.split(",")]
-        if columns is None:
-            columns = fields
-            continue
-        try:
-            landmark_id, images = _parse_landmark_line(fields, columns)
-            if landmark_id in line_of_landmark:
-                raise ValueError(
-                    f"{LANDMARK_COLUMN} {landmark_id} is there already, on line {line_of_landmark[landmark_id]}; each"
-                    " landmark must have one line."
-                )
-        except ValueError as error:
-            raise LandmarkTableError(f"{name}, line {line}: {error}") from None
-        line_of_landmark[landmark_id] = line
-        ids += images
-        counts.append(len(images))
-    if not ids:
-        raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
-    image_ids = parse_image_ids(ids)
-    if len(np.unique(image_ids)) != len(image_ids):
-        _raise_for_repeated_image(name, ids, np.repeat(list(line_of_landmark.values()), counts).tolist())
-    landmark_ids = np.repeat(np.array(list(line_of_landmark), dtype=np.int64), counts)
-    return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
-
-
-def _parse_landmark_line(fields: list[str], columns: list[str]) -> tuple[int, list[str]]:
-    """Returns a landmark and its images; raises ValueError with what is wrong."""
-    if len(fields) != len(columns):
-        raise ValueError(f"expected {len(columns)} fields as in the header, got {len(fields)}: {shorten(fields)}.")
-    landmark_id, images = fields[columns.index(LANDMARK_COLUMN)], fields[columns.index(IMAGES_COLUMN)]
-    if not LANDMARK_ID_PATTERN.fullmatch(landmark_id):
-        raise ValueError(f"{LANDMARK_COLUMN} must be a whole number from 0 up, got {shorten(landmark_id)}.")
-    ids = images.split(" ")
-    if not _IMAGE_LIST_PATTERN.fullmatch(images):
-        wrong = next((i for i in ids if not _IMAGE_LIST_PATTERN.fullmatch(i)), images)
-        raise ValueError(
-            f"{IMAGES_COLUMN} must be ids of 16 hex digits (0-9, a-f) with a space between them, got {shorten(wrong)}."
-        )
-    return int(landmark_id), ids
-
-
-def _raise_for_repeated_image(name: str, ids: list[str], lines: list[int]) -> None:
-    first_line: dict[str, int] = {}
-    for image_id, line in zip(ids, lines, strict=True):
-        if image_id in first_line:
-            raise LandmarkTableError(
-                f"{name}, line {line}: image {image_id} is there already, on line {first_line[image_id]}; each image"
-                " must occur once."
-            )
-        first_line[image_id] = line
+    """Returns uint64[n] for the ids of 16 digits that are joined to one text."""
+    return _parse_joined_ids(joined.encode())

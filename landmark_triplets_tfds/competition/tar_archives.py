@@ -31,7 +31,6 @@ import numpy as np
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
-from landmark_triplets_tfds.competition import tables as image_tables
 from landmark_triplets_tfds.competition.archive import ArchiveIndex, ArchiveSource, Members, OnListed, make_members
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
@@ -41,7 +40,11 @@ from landmark_triplets_tfds.competition.layout import (
     mark_stamp,
     parse_tar_name,
 )
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.competition.tables import (
+    LandmarkTable,
+    format_image_id,
+    read_landmark_table,
+)
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _NUM_PROBLEMS_SHOWN = 5
@@ -75,7 +78,7 @@ class TarSource(ArchiveSource):
         self._folder = folder
 
     def read_table(self) -> LandmarkTable:
-        return image_tables.read_image_table(self.table_path)
+        return read_landmark_table(self.table_path)
 
     def locate(self, image_id: int) -> str:
         """Returns the path of the tar and the member, or of all tars where none has it."""

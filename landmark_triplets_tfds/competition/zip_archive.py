@@ -19,7 +19,6 @@ import numpy as np
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
-from landmark_triplets_tfds.competition import tables as image_tables
 from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, ArchiveIndex, ArchiveSource, OnListed, make_members
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
@@ -31,7 +30,11 @@ from landmark_triplets_tfds.competition.layout import (
     is_zip_table,
     parse_zip_name,
 )
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.competition.tables import (
+    LandmarkTable,
+    format_image_id,
+    parse_landmark_table,
+)
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
@@ -76,7 +79,7 @@ class ZipSource(ArchiveSource):
             raise ArchiveError(
                 f"{table['name']} in {self.archive} cannot be read ({error}). Fetch the zip again."
             ) from None
-        return image_tables.parse_image_table(content, self.table_path)
+        return parse_landmark_table(content, self.table_path)
 
     def locate(self, image_id: int) -> str:
         return f"{self.archive}/{self._folder}/{image_path(image_id)}"

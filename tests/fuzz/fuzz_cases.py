@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks import mutations
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_table
+from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
@@ -119,7 +119,7 @@ def run_table(rng: random.Random, folder: Path) -> str:
     """Reads a damaged table and draws triplets from it."""
     data = _mutate(rng.choice(_tables()), rng, mutations.mutate_table)
     try:
-        table = parse_image_table(data, "train.csv")
+        table = parse_landmark_table(data, "train.csv")
         plan = TripletSampler(table, SamplingSpec(images_per_landmark=2)).plan()
     except (LandmarkTableError, NoExampleError) as error:
         if len(str(error)) > 1000:

@@ -1,0 +1,329 @@
+"""Columns of a file of texts, CSV or Parquet, or what is wrong with it where.
+
+Arrow reads a million lines in a fraction of a second, a part at a time. But it says little about a wrong file, and
+takes a quote that is not closed for the start of one long field. So the bytes are looked at before Arrow gets them, and
+where a file is refused, or something is to be said about a row, Python's csv module walks to it, line by line.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Collection, Iterator, Mapping
+import csv
+import dataclasses
+import io
+import mmap
+import re
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from landmark_triplets_tfds.common.checks import shorten
+from landmark_triplets_tfds.common.file_access import ADVICE, stand_in
+
+PARQUET_MAGIC = b"PAR1"
+
+_HEAD_BYTES = 64
+_BLOCK_BYTES = 4 << 20
+_BATCH_ROWS = 1 << 17
+
+# A field that begins with a quote and ends with one, or else is wrong.
+_QUOTED_PATTERN = re.compile(rb'"(?:(?<![^,\r\n]")|(?<=\A\xef\xbb\xbf"))(?:[^"]*(?:""[^"]*)*"(?![^,\r\n])|(?P<wrong>))')
+# What Python's "surrogateescape" makes of bytes that are not UTF-8; no UTF-8 text holds these.
+_NOT_UTF8_PATTERN = re.compile("[\udc80-\udcff]")
+
+_TEXT_TYPES = ("string", "large_string", "string_view", "null")  # of Parquet; null: a column without any value
+
+_Content = bytes | mmap.mmap
+
+
+@dataclasses.dataclass(frozen=True)
+class TextKind:
+    """What the texts of a column are.
+
+    Attributes:
+      pattern: what each text must match as a whole.
+      rule: the same in words: 'a whole number'.
+      convert: makes an array of n values of an Arrow array of n strings; raises ValueError if some text does not match.
+    """
+
+    pattern: re.Pattern[str]
+    rule: str
+    convert: Callable[[Any], npt.NDArray[Any]]
+
+
+class Place(NamedTuple):
+    """Where a row is in its file.
+
+    Attributes:
+      where: 'line 7' or, in Parquet, 'row 7'; both count from 1.
+      text: what the file has there in the column that was asked for; None if it has no such column, or has it twice.
+    """
+
+    where: str
+    text: str | None
+
+
+class Columns:
+    """Base of what reads columns of a file. Rows count from 0, without the header and blank lines."""
+
+    def __init__(
+        self,
+        open_file: Callable[[], IO[bytes]],
+        name: str,
+        columns: Mapping[str, TextKind],
+        error: type[ValueError],
+    ):
+        """Reads nothing yet.
+
+        Args:
+          open_file: opens the file at its beginning, anew for each time that it is read.
+          name: of the file, for messages.
+          columns: that are read, and what their texts are. Each must be there once; others are ignored.
+          error: type of what is raised, with name, line or row, and value, for whatever is wrong with the file.
+        """
+        self._open_file = open_file
+        self._name = name
+        self._columns = columns
+        *others, last = columns
+        self._listed = f"the columns {', '.join(others)} and {last}"
+        self._error = error
+
+    def header(self) -> list[str]:
+        """Returns the names of all columns."""
+        raise NotImplementedError
+
+    def read(self) -> list[npt.NDArray[Any]]:
+        """Returns the values of the columns, an array of n values for each; n may be 0.
+
+        Raises:
+          ValueError: of the type that was given, if it is no file with these columns, or a text does not match.
+        """
+        kinds = self._columns.values()
+        batches: list[list[npt.NDArray[Any]]] = []
+        num_rows = 0
+        for columns in self._batches():
+            try:
+                batches.append([kind.convert(texts) for kind, texts in zip(kinds, columns, strict=True)])
+            except ValueError:
+                self._raise_for_texts(num_rows, columns)
+                raise
+            num_rows += len(columns[0])
+        return [np.concatenate(parts) for parts in zip(*batches, strict=True)] or [np.zeros(0)] * len(kinds)
+
+    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
+        """Returns where rows are, and the text of a column there. Reads the file again, up to the last of them."""
+        raise NotImplementedError
+
+    def problem(self, row: int, message: str) -> ValueError:
+        """Returns the error to raise for something that is wrong with a row; its message names the place."""
+        place = self.places([row]).get(row)  # the file may have changed since
+        return self._error(f"{self._name}, {place.where if place else f'row {row + 1}'}: {message}")
+
+    def _batches(self) -> Iterator[list[Any]]:
+        """Yields the columns of a part of the file at a time, as Arrow arrays of strings."""
+        raise NotImplementedError
+
+    def _raise_for_texts(self, start: int, columns: list[Any]) -> None:
+        """Raises the error for the first text that does not match, in columns of rows from ``start`` on."""
+        for row, texts in enumerate(zip(*map(_decode, columns), strict=True), start):
+            for text, (column, kind) in zip(texts, self._columns.items(), strict=True):
+                if text is None or not kind.pattern.fullmatch(text):
+                    raise self.problem(row, f"{column} must be {kind.rule}, got {shorten(text)}.")
+
+    def _are_in(self, header: list[str]) -> bool:
+        return all(header.count(column) == 1 for column in self._columns)
+
+    def _content(self) -> _Content:
+        """Returns the bytes of the file, mapped if it is a local one, so that they need no memory."""
+        with self._open_file() as file:
+            try:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError, AttributeError):  # it is empty, or no local file
+                return file.read()
+
+
+class CsvColumns(Columns):
+    """Columns of a CSV file with a header. A byte order mark, any line ends, and blank lines are accepted."""
+
+    def header(self) -> list[str]:
+        return next(self._records(self._content()))[1]
+
+    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
+        places: dict[int, Place] = {}
+        records = self._records(self._content())
+        _, header = next(records)
+        index = header.index(column) if column is not None and header.count(column) == 1 else None
+        for row, (line, fields) in enumerate(records):
+            if row in rows:
+                places[row] = Place(f"line {line}", None if index is None else fields[index])
+                if len(places) == len(rows):
+                    break
+        return places
+
+    def _batches(self) -> Iterator[list[Any]]:
+        import pyarrow as pa
+        import pyarrow.csv
+
+        content = self._content()
+        line, header = next(self._records(content))
+        if not self._are_in(header):
+            raise self._error(
+                f"{self._name}, line {line}: expected a header with {self._listed}, each once, got"
+                f" {shorten(','.join(header))}."
+            )
+        names = [str(header.index(column)) for column in self._columns]
+        num_to_skip = 1  # to Arrow, the header is a row
+        try:
+            _check_bytes(content)
+            reader = pyarrow.csv.open_csv(
+                pa.BufferReader(pa.py_buffer(content)),
+                pyarrow.csv.ReadOptions(column_names=list(map(str, range(len(header)))), block_size=_BLOCK_BYTES),
+                pyarrow.csv.ParseOptions(newlines_in_values=content.find(b'"') >= 0, invalid_row_handler=_skip_blank),
+                pyarrow.csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string())),
+            )
+            for batch in reader:
+                yield batch.columns if not num_to_skip else batch.slice(num_to_skip).columns
+                num_to_skip = max(0, num_to_skip - batch.num_rows)
+        except (ValueError, pa.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
+            for _ in self._records(content):
+                pass
+            raise self._error(f"{self._name} is not CSV ({error}).") from None
+
+    def _records(self, content: _Content) -> Iterator[tuple[int, list[str]]]:
+        """Yields line and fields of the header and of each record; raises the error for the first wrong one."""
+        kind = stand_in(content[:_HEAD_BYTES])
+        if kind:
+            article = "an" if kind.startswith("H") else "a"
+            raise self._error(f"{self._name}, line 1: not a table, but {article} {kind}. {ADVICE[kind]}")
+        reader = csv.reader(self._lines(content), strict=True)  # an open quote at the end is an error
+        num_fields = 0
+        while True:
+            line = reader.line_num + 1  # where the record starts; line_num is where it ends
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                raise self._error(f"{self._name}, line {line}: not CSV ({error}).") from None
+            if fields is None:
+                break
+            if _is_blank(fields):
+                continue
+            if num_fields and len(fields) != num_fields:
+                raise self._error(
+                    f"{self._name}, line {line}: expected {num_fields} fields as in the header, got {len(fields)}:"
+                    f" {shorten(fields)}."
+                )
+            num_fields = len(fields)
+            yield line, fields
+        if not num_fields:
+            raise self._error(f"{self._name} is empty. Expected a CSV file with {self._listed}.")
+
+    def _lines(self, content: _Content) -> Iterator[str]:
+        import pyarrow as pa
+
+        file = pa.BufferReader(pa.py_buffer(content))
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        for line, text in enumerate(lines, 1):
+            if not text.isascii() and (match := _NOT_UTF8_PATTERN.search(text)):
+                byte = match[0].encode(errors="surrogateescape")
+                raise self._error(
+                    f"{self._name}, line {line}: the byte {byte!r} is not UTF-8 text. Expected a CSV file with"
+                    f" {self._listed}; was an archive or another file given this name?"
+                )
+            if "\0" in text:
+                raise self._error(
+                    f"{self._name}, line {line}: a NUL byte ({shorten(chr(0))}) is not text. Expected a CSV file with"
+                    f" {self._listed}; was the file cut off or damaged on its way?"
+                )
+            yield text
+
+
+class ParquetColumns(Columns):
+    """Columns of a Parquet file, whose first bytes are `PARQUET_MAGIC`."""
+
+    def header(self) -> list[str]:
+        return list(self._parse().schema_arrow.names)
+
+    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
+        if column is None or self.header().count(column) != 1:
+            return {row: Place(f"row {row + 1}", None) for row in rows}
+        places: dict[int, Place] = {}
+        start = 0
+        for (texts,) in self._read([column]):
+            here = [row for row in rows if start <= row < start + len(texts)]
+            places |= {row: Place(f"row {row + 1}", str(texts[row - start].as_py())) for row in here}
+            start += len(texts)
+        return places
+
+    def _batches(self) -> Iterator[list[Any]]:
+        import pyarrow as pa
+
+        schema = self._parse().schema_arrow
+        if not self._are_in(schema.names):
+            raise self._error(
+                f"{self._name}: expected {self._listed}, each once, got {shorten(','.join(schema.names))}."
+            )
+        for column, kind in self._columns.items():
+            of_column = schema.field(column).type
+            of_values = of_column.value_type if pa.types.is_dictionary(of_column) else of_column
+            if str(of_values) not in _TEXT_TYPES:
+                raise self._error(
+                    f"{self._name}: the column {column} must hold texts of {kind.rule}, got {of_column}. Write the ids"
+                    " as texts, as train.csv has them."
+                )
+        for columns in self._read(list(self._columns)):
+            yield [texts.cast(pa.string()) for texts in columns]
+
+    def _read(self, names: list[str]) -> Iterator[list[Any]]:
+        """Yields columns of a part of the file at a time, as they are."""
+        import pyarrow as pa
+
+        batches = self._parse().iter_batches(_BATCH_ROWS, columns=names)
+        try:
+            for batch in batches:
+                yield [batch.column(name) for name in names]
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damaged(error) from None
+
+    def _parse(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(self._content())))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return self._error(f"{self._name} is damaged, or Parquet of an unusual kind ({error}).")
+
+
+def _check_bytes(content: _Content) -> None:
+    """Raises ValueError if the bytes are not UTF-8 text without NUL, or a quote is not closed where a field ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(content), _BLOCK_BYTES):
+        block = content[start : start + _BLOCK_BYTES]
+        decoder.decode(block)
+        if b"\0" in block:
+            raise ValueError("a NUL byte")
+    decoder.decode(b"", final=True)
+    if any(match["wrong"] is not None for match in _QUOTED_PATTERN.finditer(content)):
+        raise ValueError("a quote is not closed where a field ends")
+
+
+def _skip_blank(row: Any) -> str:
+    """Says what Arrow is to do with a row that has more or fewer fields than the header."""
+    return "skip" if _is_blank(next(csv.reader([row.text]), [])) else "error"
+
+
+def _is_blank(fields: list[str]) -> bool:
+    return len(fields) <= 1 and not "".join(fields).strip()
+
+
+def _decode(texts: Any) -> list[str | None]:
+    """Returns the values of an Arrow array of strings, which in a damaged Parquet file need not be UTF-8."""
+    import pyarrow as pa
+
+    values = texts.cast(pa.binary()).to_pylist()
+    return [None if value is None else value.decode(errors="backslashreplace") for value in values]

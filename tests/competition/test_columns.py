@@ -1,0 +1,196 @@
+"""Values, lines and rows of both kinds of files; what tables and triplet files refuse is tested with these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import csv
+import io
+import pathlib
+import re
+from typing import IO
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from landmark_triplets_tfds.competition import columns as columns_module
+from landmark_triplets_tfds.competition.columns import Columns, CsvColumns, ParquetColumns, Place, TextKind
+from landmark_triplets_tfds.errors import LandmarkTableError, TripletsFileError
+
+
+def to_texts(texts: pa.Array) -> np.ndarray:
+    if any(text is None or text == "wrong" for text in texts.to_pylist()):
+        raise ValueError
+    return texts.to_numpy(zero_copy_only=False)
+
+
+TEXT = TextKind(re.compile("(?!wrong).*", re.DOTALL), "right", to_texts)
+KINDS = {"b": TEXT, "a": TEXT}
+
+
+def csv_columns(content: str | bytes, error: type[ValueError] = TripletsFileError) -> CsvColumns:
+    data = content.encode() if isinstance(content, str) else content
+    return CsvColumns(lambda: io.BytesIO(data), "x.csv", KINDS, error)
+
+
+def parquet_columns(path: pathlib.Path, **columns: object) -> ParquetColumns:
+    pa.parquet.write_table(pa.table(columns), path)
+    return ParquetColumns(lambda: path.open("rb"), "x", KINDS, TripletsFileError)
+
+
+def rows_of(columns: Columns) -> list[tuple[str, ...]]:
+    return list(zip(*(values.tolist() for values in columns.read()), strict=True))
+
+
+def lines_of(columns: Columns) -> list[int]:
+    places = columns.places(range(100))
+    assert list(places) == list(range(len(places)))
+    return [int(place.where.removeprefix("line ")) for place in places.values()]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param("a,b\n1,2\n3,4", [(2, ("2", "1")), (3, ("4", "3"))], id="plain"),
+        pytest.param("\ufeff\r\na,c,b\r\n1,é,2\r\n \r\n3,,4\r\n", [(3, ("2", "1")), (5, ("4", "3"))], id="blank lines"),
+        pytest.param(" \na,b\n\n\t\n1,2\n", [(5, ("2", "1"))], id="a line of white space first"),
+        pytest.param('a,b,c\n1,2,"x\n\ny"\n3,4,5\n', [(2, ("2", "1")), (5, ("4", "3"))], id="newlines within quotes"),
+        pytest.param('\ufeff"a","b"\n"1","2"\n', [(2, ("2", "1"))], id="a byte order mark and quotes"),
+        pytest.param('a,b,c\n1,2,5" x 7"\n', [(2, ("2", "1"))], id="quotes within a field"),
+        pytest.param('a,b\n"""1""",","\n', [(2, (",", '"1"'))], id="quotes within quotes"),
+        pytest.param("a,b\r1,2\r", [(2, ("2", "1"))], id="lines that end as on old Macs"),
+        pytest.param("a,b\n", [], id="a header alone"),
+    ],
+)
+def test_csv(content: str, expected: list[tuple[int, tuple[str, ...]]]) -> None:
+    columns = csv_columns(content)
+    assert rows_of(columns) == [row for _, row in expected]
+    assert lines_of(columns) == [line for line, _ in expected]
+
+
+@pytest.mark.parametrize("error", [LandmarkTableError, TripletsFileError])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"x\.csv is empty\. Expected a CSV file with the columns b and a\."),
+        ("\ufeff\n \n", r"x\.csv is empty"),
+        ("a,c\n1,2\n", r"x\.csv, line 1: expected a header with the columns b and a, each once, got 'a,c'"),
+        ("a,b,a\n1,2,3\n", r"line 1: expected a header .* each once, got 'a,b,a'"),
+        ("a,b\n1,2\n1\n", r"x\.csv, line 3: expected 2 fields as in the header, got 1: \['1'\]"),
+        ("a,b\n\n1,2,3\n", r"x\.csv, line 3: expected 2 fields as in the header, got 3"),
+        ('a,b\n1,"2\n', r"x\.csv, line 2: not CSV"),
+        ('a,b\n1,"2"x\n', r"x\.csv, line 2: not CSV"),
+        ('a,b\n1,"2\n3,4\n5,"6"\n', r"x\.csv, line 2: not CSV"),
+        (b"a,b,c\n1,2,\xff\n", r"x\.csv, line 2: the byte b'\\xff' is not UTF-8"),
+        (b"a,b,c\n1,2,\xc3", r"x\.csv, line 2: the byte b'\\xc3' is not UTF-8"),
+        ("a,b\n1,2\0\n", r"x\.csv, line 2: a NUL byte"),
+        ("<!DOCTYPE html>\n<p>Sign in</p>", r"x\.csv, line 1: not a table, but an HTML page\. .* Fetch"),
+        (
+            "version https://git-lfs.github.com/spec/v1\n",
+            r"line 1: not a table, but a Git LFS pointer\. .*git lfs pull",
+        ),
+        ('a,b\n"\n",2\n\n1,wrong\n', r"x\.csv, line 5: b must be right, got 'wrong'\."),
+    ],
+)
+def test_refuses_csv(content: str | bytes, message: str, error: type[ValueError]) -> None:
+    with pytest.raises(error, match=message):
+        csv_columns(content, error).read()
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_lines_of_large_files(monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
+    """Parts end within the file, and within a character."""
+    monkeypatch.setattr(columns_module, "_BLOCK_BYTES", 1000)
+    lines = [f"{quote}é{i}{quote},{quote}{i}{quote}\r\n" for i in range(500)]
+    lines[400:401] = ["\r\n", " \r\n", lines[400]]
+    columns = csv_columns("a,b\r\n" + "".join(lines))
+    assert rows_of(columns) == [(f"{i}", f"é{i}") for i in range(500)]
+    assert lines_of(columns)[:3] == [2, 3, 4]
+    assert columns.places([400, 499]) == {400: Place("line 404", None), 499: Place("line 503", None)}
+    lines[450] = "1,wrong\r\n"
+    with pytest.raises(TripletsFileError, match=r"x\.csv, line 452: b must be right"):
+        csv_columns("a,b\r\n" + "".join(lines)).read()
+
+
+def test_places_with_the_text_of_a_column() -> None:
+    columns = csv_columns("a,b,key\n1,2,k\n\n3,4,l\n")
+    assert columns.places([1, 0], "key") == {0: Place("line 2", "k"), 1: Place("line 4", "l")}
+    assert columns.places([1], "other") == {1: Place("line 4", None)}
+    assert columns.places([2]) == {}
+    assert csv_columns("a,b,key,key\n1,2,k,l\n").places([0], "key") == {0: Place("line 2", None)}
+    assert str(columns.problem(1, "is wrong.")) == "x.csv, line 4: is wrong."
+    assert str(columns.problem(2, "is wrong.")) == "x.csv, row 3: is wrong."  # of a file that has changed since
+
+
+def opened(path: pathlib.Path) -> Callable[[], IO[bytes]]:
+    return lambda: path.open("rb")
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n"])
+def test_files(tmp_path: pathlib.Path, content: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    columns = CsvColumns(opened(path), "x.csv", KINDS, TripletsFileError)
+    if content:
+        assert rows_of(columns) == [("2", "1")]
+        path.write_text("a,b\n3,4\n")
+        assert rows_of(columns) == [("4", "3")]
+    else:
+        with pytest.raises(TripletsFileError, match=r"x\.csv is empty"):
+            columns.read()
+
+
+def test_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns_module, "_BATCH_ROWS", 7)
+    texts = [str(i) for i in range(50)]
+    columns = parquet_columns(tmp_path / "x", key=range(50), a=texts, b=pa.array(texts).dictionary_encode())
+    assert columns.header() == ["key", "a", "b"]
+    assert rows_of(columns) == [(text, text) for text in texts]
+    assert columns.places([0, 49], "key") == {0: Place("row 1", "0"), 49: Place("row 50", "49")}
+    assert columns.places([30]) == {30: Place("row 31", None)}
+    texts[40] = "wrong"
+    with pytest.raises(TripletsFileError, match="x, row 41: a must be right, got 'wrong'"):
+        parquet_columns(tmp_path / "x", a=texts, b=[""] * 50).read()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": ["1"]}, "x: expected the columns b and a, each once, got 'a'"),
+        ({"a": ["1"], "b": [2]}, "x: the column b must hold texts of right, got int64. Write the ids as texts"),
+        ({"a": ["1", None], "b": ["2", "3"]}, "x, row 2: a must be right, got None"),
+    ],
+)
+def test_refuses_parquet(tmp_path: pathlib.Path, columns: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(TripletsFileError, match=message):
+        parquet_columns(tmp_path / "x", **columns).read()
+
+
+def test_damaged_parquet(tmp_path: pathlib.Path) -> None:
+    columns = parquet_columns(tmp_path / "x", a=["1"], b=["2"])
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-1])
+    with pytest.raises(TripletsFileError, match="x is damaged, or Parquet of an unusual kind"):
+        columns.read()
+
+
+_PIECES = ["a,b", "1", "é", ",", "\n", "\r\n", "\r", '"', '""', "1,2\n", '"1","2"\n', " ", "\t", "\ufeff"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join))
+def test_arrow_and_the_csv_module_agree(text: str) -> None:
+    """Otherwise rows would be lost, or the lines that messages name would be others."""
+    columns = csv_columns("a,b\n" + text)
+    try:
+        records = list(csv.reader(io.StringIO("a,b\n" + text, newline=""), strict=True))
+        records = [fields for fields in records if len(fields) > 1 or "".join(fields).strip()]
+        expected = [(b, a) for a, b in records[1:]]
+    except (csv.Error, ValueError):
+        with pytest.raises(TripletsFileError, match=r"x\.csv, line [0-9]+: (not CSV|expected 2 fields)"):
+            columns.read()
+    else:
+        assert rows_of(columns) == expected
+        assert len(lines_of(columns)) == len(expected)
