@@ -5,7 +5,7 @@ Run from the top of the repository, with the package and Pillow installed:
     python docs/make_pictures.py PHOTOS
 
 PHOTOS holds JPEG files named after the landmark they show, such as ``eiffel_tower.jpg``. Photographs of the same
-landmark have the same name up to a hyphen: ``great_wall-1.jpg`` and ``great_wall-2.jpg``. README.md and pixels.md name
+landmark have the same name up to a hyphen: ``great_wall-1.jpg`` and ``great_wall-2.jpg``. docs/images/CREDITS.md names
 the photographs that were used, their authors and where they are.
 
 ``triplets.png`` shows triplets as the builder makes and stores them: the photographs become a small competition, which

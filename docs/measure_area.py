@@ -1,4 +1,4 @@
-"""Measures what docs/pixels.md says of resize_method='area': exactness, bytes, speed, and the choice of encoder.
+"""Measures what docs/performance.md says of resize_method='area': exactness, bytes, speed, and the choice of encoder.
 
 Run from the top of the repository: python docs/measure_area.py COMPETITION
 
@@ -123,7 +123,7 @@ def print_encoders(files: Sequence[bytes]) -> None:
 
 
 def main() -> None:
-    """Prints the tables of docs/pixels.md."""
+    """Prints the tables of docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("competition", type=Path, help="folder that holds train/")
     parser.add_argument("--images", type=int, default=200, help="how many to measure on (default: %(default)s)")

@@ -1,6 +1,6 @@
 """What a build made, what it left out, and why.
 
-``build_report.json`` beside the dataset's files holds all of it (docs/build_report.md documents the fields); the counts
+``build_report.json`` beside the dataset's files holds all of it (docs/configs.md documents the fields); the counts
 are in ``DatasetInfo.metadata`` too, and the terminal shows a few lines.
 """
 

@@ -107,7 +107,7 @@ def _make_parser() -> _Parser:
         command.add_argument(
             "--json",
             action="store_true",
-            help="Print one JSON object instead of text (docs/command.md says what is in it).",
+            help="Print one JSON object instead of text (docs/commands.md says what is in it).",
         )
     return parser
 
@@ -280,7 +280,7 @@ def _add_mine(add: _Add) -> None:
     """Choose hard triplets by a model's embeddings of the images.
 
     Every image is an anchor once. Its negative is one of the most similar images of other landmarks. The file
-    that comes of it is for the field triplets_file of a config of landmark_triplets; docs/hard_triplets.md shows
+    that comes of it is for the field triplets_file of a config of landmark_triplets; docs/triplets.md shows
     the whole round. Similarity is the cosine; embeddings need not have length 1.
 
     Which image is in which row says --index, where the embeddings are of the records of landmark_images in their

@@ -102,7 +102,7 @@ class Inspection:
         (self.problems if is_problem else self.notes).append(finding)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns what `--json` prints; docs/command.md documents it."""
+        """Returns what `--json` prints; docs/commands.md documents it."""
         return {"schema_version": 1, "usable": self.usable} | dataclasses.asdict(self)
 
 

@@ -102,7 +102,7 @@ class Forecast:
         return self.num_bytes + self.error_bytes <= budget
 
     def as_json(self) -> dict[str, Any]:
-        """Returns what `--json` prints; docs/command.md documents it."""
+        """Returns what `--json` prints; docs/commands.md documents it."""
         return {
             "dataset": self.choice.dataset,
             "config": self.choice.as_json(),
