@@ -102,7 +102,7 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
     metadata = _read_json(folder / METADATA_NAME, findings, lambda content: content["config"].items())
     report = None
     if REPORT_NAME in names:
-        report = _read_json(folder / REPORT_NAME, findings, lambda content: content["counts"]) or None
+        report = _read_json(folder / REPORT_NAME, findings, _look_at_report) or None
     matches = [match for match in map(SHARD_PATTERN.fullmatch, names) if match]
     file_format = str(info.get("fileFormat") or (matches[0]["format"] if matches else FILE_FORMATS[0]))
     if file_format not in FILE_FORMATS:
@@ -157,6 +157,10 @@ def _read_json(path: epath.Path, findings: Findings, look_at: Callable[[dict[str
         if isinstance(content, dict):
             return content
     return {}
+
+
+def _look_at_report(content: dict[str, Any]) -> object:
+    return content["counts"].items(), [int(image["image_id"], 16) for image in content["unreadable_images"]]
 
 
 def _read_features(folder: epath.Path, findings: Findings) -> dict[str, Any] | None:
