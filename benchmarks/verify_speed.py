@@ -15,8 +15,8 @@ import statistics
 from etils import epath
 
 from benchmarks.harness import Stopwatch
+from landmark_triplets_tfds.commands.verify.command import verify
 from landmark_triplets_tfds.commands.verify.records import hash_file
-from landmark_triplets_tfds.commands.verify.verify import verify
 
 
 def measure(folder: epath.Path, num_runs: int) -> dict[str, list[float]]:

@@ -12,13 +12,16 @@ from etils import epath
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from landmark_triplets_tfds.commands.verify.findings import Problem
+from landmark_triplets_tfds.commands.verify.command import Verification, verify
+from landmark_triplets_tfds.commands.verify.findings import CONTENT, Problem
 from landmark_triplets_tfds.commands.verify.records import masked_crc, read_records
 from landmark_triplets_tfds.commands.verify.source import SourceOptions
-from landmark_triplets_tfds.commands.verify.verify import Verification, verify
 from tests.support.competition import DUMMY_DATA
 
 Example = Any  # a tf.train.Example
+
+# Of the configs of these datasets: all images of the tiny competition.
+FIELDS: dict[str, Any] = {"resolution": 16, "images_per_landmark": None}
 
 
 @contextlib.contextmanager
@@ -60,6 +63,15 @@ def value(example: Example, name: str) -> Any:
     return feature.int64_list.value if feature.HasField("int64_list") else feature.bytes_list.value
 
 
+def set_value(number: int, name: str, new: Any) -> Callable[[list[Example]], None]:
+    """Returns what sets a feature of an example, given as a value or made from the example."""
+
+    def change(examples: list[Example]) -> None:
+        value(examples[number], name)[0] = new(examples[number]) if callable(new) else new
+
+    return change
+
+
 def edit_json(path: pathlib.Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
@@ -81,3 +93,21 @@ def verified(folder: pathlib.Path, **settings: Any) -> Verification:
 
 def problems_of(verification: Verification, kind: str) -> list[Problem]:
     return verification.findings.by_kind().get(kind, [])
+
+
+def assert_all_well(verification: Verification) -> None:
+    assert verification.findings.problems == []
+    assert verification.findings.notes == []
+
+
+def assert_forgery_is_found(
+    folder: pathlib.Path, change: Callable[[list[Example]], Any], kind: str, record: int, message: str, **settings: Any
+) -> None:
+    """Changes a record, whose checksum then is right, and looks for a problem that names it and its key, if it has one."""
+    shard = forge(folder, change)
+    found = [p for p in problems_of(verified(folder, **settings), kind) if message in p.message]
+    assert [(p.file, p.record) for p in found] in ([(shard, record)], [(shard, record)] * 2)
+    if kind == CONTENT:  # it says too little
+        assert found[0].key is None
+    else:
+        assert found[0].key == value(read_examples(folder / shard)[record], "anchor_id")[0].decode()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import json
-import os
 import re
 from typing import Any
 
@@ -121,10 +120,8 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
             f"{folder} holds neither triplets nor single images of this package: its records have the features"
             f" {', '.join(sorted(features or {})) or 'of no readable features.json'}."
         )
-    image_px = None
-    if features:
-        height, width, _ = features[kind.image_features[0]].shape
-        image_px = (height, width) if height and width else None
+    shape = features[kind.image_features[0]].shape if features else ()
+    image_px = (shape[0], shape[1]) if len(shape) == 3 and shape[0] and shape[1] else None
     if image_px is None and isinstance(resolution := metadata.get("config", {}).get("resolution"), int):
         image_px = (resolution, resolution)
     config, version = str(info.get("configName") or folder.parent.name), str(info.get("version") or folder.name)
@@ -224,28 +221,23 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
     for folder in (root / name, epath.Path(name).expanduser()):
         if _is_version(folder):
             return folder
-        versions = _list_versions(folder)
-        if version in versions:
-            return folder / version
-        if version and versions:
-            raise CommandError(f"{folder} has the versions {', '.join(versions)}, but no {version}.")
-        if versions:
-            return folder / versions[-1]
-        configs = [path.name for path in _list_folders(folder) if _list_versions(path)]
-        if len(configs) == 1:
-            return find_version_folder(os.fspath(folder), configs[0] + (f":{version}" if version else ""))
+        configs = (
+            [folder] if _list_versions(folder) else [path for path in _list_folders(folder) if _list_versions(path)]
+        )
+        if len(configs) > 1:
+            names = ", ".join(f"{name}/{path.name}" for path in configs)
+            raise CommandError(f"{folder} holds several datasets. Name one of them: {names}.")
         if configs:
-            raise CommandError(
-                f"{folder} holds several datasets. Name one of them: {', '.join(f'{name}/{c}' for c in configs)}."
-            )
+            versions = _list_versions(configs[0])
+            if version and version not in versions:
+                raise CommandError(f"{configs[0]} has the versions {', '.join(versions)}, but no {version}.")
+            return configs[0] / (version or versions[-1])
     raise CommandError(f"There is no prepared dataset {dataset} in {root}. {_describe_prepared(root)}")
 
 
 def _is_version(folder: epath.Path) -> bool:
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return bool(names & {INFO_NAME, FEATURES_NAME}) or any(SHARD_PATTERN.fullmatch(name) for name in names)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return any(name in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(name) for name in names)
 
 
 def _list_versions(folder: epath.Path) -> list[str]:

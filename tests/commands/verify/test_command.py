@@ -1,7 +1,8 @@
-"""The command `verify`: how a dataset is named, lists of hashes, what is printed, exit statuses."""
+"""The command `verify`: what is right is called right; what is printed, lists of hashes, exit statuses."""
 
 import hashlib
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from benchmarks import verify_speed
 from landmark_triplets_tfds.commands import cli
 from tests.support.competition import DUMMY_DATA, build, custom_config, run
-from tests.support.prepared_builds import copy_of, shards_of, without_bank
+from tests.support.prepared_builds import assert_all_well, copy_of, dummy_source, shards_of, verified, without_bank
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,21 @@ def verify(capsys, *arguments):
     """Returns the exit status and what was printed."""
     status = cli.main(["verify", *map(str, arguments)])
     return status, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("with_source", [False, True])
+@pytest.mark.parametrize("kind", ["triplets", "images"])
+def test_what_a_build_made_is_well(kind, with_source, request):
+    folder = request.getfixturevalue(kind)
+    # Nothing is written: the folder may be read-only.
+    before = {path: path.stat().st_mtime_ns for path in pathlib.Path(folder.parent).rglob("*")}
+    verification = verified(folder, source=dummy_source() if with_source else None)
+    assert_all_well(verification)
+    assert sum(verification.num_records.values()) == {"triplets": 43, "images": 45}[kind]
+    assert {
+        path: path.stat().st_mtime_ns for path in pathlib.Path(folder.parent).rglob("*")
+    } == before  # it may be read-only
+    assert json.loads(json.dumps(verification.as_json()))["all_well"] is True
 
 
 def test_what_is_printed(data_dir, capsys):
@@ -126,59 +142,6 @@ def test_wrong_lists(data_dir, tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
-# --- How a dataset is named
-
-
-def test_versions(data_dir, capsys):
-    config = data_dir / "landmark_triplets" / "custom"
-    for version in ("1.0.1", "1.10.0"):
-        shutil.copytree(config / "1.0.0", config / version)
-    (config / "1.11.0.incompleteX").mkdir()
-
-    def folder_of(name, *arguments):
-        return verify(capsys, name, *arguments)[1].splitlines()[0].partition(" in ")[2]
-
-    for name, version in {
-        "landmark_triplets/custom": "1.10.0",
-        "landmark_triplets": "1.10.0",
-        "landmark_triplets/": "1.10.0",
-        "landmark_triplets/custom:1.0.1": "1.0.1",
-        "landmark_triplets/custom/1.0.1": "1.0.1",
-        "landmark_triplets:1.0.0": "1.0.0",
-    }.items():
-        assert folder_of(name, "--data_dir", data_dir) == str(config / version), name
-    for path, version in {config: "1.10.0", config / "1.0.0": "1.0.0"}.items():
-        assert folder_of(path) == str(path if path.name == version else path / version)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        ("landmark_triplets/128px", "There is no prepared dataset landmark_triplets/128px in"),
-        ("landmark_triplets/128px", "It holds landmark_triplets/custom"),
-        ("landmark_triplets/custom:3.0.0", "has the versions 1.0.0, but no 3.0.0"),
-        ("mnist", "There is no prepared dataset mnist"),
-    ],
-)
-def test_datasets_that_are_not_there(data_dir, capsys, dataset, message):
-    assert cli.main(["verify", "--data_dir", str(data_dir), dataset]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_several_configs_without_a_name(data_dir, capsys):
-    shutil.copytree(data_dir / "landmark_triplets" / "custom", data_dir / "landmark_triplets" / "other")
-    assert cli.main(["verify", "--data_dir", str(data_dir), "landmark_triplets"]) == 2
-    assert "Name one of them: landmark_triplets/custom, landmark_triplets/other." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])
-def test_folders_without_datasets(tmp_path, capsys, make):
-    folder = tmp_path / "data"
-    make(folder)
-    assert cli.main(["verify", "--data_dir", str(folder), "landmark_triplets/128px"]) == 2
-    assert "Name the folder that the dataset was built into: --data_dir DIR." in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,6 +150,7 @@ def test_folders_without_datasets(tmp_path, capsys, make):
         (["--seed", "-1"], "--seed must be 0 or more"),
         (["--exclude_landmarks", "x"], "is of use with --manual_dir only"),
         (["--manual_dir", "no_such_folder"], "no_such_folder does not exist"),
+        (["--data_dir", "no_such_folder"], "There is no prepared dataset landmark_triplets/custom in no_such_folder"),
     ],
 )
 def test_wrong_arguments(data_dir, capsys, arguments, message):
