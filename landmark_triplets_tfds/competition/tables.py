@@ -91,6 +91,8 @@ class LandmarkTable:
 
     def find_rows(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Returns int64, of the shape of ``image_ids``: the row of each image, -1 for one that is not in the table."""
+        if not self.num_images:
+            return np.full(image_ids.shape, -1, dtype=np.int64)
         sorted_ids = self.image_ids[self._rows_by_id]
         places = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
         return np.where(sorted_ids[places] == image_ids, self._rows_by_id[places], -1)

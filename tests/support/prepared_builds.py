@@ -103,7 +103,7 @@ def assert_all_well(verification: Verification) -> None:
 def assert_forgery_is_found(
     folder: pathlib.Path, change: Callable[[list[Example]], Any], kind: str, record: int, message: str, **settings: Any
 ) -> None:
-    """Changes a record, whose checksum then is right, and looks for a problem that names it and its key, if it has one."""
+    """Changes a record, whose checksum then is right, and looks for a problem that names it and, if known, its key."""
     shard = forge(folder, change)
     found = [p for p in problems_of(verified(folder, **settings), kind) if message in p.message]
     assert [(p.file, p.record) for p in found] in ([(shard, record)], [(shard, record)] * 2)

@@ -120,7 +120,7 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
             f"{folder} holds neither triplets nor single images of this package: its records have the features"
             f" {', '.join(sorted(features or {})) or 'of no readable features.json'}."
         )
-    shape = features[kind.image_features[0]].shape if features else ()
+    shape: tuple[int | None, ...] = features[kind.image_features[0]].shape if features else ()
     image_px = (shape[0], shape[1]) if len(shape) == 3 and shape[0] and shape[1] else None
     if image_px is None and isinstance(resolution := metadata.get("config", {}).get("resolution"), int):
         image_px = (resolution, resolution)

@@ -1,6 +1,7 @@
 """Prepared datasets against the competition's files: the table, the plan, images made again."""
 
 import json
+import shutil
 
 import pytest
 
@@ -56,6 +57,12 @@ def test_images_without_labels(tmp_path):
     changed.write_bytes(encode_image(smooth_pixels(20, 20)))
     (problem,) = verified(folder, source=dummy_source(competition.folder)).findings.problems
     assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (findings.SOURCE, True, True)
+    shutil.rmtree(competition.folder / "index")
+    verification = verified(folder, source=dummy_source(competition.folder))
+    assert any(
+        "image_id" in p.message and "is not in the table" in p.message
+        for p in problems_of(verification, findings.TABLE)
+    )
 
 
 def test_a_cap_on_examples(tmp_path):
