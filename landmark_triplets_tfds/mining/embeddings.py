@@ -1,10 +1,8 @@
-"""Embeddings with their images' ids and landmarks, checked, scaled to length 1 and put in order of the landmarks.
+"""Embeddings with their images' ids and landmarks: read, checked, scaled to length 1 and in order of the landmarks.
 
 Everything that mines works on them in this order, in which a landmark's images are one range of places: so what
 belongs to the same landmark is told by two numbers, and masks are slices. Within a landmark images are in order of
 their ids, so that the order of the rows of a file decides nothing.
-
-The files that mining reads: embeddings as NumPy writes them, and which image is in which row.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import shorten
+from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_image_ids
 from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 
@@ -26,6 +26,136 @@ Vectors = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 32 << 20
+_NUM_IDS_SHOWN = 3
+
+
+# --- What is read: embeddings, and which image is in which of their rows
+
+
+def read_embeddings(path: epath.Path) -> npt.NDArray[np.floating]:
+    """Maps embeddings from a file, without reading them yet.
+
+    Args:
+      path: of a ``.npy`` file with float16 or float32[num_images, dim], not remote.
+
+    Raises:
+      EmbeddingsError: if there is no such file, or something else is in it.
+    """
+    embeddings: npt.NDArray[np.floating] = _load(path, "r", "np.save(path, embeddings)")
+    _check_embeddings(embeddings)
+    return embeddings
+
+
+def read_image_ids(path: epath.Path) -> npt.NDArray[np.uint64]:
+    """Reads the ids of images, in the order of the embeddings.
+
+    Args:
+      path: of a ``.npy`` file with uint64 or with texts of 16 hex digits, or of a text file with such an id per line.
+        Blank lines do not count.
+
+    Returns:
+      uint64[n].
+
+    Raises:
+      EmbeddingsError: if there is no such file, or something else is in it, or an id occurs twice; the message names
+        the row, from 0, or the line, from 1.
+    """
+    ids: npt.NDArray[np.uint64] | list[str]
+    if path.suffix == ".npy":
+        what, ids = "row", _load_ids(path)
+        numbers = np.arange(len(ids))
+    else:
+        what, lines = "line", _read_lines(path)
+        numbers = np.array([number for number, line in enumerate(lines, 1) if line], dtype=np.int64)
+        ids = [line for line in lines if line]
+    if not len(ids):
+        raise EmbeddingsError(f"{path} holds no ids.")
+    image_ids = _parse_ids(path, ids, what, numbers) if isinstance(ids, list) else ids
+    _check_distinct(image_ids, str(path), what, numbers)
+    return image_ids
+
+
+def landmarks_of(image_ids: npt.NDArray[np.uint64], table: LandmarkTable, table_name: str) -> npt.NDArray[np.int64]:
+    """Returns int64[n]: the landmark of each image.
+
+    Raises:
+      EmbeddingsError: if images are not in the table; the message names the first ones.
+    """
+    rows = table.find_rows(image_ids)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        shown = ", ".join(
+            f"{format_image_id(image_ids[row])} (row {row:,})" for row in missing[:_NUM_IDS_SHOWN].tolist()
+        )
+        raise EmbeddingsError(
+            f"{len(missing):,} of the {len(image_ids):,} images are not in {table_name}: {shown}"
+            f"{', ...' if len(missing) > _NUM_IDS_SHOWN else ''}. Are the ids of another dataset, or in another form?"
+        )
+    return table.landmark_ids[rows]
+
+
+def _load(path: epath.Path, mmap_mode: Any, how_to_save: str) -> npt.NDArray[Any]:
+    if is_remote(os.fspath(path)):
+        raise EmbeddingsError(f"{path} is not on this machine. Files of arrays are mapped, so copy it here.")
+    try:
+        content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError:
+        raise EmbeddingsError(f"There is no {path}. Expected a file that `{how_to_save}` has written.") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise EmbeddingsError(
+            f"{path} is not a .npy file with plain numbers, or is damaged ({error}). Write it with `{how_to_save}`."
+        ) from None
+    if not isinstance(content, np.ndarray):
+        content.close()
+        raise EmbeddingsError(f"{path} holds several arrays. Write one, with `{how_to_save}`.")
+    return content
+
+
+def _load_ids(path: epath.Path) -> npt.NDArray[np.uint64] | list[str]:
+    """Returns the ids in a file of an array, as uint64[n] or n texts."""
+    content = _load(path, None, "np.save(path, image_ids.astype(np.uint64))")
+    if content.ndim != 1:
+        raise EmbeddingsError(f"{path} must have the shape [num_images], got {list(content.shape)}.")
+    if content.dtype.kind == "u" and content.dtype.itemsize == 8:
+        return content.astype(np.uint64)
+    if content.dtype.kind not in "SU":
+        raise EmbeddingsError(
+            f"{path} must hold uint64, or texts of 16 hex digits, got {content.dtype}. Save ids as"
+            " `np.array([int(image_id, 16) for image_id in ids], dtype=np.uint64)`."
+        )
+    texts: list[str] = (np.char.decode(content, "latin-1") if content.dtype.kind == "S" else content).tolist()
+    return texts
+
+
+def _read_lines(path: epath.Path) -> list[str]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EmbeddingsError(f"{path} cannot be read ({error}). Expected is text, an image id per line.") from None
+    # Whatever the bytes are, they are text in this encoding, of which ids are checked to be hex digits.
+    text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    return [line.strip(" \t") for line in re.split("\r\n|\r|\n", text)]
+
+
+def _parse_ids(path: epath.Path, texts: list[str], what: str, numbers: Places) -> npt.NDArray[np.uint64]:
+    try:
+        return parse_image_ids(texts)
+    except ValueError:
+        number, text = next(pair for pair in zip(numbers.tolist(), texts, strict=True) if not _is_image_id(pair[1]))
+        raise EmbeddingsError(
+            f"{path}, {what} {number:,}: an id must be 16 hex digits (0-9, a-f), got {shorten(text)}."
+        ) from None
+
+
+def _is_image_id(text: str) -> bool:
+    try:
+        parse_image_ids([text])
+    except ValueError:
+        return False
+    return True
+
+
+# --- What is mined
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +202,7 @@ def arrange(
         message names the row, from 0, and the image.
       NoExampleError: if there are fewer than two landmarks.
     """
-    check_embeddings(embeddings)
+    _check_embeddings(embeddings)
     _check_labels(len(embeddings), image_ids, landmark_ids)
     rows = np.lexsort((image_ids, landmark_ids))
     landmarks = landmark_ids[rows]
@@ -94,14 +224,14 @@ def arrange(
     )
 
 
-def name_of(embeddings: npt.NDArray[np.generic]) -> str:
+def _name_of(embeddings: npt.NDArray[np.generic]) -> str:
     """Returns what messages call the array: its file, where it is mapped from one."""
     return str(getattr(embeddings, "filename", None) or "the array of embeddings")
 
 
-def check_embeddings(embeddings: npt.NDArray[np.generic]) -> None:
+def _check_embeddings(embeddings: npt.NDArray[np.generic]) -> None:
     """Raises EmbeddingsError if an array is not float16 or float32[n, dim]."""
-    name, dtype = name_of(embeddings), embeddings.dtype
+    name, dtype = _name_of(embeddings), embeddings.dtype
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise EmbeddingsError(f"{name} must have the shape [num_images, dim], got {list(embeddings.shape)}.")
     if dtype.kind != "f" or dtype.itemsize not in (2, 4):
@@ -127,10 +257,10 @@ def _check_labels(count: int, image_ids: npt.NDArray[np.uint64], landmark_ids: n
             f" {landmark_ids.min()}), the first in row {(landmark_ids < 0).argmax():,}. Only images with a landmark can"
             " be mined; leave the other ones out."
         )
-    check_distinct(image_ids, "the image ids", "row", np.arange(count))
+    _check_distinct(image_ids, "the image ids", "row", np.arange(count))
 
 
-def check_distinct(image_ids: npt.NDArray[np.uint64], name: str, what: str, numbers: Places) -> None:
+def _check_distinct(image_ids: npt.NDArray[np.uint64], name: str, what: str, numbers: Places) -> None:
     """Raises EmbeddingsError if an id occurs twice, with the numbers, int64[n], of its rows or lines."""
     order = np.argsort(image_ids, kind="stable")
     again = np.flatnonzero(image_ids[order[1:]] == image_ids[order[:-1]])
@@ -158,129 +288,9 @@ def _scale(embeddings: npt.NDArray[np.floating], rows: Places, image_ids: npt.ND
             row = start + int(wrong[0])
             what = "is all zeros" if lengths[wrong[0]] == 0 else "holds NaN or infinity"
             raise EmbeddingsError(
-                f"{name_of(embeddings)}, row {row:,} (image {format_image_id(image_ids[row])}) {what}, so it has no"
+                f"{_name_of(embeddings)}, row {row:,} (image {format_image_id(image_ids[row])}) {what}, so it has no"
                 " direction to compare. Compute it again, or leave the image out."
             )
         block /= lengths[:, np.newaxis]
         vectors[place_of[start : start + step]] = block
     return vectors
-
-
-_ID_PATTERN = re.compile(r"[0-9a-f]{16}")
-_NUM_IDS_SHOWN = 3
-_NUM_CHARACTERS_SHOWN = 60
-
-
-def read_embeddings(path: epath.Path) -> npt.NDArray[np.floating]:
-    """Maps embeddings from a file, without reading them yet.
-
-    Args:
-      path: of a ``.npy`` file with float16 or float32[num_images, dim], not remote.
-
-    Raises:
-      EmbeddingsError: if there is no such file, or something else is in it.
-    """
-    embeddings: npt.NDArray[np.floating] = _load(path, "r", "np.save(path, embeddings)")
-    check_embeddings(embeddings)
-    return embeddings
-
-
-def read_image_ids(path: epath.Path) -> npt.NDArray[np.uint64]:
-    """Reads the ids of images, in the order of the embeddings.
-
-    Args:
-      path: of a ``.npy`` file with uint64 or with texts of 16 hex digits, or of a text file with such an id per line.
-        Blank lines do not count.
-
-    Returns:
-      uint64[n].
-
-    Raises:
-      EmbeddingsError: if there is no such file, or something else is in it, or an id occurs twice; the message names
-        the row, from 0, or the line, from 1.
-    """
-    if path.suffix == ".npy":
-        content = _load(path, None, "np.save(path, image_ids.astype(np.uint64))")
-        what, first_number = "row", 0
-        if content.ndim != 1:
-            raise EmbeddingsError(f"{path} must have the shape [num_images], got {list(content.shape)}.")
-        if content.dtype.kind == "S":
-            content = np.char.decode(content, "latin-1")
-        if content.dtype.kind == "U":
-            image_ids = _parse(path, content.tolist(), range(len(content)), what)
-        elif content.dtype.kind == "u" and content.dtype.itemsize == 8:
-            image_ids = content.astype(np.uint64)
-        else:
-            raise EmbeddingsError(
-                f"{path} must hold uint64, or texts of 16 hex digits, got {content.dtype}. Save ids as"
-                " `np.array([int(image_id, 16) for image_id in ids], dtype=np.uint64)`."
-            )
-        numbers = np.arange(len(image_ids))
-    else:
-        lines = _read_lines(path)
-        what, first_number = "line", 1
-        numbers = np.array([number for number, line in enumerate(lines, first_number) if line], dtype=np.int64)
-        image_ids = _parse(path, [line for line in lines if line], numbers.tolist(), what)
-    if not len(image_ids):
-        raise EmbeddingsError(f"{path} holds no ids.")
-    check_distinct(image_ids, str(path), what, numbers)
-    return image_ids
-
-
-def landmarks_of(image_ids: npt.NDArray[np.uint64], table: LandmarkTable, table_name: str) -> npt.NDArray[np.int64]:
-    """Returns int64[n]: the landmark of each image.
-
-    Raises:
-      EmbeddingsError: if images are not in the table; the message names the first ones.
-    """
-    order = np.argsort(table.image_ids)
-    at = np.minimum(np.searchsorted(table.image_ids[order], image_ids), table.num_images - 1)
-    rows = order[at]
-    missing = np.flatnonzero(table.image_ids[rows] != image_ids)
-    if len(missing):
-        shown = ", ".join(
-            f"{format_image_id(image_ids[row])} (row {row:,})" for row in missing[:_NUM_IDS_SHOWN].tolist()
-        )
-        raise EmbeddingsError(
-            f"{len(missing):,} of the {len(image_ids):,} images are not in {table_name}: {shown}"
-            f"{', ...' if len(missing) > _NUM_IDS_SHOWN else ''}. Are the ids of another dataset, or in another form?"
-        )
-    return table.landmark_ids[rows]
-
-
-def _load(path: epath.Path, mmap_mode: Any, how_to_save: str) -> npt.NDArray[Any]:
-    if "://" in os.fspath(path):
-        raise EmbeddingsError(f"{path} is not on this machine. Files of arrays are mapped, so copy it here.")
-    try:
-        content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except FileNotFoundError:
-        raise EmbeddingsError(f"There is no {path}. Expected a file that `{how_to_save}` has written.") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise EmbeddingsError(
-            f"{path} is not a .npy file with plain numbers, or is damaged ({error}). Write it with `{how_to_save}`."
-        ) from None
-    if not isinstance(content, np.ndarray):
-        content.close()
-        raise EmbeddingsError(f"{path} holds several arrays. Write one, with `{how_to_save}`.")
-    return content
-
-
-def _read_lines(path: epath.Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise EmbeddingsError(f"{path} cannot be read ({error}). Expected is text, an image id per line.") from None
-    # Whatever the bytes are, they are text in this encoding, of which ids are checked to be hex digits.
-    text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
-    return [line.strip(" \t") for line in re.split("\r\n|\r|\n", text)]
-
-
-def _parse(path: epath.Path, texts: list[str], numbers: Any, what: str) -> npt.NDArray[np.uint64]:
-    try:
-        return parse_image_ids(texts)
-    except ValueError:
-        at = next(at for at, text in enumerate(texts) if not _ID_PATTERN.fullmatch(text))
-        raise EmbeddingsError(
-            f"{path}, {what} {numbers[at]:,}: an id must be 16 hex digits (0-9, a-f), got"
-            f" {texts[at][:_NUM_CHARACTERS_SHOWN]!r}."
-        ) from None

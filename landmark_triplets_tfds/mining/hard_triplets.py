@@ -1,4 +1,4 @@
-"""Triplets that a model finds hard, chosen by its own embeddings of the images.
+"""Triplets that a model finds hard, chosen by its own embeddings of the images, and the file of them.
 
 Of random triplets a model soon gets most right, and then they teach it nothing. Here every image is an anchor once, and
 its negative is one of the images of other landmarks that the model takes for the most similar. The file that comes of
@@ -7,28 +7,21 @@ it is what the config field ``triplets_file`` of `landmark_triplets` reads.
 Similarity s(a, b) is the cosine of the angle between two embeddings. On the unit sphere it is squared Euclidean
 distance in another form, |a - b|^2 = 2 - 2 s(a, b), in which FaceNet (Schroff, Kalenichenko and Philbin, "FaceNet: A
 Unified Embedding for Face Recognition and Clustering", CVPR 2015) defines its terms.
-
-What is mined: the rules by which hard triplets are chosen, and their numbers.
-
-The file of mined triplets, which the config field ``triplets_file`` reads: CSV or Parquet, by its suffix.
-
-The columns ``anchor_id``, ``positive_id`` and ``negative_id`` are what that field asks for. The two similarities are
-there to look at, and to select by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import math
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import IO, Literal, get_args
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number, check_word
 from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import CommandError
+from landmark_triplets_tfds.errors import TripletsFileError
 from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, arrange
 from landmark_triplets_tfds.mining.neighbours import (
     ROWS_PER_BLOCK,
@@ -40,10 +33,14 @@ from landmark_triplets_tfds.mining.neighbours import (
     as_similarities,
 )
 from landmark_triplets_tfds.triplets.draws import Purpose, below, hash_words
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
-if TYPE_CHECKING:
-    import pandas as pd
+PositiveRule = Literal["random", "hardest"]
+NegativeRule = Literal["semi-hard", "hardest"]
+SearchKind = Literal["auto", "exact", "approximate"]
 
+# Up to here the exact search, about a minute on two cores, is worth its time.
+MAX_IMAGES_EXACT = 200_000
 
 # What negatives turn out to be.
 SEMI_HARD, HARDER, EASIER = "semi-hard", "at least as similar as the positive", "less similar by more than the margin"
@@ -53,7 +50,54 @@ SINGLE_IMAGE = "no other image of the landmark"
 NO_POSITIVE = "no positive at or below max_similarity"
 NO_NEGATIVE = "no negative at or below max_similarity"
 
+_MAX_NEIGHBOURS = 10_000
+_MAX_MARGIN = 4  # no two points of the unit sphere are farther apart, in squared distance
 _NUM_PRODUCTS = 1 << 21  # float64 at a time, among the images of landmarks
+
+_LINES_PER_WRITE = 1 << 16
+_SUFFIXES = (".csv", ".parquet")
+# Of the file, behind the ids: there to look at, and to select by.
+_SIMILARITIES = ("positive_similarity", "negative_similarity")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MiningSpec:
+    """Everything, beside the embeddings, that decides which triplets are mined.
+
+    Attributes:
+      positive: 'random': uniform among the other images of the landmark; 'hardest': the least similar of them, which
+        also is where images with a wrong landmark come up. In both cases only those at or below ``max_similarity``.
+      negative: 'semi-hard': less similar than the positive, but by less than the margin; the most similar of those. If
+        there is none, the most similar of those that are less similar by more; if all neighbours are at least as
+        similar as the positive, the least similar of them. 'hardest': the most similar.
+      neighbours: how many of the nearest images of other landmarks the negative is one of.
+      max_similarity: images above it are passed over, as positives and as negatives: an image of another landmark that
+        is nearly the same picture most likely shows the anchor's landmark under another number, and a positive that is
+        teaches nothing. At 0.95 the squared distance is 0.1, half of FaceNet's margin.
+      margin: alpha of FaceNet, 0.2 there, in squared distance, up to 4: half as much in similarity.
+      seed: of the random positives, 0 <= seed < 2**64.
+      search: 'exact'; 'approximate', by faiss; or 'auto': exact for up to `MAX_IMAGES_EXACT` images.
+
+    Raises:
+      ValueError: if a value is out of its range.
+    """
+
+    positive: PositiveRule = "random"
+    negative: NegativeRule = "semi-hard"
+    neighbours: int = 50
+    max_similarity: float = 0.95
+    margin: float = 0.2
+    seed: int = 0
+    search: SearchKind = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("positive", self.positive, get_args(PositiveRule))
+        check_choice("negative", self.negative, get_args(NegativeRule))
+        check_choice("search", self.search, get_args(SearchKind))
+        check_int("neighbours", self.neighbours, 1, _MAX_NEIGHBOURS)
+        check_number("max_similarity", self.max_similarity, -1, 1)
+        check_number("margin", self.margin, 0, _MAX_MARGIN)
+        check_word("seed", self.seed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +155,7 @@ def mine_triplets(
     Raises:
       EmbeddingsError: if the arrays do not fit, or an embedding has no direction; see `embeddings.arrange`.
       NoExampleError: if there are fewer than two landmarks.
-      CommandError: if the approximate search is to be used and faiss is not installed.
+      MissingPackageError: if the approximate search is to be used and faiss is not installed.
     """
     spec = spec or MiningSpec()
     images = arrange(embeddings, image_ids, landmark_ids)
@@ -123,6 +167,9 @@ def mine_triplets(
         blocks.append(_mine_block(images, search, spec, start, stop))
         on_mined(stop - start)
     return _collect(images, blocks, spec, "exact" if is_exact else "approximate")
+
+
+# --- Choosing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,107 +286,54 @@ def _count_negatives(similarities: Similarities, margin: float) -> dict[str, int
     }
 
 
-PositiveRule = Literal["random", "hardest"]
-NegativeRule = Literal["semi-hard", "hardest"]
-SearchKind = Literal["auto", "exact", "approximate"]
-
-# Up to here the exact search, about a minute on two cores, is worth its time.
-MAX_IMAGES_EXACT = 200_000
-
-_MAX_NEIGHBOURS = 10_000
-_MAX_SEED = 2**64 - 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MiningSpec:
-    """Everything, beside the embeddings, that decides which triplets are mined.
-
-    Attributes:
-      positive: 'random': uniform among the other images of the landmark; 'hardest': the least similar of them, which
-        also is where images with a wrong landmark come up. In both cases only those at or below ``max_similarity``.
-      negative: 'semi-hard': less similar than the positive, but by less than the margin; the most similar of those. If
-        there is none, the most similar of those that are less similar by more; if all neighbours are at least as
-        similar as the positive, the least similar of them. 'hardest': the most similar.
-      neighbours: how many of the nearest images of other landmarks the negative is one of.
-      max_similarity: images above it are passed over, as positives and as negatives: an image of another landmark that
-        is nearly the same picture most likely shows the anchor's landmark under another number, and a positive that is
-        teaches nothing. At 0.95 the squared distance is 0.1, half of FaceNet's margin.
-      margin: alpha of FaceNet, 0.2 there, in squared distance: half as much in similarity.
-      seed: of the random positives, 0 <= seed < 2**64.
-      search: 'exact'; 'approximate', by faiss; or 'auto': exact for up to `MAX_IMAGES_EXACT` images.
-
-    Raises:
-      ValueError: if a value is out of its range.
-    """
-
-    positive: PositiveRule = "random"
-    negative: NegativeRule = "semi-hard"
-    neighbours: int = 50
-    max_similarity: float = 0.95
-    margin: float = 0.2
-    seed: int = 0
-    search: SearchKind = "auto"
-
-    def __post_init__(self) -> None:
-        for name, rules in (("positive", PositiveRule), ("negative", NegativeRule), ("search", SearchKind)):
-            if getattr(self, name) not in get_args(rules):
-                allowed = " or ".join(map(repr, get_args(rules)))
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}.")
-        if not (isinstance(self.neighbours, int) and 1 <= self.neighbours <= _MAX_NEIGHBOURS):
-            raise ValueError(
-                f"neighbours must be a whole number between 1 and {_MAX_NEIGHBOURS:,}, got {self.neighbours}."
-            )
-        if not -1 <= self.max_similarity <= 1:
-            raise ValueError(f"max_similarity is a cosine, so between -1 and 1, got {self.max_similarity}.")
-        if not (0 < self.margin < math.inf):
-            raise ValueError(f"margin must be a number above 0, got {self.margin}.")
-        if not (isinstance(self.seed, int) and 0 <= self.seed <= _MAX_SEED):
-            raise ValueError(f"seed must be a whole number between 0 and 2**64 - 1, got {self.seed}.")
-
-
-SUFFIXES = (".csv", ".parquet")
+# --- The file
 
 
 def check_output(path: epath.Path) -> None:
-    """Raises CommandError, before there is anything to lose, if a file of triplets cannot be written there."""
-    if path.suffix not in SUFFIXES:
-        raise CommandError(f"{path} must end with {' or '.join(SUFFIXES)}, which says how it is written.")
+    """Raises TripletsFileError, before there is anything to lose, if a file of triplets cannot be written there."""
+    if path.suffix not in _SUFFIXES:
+        raise TripletsFileError(f"{path} must end with {' or '.join(_SUFFIXES)}, which says how it is written.")
     if path.is_dir():
-        raise CommandError(f"{path} is a folder. Name a file in it.")
+        raise TripletsFileError(f"{path} is a folder. Name a file in it.")
     if not path.parent.is_dir():
-        raise CommandError(f"The folder {path.parent} does not exist. Make it first.")
+        raise TripletsFileError(f"The folder {path.parent} does not exist. Make it first.")
 
 
-def write_triplets(triplets: MinedTriplets, path: epath.Path) -> None:
-    """Writes the triplets in their order; a file that is there already is replaced once the new one is complete.
+def write_triplets(triplets: MinedTriplets, path: epath.PathLike) -> None:
+    """Writes the triplets in their order, as CSV or Parquet, by the suffix.
+
+    A file that is there already is replaced once the new one is complete.
 
     Raises:
-      CommandError: if the path does not fit.
+      TripletsFileError: if the path does not fit.
     """
+    path = epath.Path(path)
     check_output(path)
-    frame = _to_frame(triplets)
     part = path.parent / f".{path.name}.part"
     try:
         with part.open("wb") as file:
-            if path.suffix == ".csv":
-                frame.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
-            else:
-                frame.to_parquet(file, index=False)
+            (_write_csv if path.suffix == ".csv" else _write_parquet)(triplets, file)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _to_frame(triplets: MinedTriplets) -> pd.DataFrame:
-    import pandas as pd
+def _write_csv(triplets: MinedTriplets, file: IO[bytes]) -> None:
+    file.write((",".join((*TRIPLETS.id_features, *_SIMILARITIES)) + "\n").encode())
+    for start in range(0, len(triplets), _LINES_PER_WRITE):
+        part = slice(start, start + _LINES_PER_WRITE)
+        rows = zip(triplets.image_ids[part].tolist(), triplets.similarities[part].tolist(), strict=True)
+        lines = [",".join([*map(format_image_id, ids), *(f"{value:.6f}" for value in values)]) for ids, values in rows]
+        file.write(("\n".join(lines) + "\n").encode())
 
-    names = [[format_image_id(image_id) for image_id in column] for column in triplets.image_ids.T.tolist()]
-    return pd.DataFrame(
-        {
-            "anchor_id": names[0],
-            "positive_id": names[1],
-            "negative_id": names[2],
-            "positive_similarity": triplets.similarities[:, 0],
-            "negative_similarity": triplets.similarities[:, 1],
-        }
-    )
+
+def _write_parquet(triplets: MinedTriplets, file: IO[bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: pa.array([format_image_id(image_id) for image_id in ids.tolist()], pa.string())
+        for name, ids in zip(TRIPLETS.id_features, triplets.image_ids.T, strict=True)
+    }
+    columns |= dict(zip(_SIMILARITIES, triplets.similarities.T, strict=True))
+    pq.write_table(pa.table(columns), file)

@@ -1,44 +1,42 @@
-"""The nearest images of other landmarks, found exactly, by products of blocks of matrices.
+"""The nearest images of other landmarks: found exactly, or by faiss where they are too many to compare all with all.
 
 The similarity of two images is the cosine of the angle between their embeddings: the dot product of unit vectors. All
-products of 160,000 images with each other are 26 billion numbers, far more than fit in memory, so they are made in
-blocks, of which each image keeps its best. Selecting is kept cheaper than multiplying: a comparison with the worst
-kept so far leaves few numbers of a block to look at.
+products of 160,000 images with each other are 26 billion numbers, far more than fit in memory, so the exact search
+makes them in blocks, of which each image keeps its best. Selecting is kept cheaper than multiplying: a comparison with
+the worst kept so far leaves few numbers of a block to look at.
 
-A product of float32 matrices may differ in its last bit with the shapes of the blocks. So a few more neighbours than
-asked for are kept, whose similarities are then computed one by one in float64 and rounded: what comes out does not
-depend on blocks.
+The approximate search has an inverted file (Sivic and Zisserman, "Video Google", ICCV 2003), which divides the images
+into lists by k-means and compares an image with those in the nearest lists only. Which neighbours that misses is the
+price. A graph (HNSW) would be the other choice, but one that is built by several threads comes out differently each
+time.
 
-The nearest images of other landmarks by faiss, for more images than can all be compared with each other.
-
-An inverted file (Sivic and Zisserman, "Video Google", ICCV 2003) divides the images into lists by k-means and compares
-an image with those in the nearest lists only. Which neighbours that misses is the price; the similarities of those it
-finds are computed as in the exact search. A graph (HNSW) would be the other choice, but one that is built by several
-threads comes out differently each time.
+A product of float32 matrices may differ in its last bit with the shapes of the blocks. So both searches keep a few more
+neighbours than asked for, whose similarities are then computed one by one in float64 and rounded: what comes out does
+not depend on blocks, and is the same for the neighbours that both find.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any, Protocol
+from typing import Any
 
 import loky
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.errors import CommandError
+from landmark_triplets_tfds.errors import MissingPackageError
 from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places
 
-Keys = npt.NDArray[np.uint64]
 Similarities = npt.NDArray[np.float32]
+Keys = npt.NDArray[np.uint64]  # a similarity and a place in one number, see `_make_keys`
 
 # Images whose neighbours are searched together: a block of products of so many rows and columns takes 8 MB, which stays
 # in the caches of processors.
 ROWS_PER_BLOCK, _COLUMNS_PER_BLOCK = 512, 4096
 
 # Neighbours kept beyond those asked for, and how far float32 products may be off (1e-6 is what 2048 dimensions reach).
-NUM_SPARE, ROUNDING = 8, 2e-6
+_NUM_SPARE, _ROUNDING = 8, 2e-6
 
 # Where more than this share of a block is better than the worst kept, a closer bound is worth its cost.
 _MANY = 1 / 16
@@ -46,6 +44,21 @@ _GROUPS_PER_NEIGHBOUR = 4
 
 _BELOW_ALL = np.float32(-2)  # of cosines; what is hidden is at -inf
 _NUM_GATHERED = 1 << 22  # numbers at a time
+
+# --- Of the approximate search
+
+_NUM_PROBES = 32  # lists that an image is compared with
+
+# Some multiple of the root of the number of images balances finding lists and searching them.
+_LISTS_PER_ROOT = 4
+_TRAINING_IMAGES_PER_LIST = 48  # k-means of faiss wants 39 at least
+_NUM_ITERATIONS = 10
+
+# What a landmark of many images, or many near-duplicates, push out of the nearest is searched for again, this much
+# further, until there are enough or so many near-duplicates were passed over.
+_FURTHER = 4
+_MAX_PASSED_OVER = 1000
+_NUM_RESULTS = 1 << 22  # at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,13 +76,6 @@ class Neighbours:
     num_above: Places
 
 
-class NeighbourSearch(Protocol):
-    """Finds neighbours, exactly or not."""
-
-    def search(self, start: int, stop: int, k: int) -> Neighbours:
-        """Returns the k nearest of the images at the places ``start`` to ``stop`` (exclusive)."""
-
-
 class ExactSearch:
     """Compares every image with every other one."""
 
@@ -81,7 +87,7 @@ class ExactSearch:
     def search(self, start: int, stop: int, k: int) -> Neighbours:
         """Returns the k nearest of the images at the places ``start`` to ``stop``."""
         images, vectors = self._images, self._images.vectors
-        keys: Keys = np.zeros((stop - start, k + NUM_SPARE), dtype=np.uint64)
+        keys: Keys = np.zeros((stop - start, k + _NUM_SPARE), dtype=np.uint64)
         num_above = np.zeros(stop - start, dtype=np.int64)
         own_start, own_stop = images.starts[start], images.stops[stop - 1]
         # Memory that is used again costs no time to get.
@@ -97,142 +103,12 @@ class ExactSearch:
             if hide_from < hide_to:  # else no landmark is in rows and columns
                 own = images.starts[start:stop, np.newaxis] == images.starts[hide_from:hide_to]
                 products[:, hide_from - first : hide_to - first][own] = -np.inf
-            above = np.greater(products, self._max_similarity + ROUNDING, out=mask)
+            above = np.greater(products, self._max_similarity + _ROUNDING, out=mask)
             if above.any():
                 num_above += np.count_nonzero(above, axis=1)
                 products[above] = -np.inf
             keys = _keep_best(keys, products, mask, first)
-        return finish(images, self._max_similarity, start, keys, num_above, k)
-
-
-def _keep_best(keys: Keys, products: Similarities, mask: npt.NDArray[np.bool_], first: int) -> Keys:
-    """Returns the best of the keys so far, uint64[n, kept], and the products, float32[n, columns from ``first`` on].
-
-    The mask is written over.
-    """
-    num_rows, num_columns = products.shape
-    worst = keys.min(axis=1)
-    # Strictly: of equally similar images the first ones count, and these are the last ones so far.
-    bound = np.where(worst > 0, similarities_of(worst), _BELOW_ALL)
-    hits = np.greater(products, bound[:, np.newaxis], out=mask)
-    num_groups = _GROUPS_PER_NEIGHBOUR * keys.shape[1]
-    if np.count_nonzero(hits) > _MANY * products.size and num_columns >= 2 * num_groups:
-        # The best of the groups' maxima, as many as are kept, are as many products: none worse than they is kept.
-        groups = products[:, : num_columns // num_groups * num_groups].reshape(num_rows, -1, num_groups).max(axis=1)
-        at = num_groups - keys.shape[1]
-        just_below = np.nextafter(np.partition(groups, at, axis=1)[:, at], np.float32(-np.inf))
-        hits = np.greater(products, np.maximum(bound, just_below)[:, np.newaxis], out=mask)
-    found = np.flatnonzero(hits)
-    rows, columns = np.divmod(found, num_columns)
-    return merge(keys, rows, make_keys(products.ravel()[found], columns + first))
-
-
-def merge(keys: Keys, rows: Places, found: Keys) -> Keys:
-    """Returns the best of the keys uint64[n, kept] and of the found ones, which belong to these rows (ascending)."""
-    counts = np.bincount(rows, minlength=len(keys))
-    most = int(counts.max())
-    if not most:
-        return keys
-    ranks = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    both = np.zeros((len(keys), keys.shape[1] + most), dtype=np.uint64)
-    both[:, : keys.shape[1]] = keys
-    both[rows, keys.shape[1] + ranks] = found
-    both.partition(most, axis=1)
-    return both[:, most:]
-
-
-def make_keys(similarities: Similarities, places: Places) -> Keys:
-    """Returns numbers that order by similarity and then, the other way round, by place; all are above 0.
-
-    The bits of a float32, read as a whole number, are in the order of the floats once negative ones are turned over.
-    """
-    bits = (similarities + np.float32(0)).view(np.uint32)  # adding 0 makes -0 a 0
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    return (ordered << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - places.astype(np.uint64))
-
-
-def similarities_of(keys: Keys) -> Similarities:
-    """Returns the similarities that are in keys; what it returns for 0 means nothing."""
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    return np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
-
-
-def places_of(keys: Keys) -> Places:
-    """Returns the places that are in keys, and -1 for 0."""
-    places = np.uint64(0xFFFFFFFF) - (keys & np.uint64(0xFFFFFFFF))
-    return np.where(keys > 0, places.astype(np.int64), -1)
-
-
-def finish(
-    images: LandmarkVectors, max_similarity: float, start: int, keys: Keys, num_above: Places, k: int
-) -> Neighbours:
-    """Computes the similarities of the neighbours that were kept, and returns the k best of them.
-
-    Args:
-      images: all of them.
-      max_similarity: the ceiling.
-      start: place of the first image that was searched for.
-      keys: uint64[n, kept], 0 where there are fewer.
-      num_above: int64[n], passed over so far.
-      k: at most kept.
-    """
-    places = places_of(keys)
-    similarities = similarities_to(images, start, places)
-    is_above = (places >= 0) & (similarities > max_similarity)
-    exact = np.where((places >= 0) & ~is_above, make_keys(similarities, places), np.uint64(0))
-    best = np.sort(exact, axis=1)[:, ::-1][:, :k]
-    return Neighbours(
-        places=places_of(best),
-        similarities=np.where(best > 0, similarities_of(best), np.float32(-np.inf)),
-        num_above=num_above + is_above.sum(axis=1),
-    )
-
-
-def similarities_to(images: LandmarkVectors, start: int, places: Places) -> Similarities:
-    """Returns float32[n, k]: of the images from ``start`` on with those at these places (of -1: anything)."""
-    products = np.empty(places.shape, dtype=np.float64)
-    dim = images.vectors.shape[1]
-    step = max(1, _NUM_GATHERED // (places.shape[1] * dim))
-    for at in range(0, len(places), step):
-        others = images.vectors[places[at : at + step]]
-        own = images.vectors[start + at : start + at + len(others)]
-        products[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64)
-    return as_similarities(products)
-
-
-def as_similarities(products: npt.NDArray[np.float64]) -> Similarities:
-    """Returns products of unit vectors as cosines: the length of a vector in float32 may be a bit more than 1."""
-    return np.clip(products, -1, 1).astype(np.float32)
-
-
-DEFAULT_NUM_PROBES = 32
-
-# Some multiple of the root of the number of images balances finding lists and searching them.
-_LISTS_PER_ROOT = 4
-_TRAINING_IMAGES_PER_LIST = 48  # k-means of faiss wants 39 at least
-_NUM_ITERATIONS = 10
-
-# What a landmark of many images, or many near-duplicates, push out of the nearest is searched for again, this much
-# further, until there are enough or so many near-duplicates were passed over.
-_FURTHER = 4
-_MAX_PASSED_OVER = 1000
-_NUM_RESULTS = 1 << 22  # at a time
-
-
-def load_faiss() -> Any:
-    """Imports faiss.
-
-    Raises:
-      CommandError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise CommandError(
-            f"The approximate search needs faiss, which cannot be imported ({error}). Install it with `pip install"
-            " faiss-cpu`, or ask for the exact search (`--search exact`; its time grows with the square of the number"
-            " of images)."
-        ) from None
+        return _finish(images, self._max_similarity, start, keys, num_above, k)
 
 
 class ApproximateSearch:
@@ -242,7 +118,7 @@ class ApproximateSearch:
       num_probes: lists that an image is compared with.
     """
 
-    def __init__(self, images: LandmarkVectors, max_similarity: float, num_probes: int = DEFAULT_NUM_PROBES):
+    def __init__(self, images: LandmarkVectors, max_similarity: float, num_probes: int = _NUM_PROBES):
         """Builds the file, which takes as much memory as the vectors.
 
         Args:
@@ -251,7 +127,7 @@ class ApproximateSearch:
           num_probes: see the attribute; as many lists as there are, at most.
 
         Raises:
-          CommandError: if faiss is not installed.
+          MissingPackageError: if faiss is not installed.
         """
         faiss = self._faiss = load_faiss()
         faiss.omp_set_num_threads(loky.cpu_count())
@@ -268,8 +144,8 @@ class ApproximateSearch:
     def search(self, start: int, stop: int, k: int) -> Neighbours:
         """Returns the k nearest that were found, of the images at the places ``start`` to ``stop``."""
         images = self._images
-        kept = min(k + NUM_SPARE, len(images))
-        keys: Keys = np.zeros((stop - start, k + NUM_SPARE), dtype=np.uint64)
+        kept = min(k + _NUM_SPARE, len(images))
+        keys: Keys = np.zeros((stop - start, k + _NUM_SPARE), dtype=np.uint64)
         num_above = np.zeros(stop - start, dtype=np.int64)
         limits = np.minimum(images.stops - images.starts + kept + _MAX_PASSED_OVER, len(images))
         pending = np.arange(start, stop)
@@ -286,7 +162,7 @@ class ApproximateSearch:
             pending = np.concatenate(again)
             depth = min(_FURTHER * depth, int(limits[pending].max(initial=0)))
             num_probes = min(_FURTHER * num_probes, self._num_lists)
-        return finish(images, self._max_similarity, start, keys, num_above, k)
+        return _finish(images, self._max_similarity, start, keys, num_above, k)
 
     def _search_once(self, rows: Places, depth: int, num_probes: int) -> tuple[Keys, Places, np.ndarray[Any, Any]]:
         """Searches for the images at some places.
@@ -301,6 +177,125 @@ class ApproximateSearch:
         )
         is_own = (places >= images.starts[rows, np.newaxis]) & (places < images.stops[rows, np.newaxis])
         is_other = (places >= 0) & ~is_own
-        is_above = is_other & (similarities > self._max_similarity + ROUNDING)
-        keys = np.where(is_other & ~is_above, make_keys(similarities, places), np.uint64(0))
+        is_above = is_other & (similarities > self._max_similarity + _ROUNDING)
+        keys = np.where(is_other & ~is_above, _make_keys(similarities, places), np.uint64(0))
         return np.sort(keys, axis=1)[:, ::-1], is_above.sum(axis=1), places[:, -1] >= 0
+
+
+# What finds neighbours, exactly or not.
+NeighbourSearch = ExactSearch | ApproximateSearch
+
+
+def load_faiss() -> Any:
+    """Imports faiss.
+
+    Raises:
+      MissingPackageError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("faiss")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"The approximate search needs faiss, which cannot be imported ({error}). Install it with `pip install"
+            " faiss-cpu`, or ask for the exact search, whose time grows with the square of the number of images."
+        ) from None
+
+
+def _keep_best(keys: Keys, products: Similarities, mask: npt.NDArray[np.bool_], first: int) -> Keys:
+    """Returns the best of the keys so far, uint64[n, kept], and the products, float32[n, columns from ``first`` on].
+
+    The mask is written over.
+    """
+    num_rows, num_columns = products.shape
+    worst = keys.min(axis=1)
+    # Strictly: of equally similar images the first ones count, and these are the last ones so far.
+    bound = np.where(worst > 0, _similarities_of(worst), _BELOW_ALL)
+    hits = np.greater(products, bound[:, np.newaxis], out=mask)
+    num_groups = _GROUPS_PER_NEIGHBOUR * keys.shape[1]
+    if np.count_nonzero(hits) > _MANY * products.size and num_columns >= 2 * num_groups:
+        # The best of the groups' maxima, as many as are kept, are as many products: none worse than they is kept.
+        groups = products[:, : num_columns // num_groups * num_groups].reshape(num_rows, -1, num_groups).max(axis=1)
+        at = num_groups - keys.shape[1]
+        just_below = np.nextafter(np.partition(groups, at, axis=1)[:, at], np.float32(-np.inf))
+        hits = np.greater(products, np.maximum(bound, just_below)[:, np.newaxis], out=mask)
+    found = np.flatnonzero(hits)
+    rows, columns = np.divmod(found, num_columns)
+    return _merge(keys, rows, _make_keys(products.ravel()[found], columns + first))
+
+
+def _merge(keys: Keys, rows: Places, found: Keys) -> Keys:
+    """Returns the best of the keys uint64[n, kept] and of the found ones, which belong to these rows (ascending)."""
+    counts = np.bincount(rows, minlength=len(keys))
+    most = int(counts.max())
+    if not most:
+        return keys
+    ranks = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    both = np.zeros((len(keys), keys.shape[1] + most), dtype=np.uint64)
+    both[:, : keys.shape[1]] = keys
+    both[rows, keys.shape[1] + ranks] = found
+    both.partition(most, axis=1)
+    return both[:, most:]
+
+
+def _make_keys(similarities: Similarities, places: Places) -> Keys:
+    """Returns numbers that order by similarity and then, the other way round, by place; all are above 0.
+
+    The bits of a float32, read as a whole number, are in the order of the floats once negative ones are turned over.
+    """
+    bits = (similarities + np.float32(0)).view(np.uint32)  # adding 0 makes -0 a 0
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    return (ordered << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - places.astype(np.uint64))
+
+
+def _similarities_of(keys: Keys) -> Similarities:
+    """Returns the similarities that are in keys; what it returns for 0 means nothing."""
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    return np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
+
+
+def _places_of(keys: Keys) -> Places:
+    """Returns the places that are in keys, and -1 for 0."""
+    places = np.uint64(0xFFFFFFFF) - (keys & np.uint64(0xFFFFFFFF))
+    return np.where(keys > 0, places.astype(np.int64), -1)
+
+
+def _finish(
+    images: LandmarkVectors, max_similarity: float, start: int, keys: Keys, num_above: Places, k: int
+) -> Neighbours:
+    """Computes the similarities of the neighbours that were kept, and returns the k best of them.
+
+    Args:
+      images: all of them.
+      max_similarity: the ceiling.
+      start: place of the first image that was searched for.
+      keys: uint64[n, kept], 0 where there are fewer.
+      num_above: int64[n], passed over so far.
+      k: at most kept.
+    """
+    places = _places_of(keys)
+    similarities = _similarities_to(images, start, places)
+    is_above = (places >= 0) & (similarities > max_similarity)
+    exact = np.where((places >= 0) & ~is_above, _make_keys(similarities, places), np.uint64(0))
+    best = np.sort(exact, axis=1)[:, ::-1][:, :k]
+    return Neighbours(
+        places=_places_of(best),
+        similarities=np.where(best > 0, _similarities_of(best), np.float32(-np.inf)),
+        num_above=num_above + is_above.sum(axis=1),
+    )
+
+
+def _similarities_to(images: LandmarkVectors, start: int, places: Places) -> Similarities:
+    """Returns float32[n, k]: of the images from ``start`` on with those at these places (of -1: anything)."""
+    products = np.empty(places.shape, dtype=np.float64)
+    dim = images.vectors.shape[1]
+    step = max(1, _NUM_GATHERED // (places.shape[1] * dim))
+    for at in range(0, len(places), step):
+        others = images.vectors[places[at : at + step]]
+        own = images.vectors[start + at : start + at + len(others)]
+        products[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64)
+    return as_similarities(products)
+
+
+def as_similarities(products: npt.NDArray[np.float64]) -> Similarities:
+    """Returns products of unit vectors as cosines: the length of a vector in float32 may be a bit more than 1."""
+    return np.clip(products, -1, 1).astype(np.float32)

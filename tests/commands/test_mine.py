@@ -138,8 +138,8 @@ def test_ids_with_the_table_of_a_competition(tmp_path, suffix, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max_similarity", "2"], "--max_similarity is a cosine, so between -1 and 1, got 2.0."),
-        (["--neighbours", "0"], "--neighbours must be a whole number between 1 and 10,000, got 0."),
+        (["--max_similarity", "2"], "--max_similarity must be a number between -1 and 1, got 2.0."),
+        (["--neighbours", "0"], "--neighbours must be a whole number between 1 and 10000, got 0."),
         (["--split", "test"], "has the splits train, validation, but no 'test'."),
         (["--split", "validation"], "train.npy has 120 rows, but split 'validation' in"),
         (["--ids", "ids.txt"], "either with --index DIR (a prepared landmark_images), or with --ids FILE and"),

@@ -5,9 +5,10 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 
-from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
+from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError, TripletsFileError
 from landmark_triplets_tfds.mining import hard_triplets, neighbours
 from landmark_triplets_tfds.mining.hard_triplets import (
     EASIER,
@@ -18,8 +19,10 @@ from landmark_triplets_tfds.mining.hard_triplets import (
     SINGLE_IMAGE,
     MiningSpec,
     mine_triplets,
+    write_triplets,
 )
 from landmark_triplets_tfds.triplets.draws import hash_words
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 
 def make_images(count, dim=6, num_landmarks=5, seed=0, dtype=np.float32, spread=0.7):
@@ -275,15 +278,16 @@ def test_one_landmark_is_not_enough():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"positive": "easy"}, "positive must be 'random' or 'hardest', got 'easy'"),
-        ({"negative": "random"}, "negative must be 'semi-hard' or 'hardest'"),
-        ({"search": "fast"}, "search must be 'auto' or 'exact' or 'approximate'"),
-        ({"neighbours": 0}, "neighbours must be a whole number between 1 and 10,000, got 0"),
+        ({"positive": "easy"}, "positive must be one of 'random', 'hardest', got 'easy'"),
+        ({"negative": "random"}, "negative must be one of 'semi-hard', 'hardest'"),
+        ({"search": "fast"}, "search must be one of 'auto', 'exact', 'approximate'"),
+        ({"neighbours": 0}, "neighbours must be a whole number between 1 and 10000, got 0"),
         ({"neighbours": 1.5}, "neighbours must be a whole number"),
         ({"max_similarity": 1.01}, "between -1 and 1, got 1.01"),
         ({"max_similarity": float("nan")}, "between -1 and 1, got nan"),
-        ({"margin": 0}, "margin must be a number above 0"),
-        ({"margin": float("inf")}, "margin must be a number above 0"),
+        ({"margin": -0.1}, "margin must be a number between 0 and 4, got -0.1"),
+        ({"margin": float("inf")}, "margin must be a number between 0 and 4, got inf"),
+        ({"seed": True}, "seed must be a whole number between 0"),
         ({"seed": -1}, "seed must be a whole number between 0"),
         ({"seed": 2**64}, "seed must be a whole number between 0"),
     ],
@@ -303,3 +307,50 @@ def test_spec_is_recorded_whole():
         "seed",
         "search",
     }
+
+
+# --- The file
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_file_has_a_row_for_each_triplet(tmp_path, suffix):
+    mined = mine_triplets(*make_images(50))
+    path = tmp_path / f"hard.{suffix}"
+    path.write_bytes(b"an older file")
+    write_triplets(mined, path)
+    frame = (
+        pd.read_csv(path, dtype=dict.fromkeys(TRIPLETS.id_features, str)) if suffix == "csv" else pd.read_parquet(path)
+    )
+    assert list(frame.columns) == [*TRIPLETS.id_features, "positive_similarity", "negative_similarity"]
+    ids = [[f"{image_id:016x}" for image_id in triplet] for triplet in mined.image_ids.tolist()]
+    assert frame[list(TRIPLETS.id_features)].to_numpy().tolist() == ids
+    assert np.allclose(frame.iloc[:, 3:], mined.similarities, atol=1e-6)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_bytes_of_a_csv_are_pinned(monkeypatch, tmp_path):
+    ids = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 2**64 - 1]], np.uint64)
+    similarities = np.array([[1, -1], [0.12345678, -0.0], [1e-7, 0.5]], np.float32)
+    mined = dataclasses.replace(mine_triplets(*make_images(50)), rows=ids, image_ids=ids, similarities=similarities)
+    monkeypatch.setattr(hard_triplets, "_LINES_PER_WRITE", 2)
+    write_triplets(mined, tmp_path / "hard.csv")
+    assert (tmp_path / "hard.csv").read_text() == (
+        "anchor_id,positive_id,negative_id,positive_similarity,negative_similarity\n"
+        "0000000000000001,0000000000000002,0000000000000003,1.000000,-1.000000\n"
+        "0000000000000004,0000000000000005,0000000000000006,0.123457,-0.000000\n"
+        "0000000000000007,0000000000000008,ffffffffffffffff,0.000000,0.500000\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hard.txt", r"hard\.txt must end with \.csv or \.parquet"),
+        ("folder.csv", "is a folder"),
+        ("nowhere/hard.csv", "The folder .*nowhere does not exist"),
+    ],
+)
+def test_where_no_file_can_be_written(tmp_path, name, message):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(TripletsFileError, match=message):
+        write_triplets(mine_triplets(*make_images(50)), tmp_path / name)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.errors import CommandError
+from landmark_triplets_tfds.errors import MissingPackageError
 from landmark_triplets_tfds.mining import hard_triplets
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
@@ -95,6 +95,6 @@ def test_triplets_are_reproducible_and_a_few_images_are_enough(monkeypatch):
 
 def test_without_faiss_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(CommandError, match=r"pip install faiss-cpu.*--search exact"):
+    with pytest.raises(MissingPackageError, match=r"pip install faiss-cpu`, or ask for the exact search"):
         mine_triplets(*make_images(100, 5), MiningSpec(search="approximate"))
     assert len(mine_triplets(*make_images(100, 5))) > 90
