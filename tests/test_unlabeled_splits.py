@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTripletsConfig
 from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.competition.folder import FolderSource
-from landmark_triplets_tfds.competition.selection import select_images
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import (
     ImageIndexError,
@@ -329,9 +329,9 @@ def test_triplets_have_no_such_field():
 
 def test_selected_images_are_in_order_of_their_ids():
     source = find_source(epath.Path(DUMMY_DATA))
-    selection = select_images(source, config(), BuildOptions())
+    selection = select_images_of(config(), source, BuildOptions())
     for split, count in SPLITS.items():
         table = selection.unlabeled[split].table
         assert table.image_ids.tolist() == sorted(int(path.stem, 16) for path in image_files(DUMMY_DATA, split))
         assert table.landmark_ids.tolist() == [-1] * count
-    assert not select_images(source, config(unlabeled_splits=False), BuildOptions()).unlabeled
+    assert not select_images_of(config(unlabeled_splits=False), source, BuildOptions()).unlabeled

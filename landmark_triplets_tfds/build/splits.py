@@ -25,7 +25,14 @@ from landmark_triplets_tfds.triplets.triplets_file import (
 
 def select_images_of(config: LandmarkBuilderConfig, source: ImageSource, options: BuildOptions) -> Selection:
     """Reads the table of a source and selects the images that a config wants, see `select_images`."""
-    return select_images(source, config, options)
+    return select_images(
+        source,
+        excluded_landmarks=config.excluded_landmarks(),
+        missing_images=config.missing_images,
+        unlabeled_folders=config.unlabeled_folders(),
+        index_folder=options.bank,
+        num_threads=options.num_readers(source.is_remote),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

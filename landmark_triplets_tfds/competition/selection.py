@@ -12,12 +12,11 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import numpy.typing as npt
 
-from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
-from landmark_triplets_tfds.competition.source import ImageSource, find_folder
+from landmark_triplets_tfds.competition.source import ImageSource, find_folder, prepare
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError
 
@@ -39,7 +38,7 @@ class Selection:
       whole: the table as it was read.
       not_excluded: the table without the excluded landmarks.
       unlabeled: images without labels, in order of their ids, by the split they become; none of a folder that is not
-        there. Empty unless the config wants them.
+        there. Empty unless they are wanted.
     """
 
     images: ImageSet
@@ -57,39 +56,54 @@ class Selection:
         return recorded
 
 
-def select_images(source: ImageSource, config: LandmarkBuilderConfig, options: BuildOptions) -> Selection:
-    """Reads the table of a source, takes out what the config says, and finds the images without labels that it wants.
+def select_images(
+    source: ImageSource,
+    *,
+    excluded_landmarks: npt.NDArray[np.int64],
+    missing_images: str,
+    unlabeled_folders: Sequence[str],
+    index_folder: str | None,
+    num_threads: int,
+) -> Selection:
+    """Reads the table of a source, takes out what is not wanted, and finds the images without labels that are.
 
     Args:
       source: of the files.
-      config: its ``exclude_landmarks``, ``missing_images`` and ``unlabeled_folders()`` count.
-      options: say how many threads list folders, and where indexes of archives are kept.
+      excluded_landmarks: ids of the landmarks to leave out.
+      missing_images: 'drop' leaves out images that have no file; 'error' does not look for files.
+      unlabeled_folders: 'index' and 'test', or fewer.
+      index_folder: where indexes of archives are kept, see `find_source`.
+      num_threads: that may list folders at a time.
 
     Raises:
-      LandmarkTableError: if the table or the list of excluded landmarks is invalid, or nothing is left.
+      LandmarkTableError: if the table is invalid, or nothing is left of it.
       SourceLayoutError: if images without labels are wanted, and there are none.
       ArchiveError: if an archive with them cannot be used.
     """
     whole = source.read_table()
-    table = not_excluded = _exclude(whole, config)
-    if config.missing_images == "drop":
-        table = _drop_missing(not_excluded, source, options)
-    unlabeled = _find_unlabeled(source, config.unlabeled_folders(), options)
+    excluded = np.isin(whole.landmark_ids, excluded_landmarks)
+    if excluded.all():
+        raise LandmarkTableError(
+            f"exclude_landmarks excludes all {whole.num_landmarks:,} landmarks of {source.table_path}."
+        )
+    table = not_excluded = whole.restrict(~excluded) if excluded.any() else whole
+    if missing_images == "drop":
+        table = _drop_missing(not_excluded, source, num_threads)
+    unlabeled = {folder: _find_unlabeled(source, folder, index_folder, num_threads) for folder in unlabeled_folders}
+    if unlabeled and not any(images.table.num_images for images in unlabeled.values()):
+        root = epath.Path(source.table_path).parent
+        raise SourceLayoutError(
+            "unlabeled_splits=True, but there is no image in"
+            f" {' or '.join(str(root / folder) for folder in unlabeled_folders)}. Such a folder is beside"
+            f" {IMAGES_NAME}/, in the same folder or the same zip, and holds a/b/c/<id>.jpg or, outside of zips,"
+            " images_000.tar and so on. Put one of them there, or use a config without unlabeled_splits."
+        )
     return Selection(ImageSet(table, source), whole, not_excluded, unlabeled)
 
 
-def _exclude(table: LandmarkTable, config: LandmarkBuilderConfig) -> LandmarkTable:
-    excluded = np.isin(table.landmark_ids, config.excluded_landmarks())
-    if not excluded.any():
-        return table
-    if excluded.all():
-        raise LandmarkTableError(f"{config.exclude_landmarks} excludes all {table.num_landmarks:,} landmarks.")
-    return table.restrict(~excluded)
-
-
-def _drop_missing(table: LandmarkTable, source: ImageSource, options: BuildOptions) -> LandmarkTable:
+def _drop_missing(table: LandmarkTable, source: ImageSource, num_threads: int) -> LandmarkTable:
     with listing_bar("Listing images", " folders") as advance:
-        present = source.find_present(table.image_ids, options.num_readers(source.is_remote), advance)
+        present = source.find_present(table.image_ids, num_threads, advance)
     if not present.any():
         raise LandmarkTableError(
             f"None of the {table.num_images:,} images in {source.table_path} has a file; the first would be"
@@ -98,22 +112,9 @@ def _drop_missing(table: LandmarkTable, source: ImageSource, options: BuildOptio
     return table if present.all() else table.restrict(present)
 
 
-def _find_unlabeled(source: ImageSource, folders: Sequence[str], options: BuildOptions) -> dict[str, ImageSet]:
-    found = {}
-    for folder in folders:
-        images = find_folder(source, folder, options.bank)
-        num_threads = options.num_readers(images.is_remote)
-        with listing_bar("Indexing archives", " archives") as advance:
-            images.prepare(num_threads, advance)
-        with listing_bar(f"Listing {folder}", " folders") as advance:
-            image_ids = images.list_images(num_threads, advance)
-        found[folder] = ImageSet(LandmarkTable.without_labels(image_ids), images)
-    if found and not any(images.table.num_images for images in found.values()):
-        place = epath.Path(source.table_path).parent
-        raise SourceLayoutError(
-            f"unlabeled_splits=True, but there is no image in {' or '.join(str(place / folder) for folder in folders)}."
-            f" Such a folder is beside {IMAGES_NAME}/, in the same folder or the same zip, and holds a/b/c/<id>.jpg or,"
-            " outside of zips, images_000.tar and so on. Put one of them there, or use a config without"
-            " unlabeled_splits."
-        )
-    return found
+def _find_unlabeled(source: ImageSource, folder: str, index_folder: str | None, num_threads: int) -> ImageSet:
+    images = find_folder(source, folder, index_folder)
+    prepare(images, num_threads)
+    with listing_bar(f"Listing {folder}", " folders") as advance:
+        image_ids = images.list_images(num_threads, advance)
+    return ImageSet(LandmarkTable.without_labels(image_ids), images)

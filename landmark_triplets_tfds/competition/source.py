@@ -119,9 +119,14 @@ def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int
       ArchiveError: if an archive cannot be used.
     """
     source = find_source(manual_dir, index_folder)
+    prepare(source, num_threads)
+    return source
+
+
+def prepare(source: ImageSource, num_threads: int) -> None:
+    """Makes what reading from a source needs, with a progress bar; raises ArchiveError if an archive cannot be used."""
     with listing_bar("Indexing archives", " archives") as advance:
         source.prepare(num_threads, advance)
-    return source
 
 
 def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:

@@ -9,7 +9,7 @@ import pytest
 from landmark_triplets_tfds.build import build as build_module
 from landmark_triplets_tfds.build import local as local_build
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.competition.selection import select_images
+from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
 from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
@@ -106,7 +106,7 @@ def test_drop_of_everything(tmp_path):
 
 def test_drop_keeps_everything_of_a_whole_copy(tmp_path):
     source = find_source(epath.Path(DUMMY_DATA))
-    selection = select_images(source, custom_config(missing_images="drop"), BuildOptions())
+    selection = select_images_of(custom_config(missing_images="drop"), source, BuildOptions())
     assert selection.images.table is selection.whole
 
 
