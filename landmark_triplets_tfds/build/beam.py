@@ -28,7 +28,6 @@ from landmark_triplets_tfds.errors import LandmarkTripletsError, TooManyUnreadab
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
-from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
 
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
 _NUM_REMOTE_READERS = 16
@@ -70,7 +69,7 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=spec.store(self._chosen_path(job)) if isinstance(spec, ChosenTriplets) else spec,
+            spec=self._save(f"beam_triplets-{job.split}.npy", spec) if isinstance(spec, np.ndarray) else spec,
             thumbnail_spec=self._thumbnail_spec,
             num_examples=job.num_examples,
             examples_per_range=choose_examples_per_range(job.num_examples, self._thumbnail_spec.resolution),
@@ -141,9 +140,6 @@ class BeamBuild(Build):
     def _outcome_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_outcome-{job.split}.json"
 
-    def _chosen_path(self, job: SplitJob) -> epath.Path:
-        return self._data_dir / f"beam_triplets-{job.split}.npy"
-
     def _csv_parts_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_triplets_csv-{job.split}"
 
@@ -168,7 +164,6 @@ class BeamBuild(Build):
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
         for path in (
             *map(self._outcome_path, self.jobs),
-            *map(self._chosen_path, self.jobs),
             *self._saved,
             *self._data_dir.glob("*.index"),
             *self._data_dir.glob("incomplete.*"),

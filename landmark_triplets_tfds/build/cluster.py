@@ -23,12 +23,13 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, ExampleSpec, make_plan
-from landmark_triplets_tfds.triplets.sampling import Rows
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, make_plan
+from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, Rows, SamplingSpec
 
 # Pieces that a small build is cut into at least, as far as it goes: many more than there are workers, so that they end
 # at about the same time.
@@ -53,7 +54,7 @@ class ClusterPlan:
       source: of the files, in a form that other machines can use.
       table_sha256: fingerprint of the table that examples are drawn from.
       kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
-      spec: says which examples.
+      spec: says which examples; a path: of a file with the rows of triplets that are given.
       thumbnail_spec: of the images.
       num_examples: how many to make.
       examples_per_range: examples that are put together at a time.
@@ -65,7 +66,7 @@ class ClusterPlan:
     source: ImageSource
     table_sha256: str
     kept_rows_path: str | None
-    spec: ExampleSpec
+    spec: SamplingSpec | ImageSamplingSpec | str
     thumbnail_spec: ThumbnailSpec
     num_examples: int
     examples_per_range: int
@@ -118,7 +119,7 @@ class ClusterWorker:
 
     def _read_table(self) -> LandmarkTable:
         if self.plan.image_ids_path is not None:
-            return LandmarkTable.without_labels(_load(self.plan.image_ids_path))
+            return LandmarkTable.without_labels(load_array(self.plan.image_ids_path))
         try:
             table = self.source.read_table()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -126,12 +127,13 @@ class ClusterWorker:
                 f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
             ) from None
         if self.plan.kept_rows_path is not None:
-            table = table.restrict(_load(self.plan.kept_rows_path))
+            table = table.restrict(load_array(self.plan.kept_rows_path))
         return table
 
     @functools.cached_property
     def examples(self) -> ExamplePlan:
-        return make_plan(self.table, self.plan.spec)
+        spec = self.plan.spec
+        return make_plan(self.table, load_array(spec) if isinstance(spec, str) else spec)
 
     def images_of_range(self, number: int) -> Rows:
         """Returns the rows, ascending and each once, of the images that a range of examples needs before redraws."""
@@ -155,7 +157,10 @@ class ClusterWorker:
             return error.without_traceback()
 
 
-def _load(path: str) -> Any:
+def load_array(path: str) -> Any:
+    """Returns an array that was saved for workers; from a local file it is mapped, so that processes share memory."""
+    if not file_access.is_remote(path):
+        return np.load(path, mmap_mode="r")
     with epath.Path(path).open("rb") as file:
         return np.load(file)
 

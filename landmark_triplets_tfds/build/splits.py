@@ -16,8 +16,8 @@ from landmark_triplets_tfds.competition.selection import ImageSet, Selection, se
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, ExampleSpec, make_plan
 from landmark_triplets_tfds.triplets.triplets_file import (
-    ChosenSplits,
-    ChosenTriplets,
+    GivenRows,
+    GivenTriplets,
     TripletsFileSpec,
     read_triplets_file,
 )
@@ -61,7 +61,7 @@ class SplitPlanner:
       file_hashes: hashes of what was read from files that fields of the config name, by field.
     """
 
-    _chosen: ChosenSplits | None = None
+    _given: GivenTriplets | None = None
 
     def __init__(
         self,
@@ -103,17 +103,17 @@ class SplitPlanner:
         left_out: Counter[str] = Counter()
         if isinstance(asked_for, TripletsFileSpec):
             with self._stage("read_triplets_file"):
-                spec, left_out = self._choose(asked_for)
+                spec, left_out = self._read_given(asked_for)
         else:
             spec = asked_for
         with self._stage("plan"):
             return PlannedSplit(split, images, spec, make_plan(images.table, spec), left_out)
 
-    def _choose(self, spec: TripletsFileSpec) -> tuple[ChosenTriplets, Counter[str]]:
+    def _read_given(self, spec: TripletsFileSpec) -> tuple[GivenRows, Counter[str]]:
         """Returns the triplets that a file has for a split, and how many others it has, by reason."""
-        if self._chosen is None:
+        if self._given is None:
             file = read_triplets_file(spec.path)
             self.file_hashes["triplets_file"] = file.content_hash
             selection = self._selection
-            self._chosen = ChosenSplits(file, spec, selection.whole, selection.not_excluded, selection.images.table)
-        return self._chosen.of_split(spec.split)
+            self._given = GivenTriplets(file, spec, selection.whole, selection.not_excluded, selection.images.table)
+        return self._given.of_split(spec.split)

@@ -8,8 +8,9 @@ in one place for both kinds of example.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
+import itertools
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,15 +26,15 @@ from landmark_triplets_tfds.triplets.sampling import (
     TripletSampler,
     sample_images,
 )
-from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets, StoredTriplets, TripletsFileSpec
+from landmark_triplets_tfds.triplets.triplets_file import GivenRows, TripletsFileSpec
 
 Example = dict[str, Any]
 GetThumbnail = Callable[[int], bytes | None]
 
 # What decides a plan, beside the table.
-ExampleSpec = SamplingSpec | ImageSamplingSpec | ChosenTriplets | StoredTriplets
+ExampleSpec = SamplingSpec | ImageSamplingSpec | GivenRows
 
-# What a config says about a split; of these, a file of triplets becomes chosen ones (`chosen_splits`).
+# What a config says about a split; of these, a file of triplets becomes rows that are given.
 SplitSpec = SamplingSpec | ImageSamplingSpec | TripletsFileSpec
 
 # Why a planned example is left out.
@@ -104,10 +105,8 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     """
     if isinstance(spec, SamplingSpec):
         return TripletPlan(table, TripletSampler(table, spec))
-    if isinstance(spec, StoredTriplets):
-        return TripletPlan(table, spec.load())
-    if isinstance(spec, ChosenTriplets):
-        return TripletPlan(table, spec)
+    if isinstance(spec, np.ndarray):
+        return TripletPlan(table, _GivenTriplets(spec))
     sample = sample_images(table, spec)
     if not len(sample):
         raise NoExampleError(
@@ -117,59 +116,96 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     return ImagePlan(table, sample)
 
 
+class Triplets(Protocol):
+    """Where a `TripletPlan` has its triplets from, numbered from 0: a `TripletSampler`, or rows that are given.
+
+    Attributes:
+      num_triplets: how many there are.
+    """
+
+    @property
+    def num_triplets(self) -> int: ...
+
+    def plan(self, start: int, stop: int) -> Rows:
+        """Returns int64[stop - start, 3]: rows of anchor, positive and negative."""
+
+    def anchors(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: the anchor's row of each of these triplets."""
+
+    def draw_numbers(self, triplets: Rows) -> Rows:
+        """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
+
+    def redraws(self, triplet: int, purpose: Purpose) -> Iterable[int]:
+        """Returns the rows that may take the place of an unreadable positive or negative, the first one first."""
+
+
+class _GivenTriplets:
+    """`Triplets` that are given one by one: someone chose their images, so no other one takes the place of one."""
+
+    def __init__(self, rows: GivenRows):
+        self._rows = rows
+        self.num_triplets = len(rows)
+
+    def plan(self, start: int, stop: int) -> Rows:
+        return self._rows[start:stop, :3].astype(np.int64)
+
+    def anchors(self, triplets: Rows) -> Rows:
+        return self._column(0, triplets)
+
+    def draw_numbers(self, triplets: Rows) -> Rows:
+        return self._column(3, triplets)
+
+    def redraws(self, triplet: int, purpose: Purpose) -> Iterable[int]:
+        return ()
+
+    def _column(self, column: int, triplets: Rows) -> Rows:
+        values: Rows = self._rows[triplets, column].astype(np.int64)
+        return values
+
+
 class TripletPlan:
     """An `ExamplePlan` of triplets.
 
     The key of a triplet is its anchor's id; for further triplets of the same anchor ``<anchor_id>/<k>`` with k from 1
-    up. A positive or negative that is unreadable is drawn again, by further attempts of the same stateless sampler, so
-    that the triplets around it stay as they are; chosen triplets have no further attempts. A triplet without a readable
-    anchor, positive or negative is left out.
+    up. An unreadable positive or negative is drawn again, by further attempts of the same stateless sampler, so that
+    the triplets around it stay as they are. A triplet without a readable anchor, positive or negative is left out.
     """
 
     kind = TRIPLETS
 
-    def __init__(self, table: LandmarkTable, sampler: TripletSampler | ChosenTriplets):
-        """Takes the table of the images and the sampler that draws from it, or triplets that were chosen."""
+    def __init__(self, table: LandmarkTable, triplets: Triplets):
+        """Takes the table of the images, and the triplets."""
         self.table = table
-        self._sampler = sampler
-        self.num_examples = sampler.num_triplets
+        self._triplets = triplets
+        self.num_examples = triplets.num_triplets
 
     def rows(self, start: int, stop: int) -> Rows:
-        return self._sampler.plan(start, stop)
+        return self._triplets.plan(start, stop)
 
     def keys(self, start: int, stop: int) -> list[str]:
         triplets = np.arange(start, stop)
-        anchors = self.table.image_ids[self._sampler.anchors(triplets)].tolist()
-        draws = self._sampler.draw_numbers(triplets).tolist()
+        anchors = self.table.image_ids[self._triplets.anchors(triplets)].tolist()
+        numbers = self._triplets.draw_numbers(triplets).tolist()
         return [
             f"{format_image_id(anchor)}/{k}" if k else format_image_id(anchor)
-            for anchor, k in zip(anchors, draws, strict=True)
+            for anchor, k in zip(anchors, numbers, strict=True)
         ]
 
     def choose(self, number: int, rows: list[int], is_readable: Callable[[int], bool]) -> list[int] | str:
         anchor, positive, negative = rows
         if not is_readable(anchor):
             return NO_READABLE_ANCHOR
-        readable_positive = self._first_readable(number, positive, Purpose.POSITIVE, is_readable)
-        if readable_positive is None:
-            return NO_READABLE_POSITIVE
-        readable_negative = self._first_readable(number, negative, Purpose.NEGATIVE, is_readable)
-        if readable_negative is None:
-            return NO_READABLE_NEGATIVE
-        return [anchor, readable_positive, readable_negative]
-
-    def _first_readable(
-        self, number: int, planned: int, purpose: Purpose, is_readable: Callable[[int], bool]
-    ) -> int | None:
-        """Returns the planned row or, if that is unreadable, the first readable one of the attempts after it."""
-        if is_readable(planned):
-            return planned
-        triplets = np.array([number])
-        for attempt in range(1, self._sampler.num_attempts(number, purpose)):
-            row = int(self._sampler.candidates(triplets, purpose, attempt)[0])
-            if is_readable(row):
-                return row
-        return None
+        chosen = [anchor]
+        for planned, purpose, reason in (
+            (positive, Purpose.POSITIVE, NO_READABLE_POSITIVE),
+            (negative, Purpose.NEGATIVE, NO_READABLE_NEGATIVE),
+        ):
+            candidates = itertools.chain([planned], self._triplets.redraws(number, purpose))
+            row = next(filter(is_readable, candidates), None)
+            if row is None:
+                return reason
+            chosen.append(row)
+        return chosen
 
 
 class ImagePlan:

@@ -16,6 +16,7 @@ Definitions:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import dataclasses
 
 import numpy as np
@@ -40,7 +41,7 @@ class SamplingSpec:
       triplets_per_anchor: triplets drawn for each anchor, each with its own positive and negative.
       positive_may_be_anchor: True lets a positive be the anchor itself.
       seed: of all draws, 0 <= seed < 2**64.
-      validation_percent: share of the landmarks that is held out, see `holdout`.
+      validation_percent: share of the landmarks that is held out, see `is_held_out`.
       split: 'train' or 'validation'.
       epoch: one more input of the draws, 0 <= epoch < 2**64; None: the triplets of a stored dataset, which are those of
         no epoch.
@@ -187,6 +188,12 @@ class TripletSampler:
             sizes = self._table.block_starts[blocks + 1] - self._table.block_starts[blocks]
             return sizes if self._spec.positive_may_be_anchor else sizes - 1
         return len(self._sample) - (self._sample_starts[blocks + 1] - self._sample_starts[blocks])
+
+    def redraws(self, triplet: int, purpose: Purpose) -> Iterator[int]:
+        """Yields the rows that the attempts after the first draw, until every candidate has been drawn."""
+        triplets = np.array([triplet])
+        for attempt in range(1, self.num_attempts(triplet, purpose)):
+            yield int(self.candidates(triplets, purpose, attempt)[0])
 
     def num_attempts(self, triplet: int, purpose: Purpose) -> int:
         """Returns after how many attempts every candidate of the triplet has been tried."""

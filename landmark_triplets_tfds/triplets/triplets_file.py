@@ -43,9 +43,8 @@ from landmark_triplets_tfds.competition.tables import (
     parse_joined_ids,
 )
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
-from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, Purpose, hash_words, is_held_out
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, hash_words, is_held_out
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
-from landmark_triplets_tfds.triplets.sampling import Rows
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -152,6 +151,10 @@ _BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 1 << 17
 
 Ids = npt.NDArray[np.uint64]
+
+# int32[num_triplets, 4]: rows of anchor, positive and negative in the table; and which one of its anchor's triplets in
+# the file each is, from 0. int64 would take twice the memory, and there may be many triplets.
+GivenRows = npt.NDArray[np.int32]
 
 
 class Place(NamedTuple):
@@ -360,7 +363,7 @@ def format_csv_line(key: str, example: Mapping[str, Any]) -> str:
     return ",".join([key, *(str(example[feature]) for feature in CSV_FEATURES)]) + "\n"
 
 
-_ANCHOR, _NUMBER = 0, 3
+_ANCHOR = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -370,7 +373,7 @@ class TripletsFileSpec:
     Attributes:
       path: of the file.
       positive_may_be_anchor: True lets a positive be the anchor itself.
-      validation_percent: share of the landmarks that is held out, see `holdout`.
+      validation_percent: share of the landmarks that is held out, see `is_held_out`.
       split: 'train' or 'validation'.
     """
 
@@ -380,81 +383,17 @@ class TripletsFileSpec:
     split: str = TRAIN
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChosenTriplets:
-    """Triplets given one by one, for a `TripletPlan`, which needs a sampler or this.
-
-    Attributes:
-      numbers: int32[num_triplets, 4]: the rows of anchor, positive and negative; and which one of its anchor's triplets
-        in the file each is, from 0.
-    """
-
-    numbers: npt.NDArray[np.int32]
-
-    @property
-    def num_triplets(self) -> int:
-        return len(self.numbers)
-
-    def anchors(self, triplets: Rows) -> Rows:
-        """Returns int64[n]: the anchor's row of each triplet."""
-        return self._column(_ANCHOR, triplets)
-
-    def draw_numbers(self, triplets: Rows) -> Rows:
-        """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
-        return self._column(_NUMBER, triplets)
-
-    def plan(self, start: int = 0, stop: int | None = None) -> Rows:
-        """Returns int64[stop - start, 3]: rows of anchor, positive and negative."""
-        return self.numbers[start:stop, :_NUMBER].astype(np.int64)
-
-    def num_attempts(self, triplet: int, role: Purpose) -> int:
-        """Returns 1: these images were chosen, so no other one is drawn in their place."""
-        return 1
-
-    def candidates(self, triplets: Rows, role: Purpose, attempt: int) -> Rows:
-        """Returns int64[n]: the positive or negative of each triplet; there is no attempt but 0."""
-        return self._column(int(role), triplets)
-
-    def _column(self, column: int, triplets: Rows) -> Rows:
-        numbers: Rows = self.numbers[triplets, column].astype(np.int64)
-        return numbers
-
-    def store(self, path: epath.Path) -> StoredTriplets:
-        """Writes them to a file that other processes can read."""
-        with path.open("wb") as file:
-            np.save(file, self.numbers)
-        return StoredTriplets(str(path))
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredTriplets:
-    """Chosen triplets in a file, as the functions on the workers of a cluster carry them.
-
-    Attributes:
-      path: of the file.
-    """
-
-    path: str
-
-    def load(self) -> ChosenTriplets:
-        """Returns the triplets; from a local file they are mapped, so that processes share the memory."""
-        if not file_access.is_remote(self.path):
-            return ChosenTriplets(np.load(self.path, mmap_mode="r"))
-        with epath.Path(self.path).open("rb") as file:
-            return ChosenTriplets(np.load(file))
-
-
 # Why a triplet of the file is not planned.
 EXCLUDED_LANDMARK = "excluded landmark"
 DROPPED_IMAGE = "dropped image"
 
 _POSITIVE, _NEGATIVE = 1, 2
 
-_RowNumbers = npt.NDArray[np.int32]  # half the memory of int64, and there may be many triplets
+_RowNumbers = npt.NDArray[np.int32]
 
 
-class ChosenSplits:
-    """The triplets of a file, split by split."""
+class GivenTriplets:
+    """The triplets of a file as rows of a table, split by split."""
 
     def __init__(
         self,
@@ -485,12 +424,12 @@ class ChosenSplits:
         _check_repetitions(file, rows)
         rows_of_kept = _row_in(kept, whole)[rows]
         # Numbered in the file as a whole, so that a key stays the same whatever else is left out.
-        self._numbers: _RowNumbers = np.column_stack([rows_of_kept, _count_up(rows[:, _ANCHOR])])
+        self._given: GivenRows = np.column_stack([rows_of_kept, _count_up(rows[:, _ANCHOR])])
         self._is_dropped = (rows_of_kept < 0).any(axis=1)
         self._is_excluded = (_row_in(not_excluded, whole)[rows] < 0).any(axis=1)
         self._is_validation = held_out[rows[:, _ANCHOR]]
 
-    def of_split(self, split: str) -> tuple[ChosenTriplets, Counter[str]]:
+    def of_split(self, split: str) -> tuple[GivenRows, Counter[str]]:
         """Returns the triplets of a split, in the order of the file, and how many are left out, by reason.
 
         Raises:
@@ -501,10 +440,10 @@ class ChosenSplits:
         is_dropped = in_split & self._is_dropped & ~is_excluded
         counts = {EXCLUDED_LANDMARK: int(is_excluded.sum()), DROPPED_IMAGE: int(is_dropped.sum())}
         left_out = Counter({reason: count for reason, count in counts.items() if count})
-        chosen = ChosenTriplets(self._numbers[in_split & ~is_excluded & ~is_dropped])
-        if not chosen.num_triplets:
+        given = self._given[in_split & ~is_excluded & ~is_dropped]
+        if not len(given):
             self._raise_empty(split, int(in_split.sum()), left_out)
-        return chosen, left_out
+        return given, left_out
 
     def _raise_empty(self, split: str, num_in_split: int, left_out: Counter[str]) -> None:
         if num_in_split:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -13,10 +12,11 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds import LandmarkTriplets
 from landmark_triplets_tfds.build import hooks as builder_base
 from landmark_triplets_tfds.build import splits as splits_module
+from landmark_triplets_tfds.build.cluster import load_array
 from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
 from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import is_held_out
-from landmark_triplets_tfds.triplets.triplets_file import ChosenTriplets
+from landmark_triplets_tfds.triplets.plan import make_plan
 from tests.support.beam_builds import NeverRun, build_with_beam
 from tests.support.competition import (
     DUMMY_DATA,
@@ -321,10 +321,8 @@ def test_the_job_does_not_grow_with_the_file(tmp_path, file):
     assert abs(sizes[1] - sizes[0]) < 1000
 
 
-def test_stored_triplets_come_back(tmp_path):
-    chosen = ChosenTriplets(np.arange(40, dtype=np.int32).reshape(10, 4))
-    stored = chosen.store(tmp_path / "x.npy")
-    assert stored.path == os.fspath(tmp_path / "x.npy")
-    assert isinstance(stored.load().numbers, np.memmap)
-    assert stored.load().plan(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]
-    assert stored.load().draw_numbers(np.array([3, 5])).tolist() == [15, 23]
+def test_given_triplets_are_mapped_from_local_files(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(40, dtype=np.int32).reshape(10, 4))
+    given = load_array(str(tmp_path / "x.npy"))
+    assert isinstance(given, np.memmap)
+    assert make_plan(TABLE, given).rows(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]

@@ -17,8 +17,8 @@ from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
 from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble, make_plan
 from landmark_triplets_tfds.triplets.triplets_file import (
     ID_COLUMNS,
-    ChosenSplits,
-    ChosenTriplets,
+    GivenRows,
+    GivenTriplets,
     TripletsFileSpec,
     read_triplets_file,
 )
@@ -42,19 +42,19 @@ def write(path: pathlib.Path, triplets: list[tuple[int, int, int]], table: Landm
 
 def choose(
     path: pathlib.Path, excluded: tuple[int, ...] = (), dropped: tuple[int, ...] = (), **fields
-) -> tuple[ChosenSplits, LandmarkTable]:
+) -> tuple[GivenTriplets, LandmarkTable]:
     """Returns the splits of the file, and the table that their rows belong to."""
     not_excluded = TABLE if not excluded else TABLE.restrict(~np.isin(TABLE.landmark_ids, excluded))
     kept = not_excluded
     if dropped:
         kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, TABLE.image_ids[list(dropped)]))
     spec = TripletsFileSpec(path=str(path), **fields)
-    return ChosenSplits(read_triplets_file(str(path)), spec, TABLE, not_excluded, kept), kept
+    return GivenTriplets(read_triplets_file(str(path)), spec, TABLE, not_excluded, kept), kept
 
 
-def keyed(chosen: ChosenTriplets, table: LandmarkTable) -> list[tuple[str, str, str, str]]:
+def keyed(given: GivenRows, table: LandmarkTable) -> list[tuple[str, str, str, str]]:
     """Returns key and ids of the examples of a plan."""
-    plan, counts = make_plan(table, chosen), ExampleCounts()
+    plan, counts = make_plan(table, given), ExampleCounts()
     examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, counts)
     return [(key, *(example[name] for name in ID_COLUMNS)) for key, example in examples]
 
@@ -132,7 +132,7 @@ def test_colliding_hashes_are_no_repetition(path: pathlib.Path, monkeypatch: pyt
         lambda *words: np.zeros(len(words[0]), dtype=np.uint64),
     )
     write(path, [(1, 0, 6), (0, 1, 6), (0, 1, 5)])
-    assert choose(path)[0].of_split(TRAIN)[0].num_triplets == 3
+    assert choose(path)[0].of_split(TRAIN)[0].shape == (3, 4)
     write(path, [(1, 0, 6), (0, 1, 6), (0, 1, 5), (0, 1, 6)])
     with pytest.raises(TripletsFileError, match=r"line 5: .* on line 3"):
         choose(path)
@@ -144,10 +144,10 @@ def test_colliding_hashes_are_no_repetition(path: pathlib.Path, monkeypatch: pyt
 def test_splits(path: pathlib.Path) -> None:
     write(path, [(3, 4, 5), (0, 1, 6), (4, 3, 5), (0, 2, 6)])
     splits, _ = choose(path, validation_percent=10)
-    assert splits.of_split(TRAIN)[0].plan().tolist() == [[0, 1, 6], [0, 2, 6]]
-    assert splits.of_split(VALIDATION)[0].plan().tolist() == [[3, 4, 5], [4, 3, 5]]
+    assert splits.of_split(TRAIN)[0][:, :3].tolist() == [[0, 1, 6], [0, 2, 6]]
+    assert splits.of_split(VALIDATION)[0][:, :3].tolist() == [[3, 4, 5], [4, 3, 5]]
     everything, _ = choose(path)[0].of_split(TRAIN)
-    assert everything.num_triplets == 4
+    assert len(everything) == 4
 
 
 def test_an_empty_split(path: pathlib.Path) -> None:
@@ -202,7 +202,7 @@ def test_valid_rows_come_back_as_exactly_these_examples(path: pathlib.Path, data
     not_excluded = table.restrict(~np.isin(landmarks, list(excluded)))
     kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, table.image_ids[list(dropped)]))
     spec = TripletsFileSpec(path=str(path), positive_may_be_anchor=may_be_anchor, validation_percent=percent)
-    splits = ChosenSplits(read_triplets_file(str(path)), spec, table, not_excluded, kept)
+    splits = GivenTriplets(read_triplets_file(str(path)), spec, table, not_excluded, kept)
 
     seen: Counter[int] = Counter()
     expected: dict[str, list[tuple[str, ...]]] = {TRAIN: [], VALIDATION: []}
