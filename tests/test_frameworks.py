@@ -132,12 +132,6 @@ def test_tensorflow_pixels_through_tfds_load(folders, stored):
         assert (record["image"] == expected["image"]).all()
 
 
-def test_tensorflow_pixels_of_what_is_no_jpeg():
-    decoder = TensorFlowPixels()
-    with pytest.raises(ValueError, match="JPEG"):
-        decoder.decode_example_np(b"not a picture")
-
-
 # --- PyTorch
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, NoExampleError
+from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, MissingPackageError, NoExampleError
 from landmark_triplets_tfds.mining.embeddings import landmarks_of, read_embeddings, read_image_ids
 from landmark_triplets_tfds.mining.hard_triplets import (
     HARDER,
@@ -45,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     image_ids, landmark_ids, num_without = _read_labels(arguments, len(embeddings))
     start = time.perf_counter()
     with console.progress(len(embeddings), "Mining", " images") as bar:
-        triplets = mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
+        try:
+            triplets = mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
+        except MissingPackageError as error:
+            raise CommandError(f"{error} That is --search exact.") from None
     seconds = time.perf_counter() - start
     if not len(triplets):
         reasons = _list_counts(triplets.num_left_out, ": ")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 from etils import epath
 import numpy as np
@@ -159,6 +160,12 @@ def test_errors_end_with_status_2(prepared, arguments, message, capsys, monkeypa
     assert output.err.startswith("landmark-triplets: ")
     assert message in output.err
     assert not (prepared / "hard.csv").exists()
+
+
+def test_without_faiss_the_argument_is_named(prepared, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert mine_prepared(prepared, "--search", "approximate") == 2
+    assert "--search exact" in capsys.readouterr().err
 
 
 def test_ids_that_do_not_fit(prepared, capsys):
