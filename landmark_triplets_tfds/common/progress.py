@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""The one progress bar, of builds and of commands: on standard error, and only for work that takes a while."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ import contextlib
 import sys
 from typing import Any
 
-import tensorflow_datasets as tfds
+_DELAY_S = 2.0
+_SECONDS_BETWEEN_LINES = 30.0  # of a log, where a bar cannot be redrawn
 
 
 def progress_bar(total: int | None, description: str, unit: str) -> Any:
-    """Returns a tqdm bar that follows ``tfds.disable_progress_bar`` and writes seldom where lines cannot be redrawn."""
-    redrawn = sys.stderr.isatty() or tfds.core.utils.is_notebook()
+    """Returns a tqdm bar, to be used in a ``with`` statement, that follows ``tfds.disable_progress_bar``.
+
+    It appears if the work takes longer than two seconds. Where lines cannot be redrawn, as in a log, it appears after
+    half a minute and is written again that often.
+
+    Args:
+      total: how much there is to do; None if that is not known yet.
+      description: of the work.
+      unit: of what is counted, with a space in front.
+    """
+    import tensorflow_datasets as tfds  # late, for what has no use for bars
+
+    is_redrawn = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tfds.core.utils.tqdm(
-        total=total, desc=description, unit=unit, mininterval=0.5 if redrawn else 30.0, leave=False
+        total=total,
+        desc=description,
+        unit=unit,
+        delay=_DELAY_S if is_redrawn else _SECONDS_BETWEEN_LINES,
+        mininterval=0.1 if is_redrawn else _SECONDS_BETWEEN_LINES,
+        leave=False,
     )
 
 
 @contextlib.contextmanager
 def listing_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar once there is something to show; yields what is called with the numbers of things done and to do."""
-    with contextlib.ExitStack() as stack:
-        bars: list[Any] = []
+    """Shows such a bar; yields what is called with the numbers of things done and to do."""
+    with progress_bar(None, description, unit) as bar:
         num_shown = 0
 
         def advance(num_done: int, num_all: int) -> None:
             nonlocal num_shown
-            if not bars:
-                bars.append(stack.enter_context(progress_bar(num_all, description, unit)))
-            bars[0].update(num_done - num_shown)
+            bar.total = num_all
+            bar.update(num_done - num_shown)
             num_shown = num_done  # a bar that TFDS has disabled does not count itself
 
         yield advance

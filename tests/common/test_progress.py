@@ -1,7 +1,20 @@
+import sys
+
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.common.progress import listing_bar
+from landmark_triplets_tfds.common import progress
+from landmark_triplets_tfds.common.progress import listing_bar, progress_bar
+
+
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+
+@pytest.fixture
+def no_delay(monkeypatch):
+    monkeypatch.setattr(progress, "_DELAY_S", 0)
 
 
 @pytest.fixture
@@ -17,12 +30,34 @@ def list_three_things():
             advance(num_done, 3)
 
 
-def test_a_bar_shows_what_is_done(capfd):
-    list_three_things()
-    assert "Listing" in capfd.readouterr().err
+@pytest.mark.usefixtures("terminal", "no_delay")
+def test_a_bar_shows_what_is_done(capsys):
+    with progress_bar(3, "Making", " things") as bar:
+        bar.update(2)
+        bar.refresh()
+    assert "Making:  67%" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("bars_are_disabled")
-def test_no_bar_where_tfds_has_disabled_them(capfd):
+@pytest.mark.usefixtures("terminal")
+def test_quick_work_shows_no_bar(capsys):
     list_three_things()
-    assert "Listing" not in capfd.readouterr().err
+    assert "Listing" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_delay")
+def test_a_log_is_left_alone_for_a_while(capsys):
+    list_three_things()
+    assert "Listing" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_delay")
+def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    list_three_things()
+    assert "Listing: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("terminal", "no_delay", "bars_are_disabled")
+def test_no_bar_where_tfds_has_disabled_them(capsys):
+    list_three_things()
+    assert capsys.readouterr().err == ""
