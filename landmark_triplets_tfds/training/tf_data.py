@@ -71,12 +71,12 @@ def batches_as_tf_dataset(
     def numbers_of(epoch: int) -> Numbers:
         return batches.record_numbers(epoch).reshape(-1, 1)
 
-    def parse(records: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    def combine(records: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         return records[0]["image"], records[0]["landmark_id"]
 
     epochs = range(batches.epoch, batches.epoch + num_epochs)
     shape = len(batches) * batches.batch_size, 1
-    dataset = _read_epochs(data_source, batches.index, numbers_of, epochs, shape, parse, num_parallel_calls)
+    dataset = _read_epochs(data_source, batches.index, numbers_of, epochs, shape, combine, num_parallel_calls)
     return dataset.batch(batches.batch_size, drop_remainder=True)
 
 
@@ -96,10 +96,10 @@ def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | N
     def numbers_of(epoch: int) -> Numbers:
         return np.arange(len(data_source)).reshape(-1, 1)
 
-    def parse(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def combine(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return records[0]
 
-    return _read_epochs(data_source, None, numbers_of, range(1), (len(data_source), 1), parse, num_parallel_calls)
+    return _read_epochs(data_source, None, numbers_of, range(1), (len(data_source), 1), combine, num_parallel_calls)
 
 
 def _read_epochs(
