@@ -24,10 +24,11 @@ from landmark_triplets_tfds.build.cluster import (
 )
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.report import describe_unreadable
+from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.errors import LandmarkTripletsError, TooManyUnreadableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
-from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
+from landmark_triplets_tfds.triplets.triplets_file import CSV_HEADER, csv_name
 
 # Reading ahead within a chunk of images pays where files are slow to open. On a local disk it costs more than it saves.
 _NUM_REMOTE_READERS = 16
@@ -48,7 +49,7 @@ class BeamBuild(Build):
           ValueError: if a path would mean another folder on a worker.
         """
         for option, path in (("--manual_dir", manual_dir), ("--data_dir", data_dir)):
-            if "://" not in str(path) and not path.is_absolute():
+            if not is_remote(str(path)) and not path.is_absolute():
                 raise ValueError(
                     f"With Beam, {option} must be an absolute path or a URL such as gs://..., since workers may have"
                     f" another working folder, got {path}."
@@ -145,8 +146,8 @@ class BeamBuild(Build):
 
     def _join_csv(self, job: SplitJob) -> None:
         parts = self._csv_parts_path(job)
-        with (self._data_dir / triplets_file.csv_name(job.split)).open("w") as file:
-            file.write(triplets_file.CSV_HEADER)
+        with (self._data_dir / csv_name(job.split)).open("w") as file:
+            file.write(CSV_HEADER)
             for part in sorted(parts.iterdir()):
                 file.write(part.read_text())
         parts.rmtree()

@@ -25,8 +25,8 @@ from etils import epath
 
 from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, Outcome, spread
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble
+from landmark_triplets_tfds.triplets.triplets_file import format_csv_line
 
 _OUTCOMES = "outcomes"
 _CSV_LINES = "csv_lines"
@@ -180,7 +180,7 @@ class _Assemble(_ImageFn):
         start, stop = self._plan.range_of(number)
         for key, example in assemble(worker.examples, get_thumbnail, stop, outcome.counts, start=start):
             if self._with_csv:
-                lines.append(triplets_file.format_csv_line(key, example))
+                lines.append(format_csv_line(key, example))
             yield key, example
         self._num_redrawn.inc(outcome.counts.num_redrawn)
         yield beam.pvalue.TaggedOutput(_OUTCOMES, outcome)

@@ -1,14 +1,13 @@
-"""What every worker of a cluster has to know, and how the work is cut into pieces. Plain fields, no Beam.
+"""What the workers of a cluster carry: what they have to know, and what they found out. Plain fields, no Beam.
 
 A worker gets no table and no examples: it reads train.csv once, or the list of the images that no table lists, and
 computes the examples of its pieces with the stateless sampler. So a job is described by a few hundred bytes, whatever
 its size.
 
-What a build on a cluster found out, beside its examples: counts and unreadable images.
-
-Workers make small outcomes, the engine adds them up, one worker writes the sum as a file into the folder of the
-unfinished dataset, and the program that started it all reads it there. Beam's metrics would be no replacement: engines
-report what was attempted, and a bundle that is tried again counts twice.
+What comes back beside the examples are outcomes: counts and unreadable images. Workers make small ones, the engine adds
+them up, one worker writes the sum as a file into the folder of the unfinished dataset, and the program that started it
+all reads it there. Beam's metrics would be no replacement: engines report what was attempted, and a bundle that is
+tried again counts twice.
 """
 
 from __future__ import annotations

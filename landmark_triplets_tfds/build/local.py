@@ -1,4 +1,8 @@
-"""A build on this machine: splits one after the other, each from a bank of thumbnails that are made in parallel."""
+"""A build on this machine: one split after the other, each from thumbnails that are made in parallel.
+
+TFDS asks for one example after the other in one thread and writes it. So what can be done beside that, reading,
+decoding and encoding images, is done ahead by a `ThumbnailMaker`, in the order in which the examples need them.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,20 @@ from typing import Any
 
 from etils import epath
 
-from landmark_triplets_tfds.build import report as build_report
 from landmark_triplets_tfds.build.build import Build, SplitJob
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import BuildReport
+from landmark_triplets_tfds.build.report import IMPORT_STAGE, BuildReport
+from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.errors import BankError
 from landmark_triplets_tfds.thumbnails.bank import BankFile, open_store
-from landmark_triplets_tfds.thumbnails.maker import ThumbnailBank
+from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
-from landmark_triplets_tfds.triplets import plan as assembly
-from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
+from landmark_triplets_tfds.triplets.plan import assemble, plan_in_chunks
 from landmark_triplets_tfds.triplets.sampling import Rows
+from landmark_triplets_tfds.triplets.triplets_file import CSV_HEADER, csv_name, format_csv_line
 
 KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
@@ -37,7 +41,7 @@ class LocalBuild(Build):
         self._end_split()
         # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
         # bank's commits too, for a second and more.
-        with self.report.stage(build_report.IMPORT_STAGE):
+        with self.report.stage(IMPORT_STAGE):
             import_tensorflow()
         self._running = LocalSplit(job, self._thumbnail_spec, self.options, self._data_dir)
         self._resources.callback(self._running.close)
@@ -63,7 +67,7 @@ class LocalSplit:
     """The making of one split."""
 
     def __init__(self, job: SplitJob, spec: ThumbnailSpec, options: BuildOptions, data_dir: epath.Path):
-        """Opens the bank and its threads.
+        """Opens the store of thumbnails and starts the threads.
 
         Args:
           job: the split.
@@ -75,14 +79,14 @@ class LocalSplit:
         self._options = options
         self._data_dir = data_dir
         self._resources = contextlib.ExitStack()
-        spill_folder = None if "://" in str(data_dir) else str(data_dir)
+        spill_folder = None if is_remote(str(data_dir)) else str(data_dir)
         source, image_ids = job.images.source, job.images.table.image_ids
         self._store = open_store(options.bank, spec, image_ids, job.rows, spill_folder)
         self._bar = self._resources.enter_context(
             progress_bar(len(job.rows), f"Making thumbnails of {job.split}", " images")
         )
-        self._bank = self._resources.enter_context(
-            ThumbnailBank(
+        self._maker = self._resources.enter_context(
+            ThumbnailMaker(
                 source,
                 image_ids,
                 spec,
@@ -100,20 +104,20 @@ class LocalSplit:
 
     def examples(self) -> KeyedExamples:
         """Makes the examples, taking the time and, as a build option, writing down their ids."""
-        job, bank = self._job, self._bank
-        bank.make_ahead(self._in_order_of_use)
+        job, maker = self._job, self._maker
+        maker.make_ahead(self._in_order_of_use)
         with contextlib.ExitStack() as stack:
             write_line = None
             if self._options.triplets_csv and job.planned.plan.kind is TRIPLETS:
-                file = stack.enter_context((self._data_dir / triplets_file.csv_name(job.split)).open("w"))
+                file = stack.enter_context((self._data_dir / csv_name(job.split)).open("w"))
                 self._resources.callback(file.close)  # a capped split is not iterated to its end
                 write_line = file.write
-                write_line(triplets_file.CSV_HEADER)
-            for key, example in assembly.assemble(
-                job.planned.plan, bank.get, job.num_examples, job.counts, announce=bank.expect
+                write_line(CSV_HEADER)
+            for key, example in assemble(
+                job.planned.plan, maker.get, job.num_examples, job.counts, announce=maker.expect
             ):
                 if write_line:
-                    write_line(triplets_file.format_csv_line(key, example))
+                    write_line(format_csv_line(key, example))
                 yield key, example
                 self._ended = time.perf_counter()
 
@@ -123,12 +127,12 @@ class LocalSplit:
         Raises:
           TooManyUnreadableError: if too many of its images turned out unreadable.
         """
-        self._bank.wait_for_all()
+        self._maker.wait_for_all()
         report.add_seconds("make_examples", self._ended - self._started)
         report.add_seconds("write_shards", time.perf_counter() - self._ended)
-        report.num_images_read += self._bank.num_images()
-        report.num_thumbnails_made += self._bank.num_made
-        report.unreadable += self._job.check_unreadable(self._bank.unreadable)
+        report.num_images_read += self._maker.num_images()
+        report.num_thumbnails_made += self._maker.num_made
+        report.unreadable += self._job.check_unreadable(self._maker.unreadable)
         self.close()
         try:
             self._store.check()
@@ -138,10 +142,10 @@ class LocalSplit:
             report.bank, report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
 
     def _in_order_of_use(self) -> Iterator[Rows]:
-        return (rows.ravel() for _, rows in assembly.plan_in_chunks(self._job.planned.plan, self._job.num_examples))
+        return (rows.ravel() for _, rows in plan_in_chunks(self._job.planned.plan, self._job.num_examples))
 
     def _advance(self, num_new: int, num_done: int) -> None:
         self._bar.total = max(len(self._job.rows), num_done)  # redraws read images beyond the plan
         self._bar.update(num_new)
-        if len(self._bank.unreadable) > self._job.max_num_unreadable:
-            self._job.check_unreadable(self._bank.unreadable)
+        if len(self._maker.unreadable) > self._job.max_num_unreadable:
+            self._job.check_unreadable(self._maker.unreadable)

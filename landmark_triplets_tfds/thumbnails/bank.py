@@ -1,13 +1,12 @@
-"""Thumbnails made so far, on disk for all builds: one SQLite database for each kind of thumbnail.
+"""The bank: thumbnails made so far, on disk for all builds, one SQLite database for each kind of thumbnail.
 
 A row is trusted only if its checksum holds, and used only if the image file has the size and modification time it had
 when the thumbnail was made. A file that SQLite calls damaged, or that has another schema, is deleted and begun anew:
 everything in it can be made again.
 
-Which store a build uses: the bank in the user's cache folder, one moved elsewhere, or none.
-
-Bank files are named by a hash of everything that decides the bytes of their thumbnails, so a config with other pixels,
-or another version of a codec, has another file.
+A database is named by a hash of everything that decides the bytes of its thumbnails, so a config with other pixels, or
+another version of a codec, has another one. It is in the user's cache folder, or in the folder that a build option
+names; where it cannot be, a build does without.
 """
 
 from __future__ import annotations
@@ -26,8 +25,15 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.common.file_access import OFF, cache_folder
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
-from landmark_triplets_tfds.thumbnails import bank_writer as bank_database
-from landmark_triplets_tfds.thumbnails.bank_writer import BankWriter, Committed, Put
+from landmark_triplets_tfds.thumbnails.bank_writer import (
+    ERRORS,
+    BankWriter,
+    Committed,
+    Put,
+    checksum,
+    connect,
+    is_damage,
+)
 from landmark_triplets_tfds.thumbnails.store import (
     THUMBNAIL,
     UNKNOWN,
@@ -66,8 +72,8 @@ class BankFile:
     def _open(self) -> None:
         try:
             self._connect_and_load()
-        except bank_database.ERRORS as error:
-            if not bank_database.is_damage(error):
+        except ERRORS as error:
+            if not is_damage(error):
                 raise
             self._delete()
             self._connect_and_load()
@@ -85,10 +91,10 @@ class BankFile:
         self._expected: list[int] = []
         self._thumbnail_bytes = _MAX_QUERY_BYTES  # of the last one read; before the first, as careful as can be
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._reading = bank_database.connect(self.path)
+        self._reading = connect(self.path)
         try:
             self._load()
-        except bank_database.ERRORS:
+        except ERRORS:
             self._reading.close()
             raise
 
@@ -104,16 +110,14 @@ class BankFile:
             places = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
             for i in np.flatnonzero(sorted_ids[places] == ids).tolist():
                 row = int(order[places[i]])
-                _, size, mtime_ns, checksum, blob_number, reason, detail = records[i]
+                _, size, mtime_ns, crc, blob_number, reason, detail = records[i]
                 if blob_number is None:
-                    if checksum != bank_database.checksum(
-                        int(ids[i]), (size, mtime_ns), f"{reason}\n{detail}".encode()
-                    ):
+                    if crc != checksum(int(ids[i]), (size, mtime_ns), f"{reason}\n{detail}".encode()):
                         continue
                     self._errors[row] = UnreadableImageError(reason, detail)
                 self.known[row] = THUMBNAIL if blob_number is not None else UNREADABLE
                 self.stamps[row] = size, mtime_ns
-                self._checksums[row] = checksum & 0xFFFFFFFF
+                self._checksums[row] = crc & 0xFFFFFFFF
                 self._blob_numbers[row] = blob_number or 0
 
     # --- ThumbnailStore
@@ -150,17 +154,17 @@ class BankFile:
         query = f"SELECT blob_number, thumbnail FROM blobs WHERE blob_number IN ({marks})"  # noqa: S608 - marks only
         try:
             found = self._reading.execute(query, list(row_of_number)).fetchall()
-        except bank_database.ERRORS as error:
+        except ERRORS as error:
             self._read_failure = error
             return {}
         sound = {}
         for number, thumbnail in found:
             row = row_of_number[number]
             image_id, stamp = int(self._image_ids[row]), self.stamps[row].tolist()
-            if isinstance(thumbnail, bytes):
-                checksum = bank_database.checksum(image_id, (stamp[0], stamp[1]), thumbnail)
-                if checksum == self._checksums[row]:
-                    sound[row] = thumbnail
+            if not isinstance(thumbnail, bytes):
+                continue
+            if checksum(image_id, (stamp[0], stamp[1]), thumbnail) == self._checksums[row]:
+                sound[row] = thumbnail
         return sound
 
     def error(self, row: int) -> UnreadableImageError:
@@ -181,7 +185,7 @@ class BankFile:
         failure = self._writer.failure or self._read_failure
         if failure is None:
             return False
-        if not bank_database.is_damage(failure):
+        if not is_damage(failure):
             raise BankError(
                 f"The bank of thumbnails in {self.path.parent} ({self.num_bytes() / 1e6:,.1f} MB) cannot be written:"
                 f" {failure}. It may be deleted at any time. Free some room there, move it with"

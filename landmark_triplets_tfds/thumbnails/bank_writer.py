@@ -1,10 +1,7 @@
-"""The SQLite database of a bank file: its schema, how it is opened, and what counts as damage.
+"""The SQLite database of a bank: its schema, how it is opened, what counts as damage, and the thread that writes to it.
 
-SQLite in WAL mode is crash-safe and may be used by several processes at once.
-
-The thread that writes to a bank's database.
-
-Commits cost milliseconds and wait for disks, so one thread does them for all, in transactions of 0.25 s of results.
+SQLite in WAL mode is crash-safe and may be used by several processes at once. Commits cost milliseconds and wait for
+disks, so one thread does them for all, in transactions of 0.25 s of results.
 """
 
 from __future__ import annotations

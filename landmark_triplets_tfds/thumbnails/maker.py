@@ -2,16 +2,12 @@
 
 Each distinct image is read, decoded and encoded at most once per build, however many triplets use it, and not at all if
 the store still has its thumbnail. Workers make thumbnails (they use a core each) and put them into the store; readers
-fetch the files for them where that is slow (they wait for disks and networks). The thread that feeds TFDS's writer only
-notes what is there: it alone touches the bookkeeping, so there are no locks.
+fetch the files for them where that is slow (they wait for disks and networks; how long files take is measured on the
+way). The thread that feeds TFDS's writer only notes what is there: it alone touches the bookkeeping, so there are no
+locks.
 
 Thumbnails wait for their triplets on disk, not in memory: the negatives of a triplet come from anywhere in the sample,
 so nearly all thumbnails wait for as long as the build runs (10 GB for the competition at 128 px).
-
-From image files to thumbnails in a store: what the bank's threads do.
-
-Called from many threads at once. How long files take is measured on the way, since fast and slow ones are best read by
-different threads.
 """
 
 from __future__ import annotations
@@ -30,6 +26,8 @@ from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails.store import UNKNOWN, UNREADABLE, Result, Stamp, ThumbnailStore
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 
+Rows = npt.NDArray[np.int64]
+
 # Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small. Of
 # images that the store knows, only the stamps are compared.
 _BATCH_SIZE = 8
@@ -38,8 +36,23 @@ _KNOWN_BATCH_SIZE = 64
 # States of a row in this build.
 _UNKNOWN, _IN_FLIGHT, _READY, _UNREADABLE = range(4)
 
+# Where reading a file takes longer than this on average, readers read ahead for the workers; where it is faster, the
+# workers read for themselves, since handing a file from thread to thread costs as much.
+_SLOW_READ_S = 0.0005
 
-class ThumbnailBank:
+# Where looking at a file's stamp takes longer than this on average, readers do that too; where it is faster, the thread
+# that uses the maker does, since threads that look would keep it waiting for Python's global lock.
+_SLOW_STAMP_S = 0.0001
+
+_NO_STAMP = (0, 0)
+
+# A file as found: its stamp, and its bytes or what is wrong with it; None where the store knows the image already.
+_Found = tuple[Stamp, Result | None]
+# What came of a row: whether it was new to the store, and why its image is unreadable, if it is.
+_Made = tuple[bool, UnreadableImageError | None]
+
+
+class ThumbnailMaker:
     """Makes thumbnails ahead of their use and hands them out. A context manager; one thread uses it.
 
     Attributes:
@@ -65,12 +78,12 @@ class ThumbnailBank:
           source: of the image files.
           image_ids: uint64[num_rows]; images are named by their row in it.
           spec: of the thumbnails.
-          store: keeps them; the bank closes it.
+          store: keeps them; the maker closes it.
           num_workers: threads that decode and encode.
           num_readers: threads that read files.
           on_done: called with the numbers of images just dealt with and dealt with so far.
         """
-        self._maker = ThumbnailMaker(source, image_ids, spec, store)
+        self._tasks = _Tasks(source, image_ids, spec, store)
         self._store = store
         self._on_done = on_done
         self._state_of_row = bytearray(len(image_ids))  # indexing it costs a third of indexing an array ...
@@ -78,14 +91,14 @@ class ThumbnailBank:
         self._readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
         self._max_in_flight = num_readers + 2 * num_workers
-        self._in_flight: deque[tuple[Rows, Future[list[Made]]]] = deque()
+        self._in_flight: deque[tuple[Rows, Future[list[_Made]]]] = deque()
         self._order: Callable[[], Iterator[Rows]] = lambda: iter(())
         self._to_make: Iterator[tuple[Rows, bool]] = iter(())
         self.unreadable: dict[int, UnreadableImageError] = {}
         self.num_done = 0
         self.num_made = 0
 
-    def __enter__(self) -> ThumbnailBank:
+    def __enter__(self) -> ThumbnailMaker:
         return self
 
     def __exit__(
@@ -118,7 +131,7 @@ class ThumbnailBank:
             self._collect(wait=True)
         if self._state_of_row[row] == _UNKNOWN:
             rows = np.array([row])
-            self._note(rows, self._maker.make(rows))
+            self._note(rows, self._tasks.make(rows))
         if self._state_of_row[row] == _UNREADABLE:
             return None
         thumbnail = self._store.get(row)
@@ -169,24 +182,24 @@ class ThumbnailBank:
             batch, is_known = next(self._to_make, (None, False))
             if batch is None:
                 return
-            if is_known and not self._maker.stamps_are_slow():
+            if is_known and not self._tasks.stamps_are_slow():
                 batch = self._note_unchanged(batch)
                 if not len(batch):
                     continue
-            if self._maker.reads_are_slow():
-                files = self._readers.submit(self._maker.read, batch)
-                made = self._workers.submit(self._maker.make_when_read, batch, files)
+            if self._tasks.reads_are_slow():
+                files = self._readers.submit(self._tasks.read, batch)
+                made = self._workers.submit(self._tasks.make_when_read, batch, files)
             else:
-                made = self._workers.submit(self._maker.make, batch)
+                made = self._workers.submit(self._tasks.make, batch)
             self._in_flight.append((batch, made))
 
     def _note_unchanged(self, rows: Rows) -> Rows:
         """Notes what the store knows of files that have not changed; returns the rows of the others."""
         self._states[rows] = _UNKNOWN  # in case looking fails
-        is_unchanged = self._maker.find_unchanged(rows)
+        is_unchanged = self._tasks.find_unchanged(rows)
         unchanged, changed = rows[is_unchanged], rows[~is_unchanged]
         self._states[changed] = _IN_FLIGHT
-        self._note(unchanged, [self._maker.known_result(row) for row in unchanged.tolist()])
+        self._note(unchanged, [self._tasks.known_result(row) for row in unchanged.tolist()])
         return changed
 
     def _collect(self, *, wait: bool) -> None:
@@ -206,7 +219,7 @@ class ThumbnailBank:
             self._check_store()
             self._top_up()
 
-    def _note(self, rows: Rows, made: list[Made]) -> None:
+    def _note(self, rows: Rows, made: list[_Made]) -> None:
         for row, (is_new, error) in zip(rows.tolist(), made, strict=True):
             self.num_made += is_new
             if error is None:
@@ -226,7 +239,7 @@ class ThumbnailBank:
     def _make_now(self, row: int) -> bytes | None:
         """Makes a thumbnail that the store has lost, in this thread; it is counted as made but not as done again."""
         self._store.known[row] = UNKNOWN
-        ((_, error),) = self._maker.make(np.array([row]))
+        ((_, error),) = self._tasks.make(np.array([row]))
         self.num_made += 1
         if error is not None:  # the file has gone or changed during the build
             self._states[row] = _UNREADABLE
@@ -236,26 +249,8 @@ class ThumbnailBank:
         return self._store.get(row)
 
 
-Rows = npt.NDArray[np.int64]
-
-# Where reading a file takes longer than this on average, readers read ahead for the workers; where it is faster, the
-# workers read for themselves, since handing a file from thread to thread costs as much.
-_SLOW_READ_S = 0.0005
-
-# Where looking at a file's stamp takes longer than this on average, readers do that too; where it is faster, the thread
-# that uses the bank does, since threads that look would keep it waiting for Python's global lock.
-_SLOW_STAMP_S = 0.0001
-
-_NO_STAMP = (0, 0)
-
-# A file as found: its stamp, and its bytes or what is wrong with it; None where the store knows the image already.
-Found = tuple[Stamp, Result | None]
-# What came of a row: whether it was new to the store, and why its image is unreadable, if it is.
-Made = tuple[bool, UnreadableImageError | None]
-
-
-class ThumbnailMaker:
-    """Reads images, makes their thumbnails and puts them into the store."""
+class _Tasks:
+    """What the threads do: read images, make their thumbnails and put them into the store. Called from many at once."""
 
     def __init__(
         self, source: ImageSource, image_ids: npt.NDArray[np.uint64], spec: ThumbnailSpec, store: ThumbnailStore
@@ -285,26 +280,26 @@ class ThumbnailMaker:
         is_same: npt.NDArray[np.bool_] = self._store.stamps[rows] == np.array(stamps)
         return is_same[:, 0] & is_same[:, 1]
 
-    def known_result(self, row: int) -> Made:
+    def known_result(self, row: int) -> _Made:
         """Returns what a row's image came to in an earlier build."""
         return False, self._store.error(row) if self._store.known[row] == UNREADABLE else None
 
-    def make(self, rows: Rows) -> list[Made]:
+    def make(self, rows: Rows) -> list[_Made]:
         """Makes thumbnails of rows that the store does not know or whose files have changed."""
         return self._encode(rows, self.read(rows))
 
-    def make_when_read(self, rows: Rows, files: Future[list[Found]]) -> list[Made]:
+    def make_when_read(self, rows: Rows, files: Future[list[_Found]]) -> list[_Made]:
         """Does the same with files that another thread reads."""
         return self._encode(rows, files.result())
 
-    def read(self, rows: Rows) -> list[Found]:
+    def read(self, rows: Rows) -> list[_Found]:
         """Reads the files of rows, but for those that the store knows and whose stamps have not changed."""
         started = time.perf_counter()
         files = [self._read_one(row) for row in rows.tolist()]
         self._read_s += ((time.perf_counter() - started) / len(rows) - self._read_s) / 4
         return files
 
-    def _read_one(self, row: int) -> Found:
+    def _read_one(self, row: int) -> _Found:
         image_id = int(self._image_ids[row])
         stamp = self._source.stamp(image_id) if self._store.is_durable else _NO_STAMP
         if self._store.known[row] != UNKNOWN and self._store.stamps[row].tolist() == [*stamp]:
@@ -314,8 +309,8 @@ class ThumbnailMaker:
         except UnreadableImageError as error:
             return stamp, error.without_traceback()
 
-    def _encode(self, rows: Rows, files: list[Found]) -> list[Made]:
-        made: list[Made] = []
+    def _encode(self, rows: Rows, files: list[_Found]) -> list[_Made]:
+        made: list[_Made] = []
         for row, (stamp, file) in zip(rows.tolist(), files, strict=True):
             if file is None:
                 made.append(self.known_result(row))

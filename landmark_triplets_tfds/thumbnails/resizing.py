@@ -1,6 +1,6 @@
 """Which source pixels become which thumbnail pixels: geometry and resampling on decoded arrays.
 
-Decoding and encoding are `thumbnails`' part.
+Decoding and encoding are `thumbnail`'s part.
 """
 
 from __future__ import annotations

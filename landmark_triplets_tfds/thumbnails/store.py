@@ -1,7 +1,7 @@
 """Where thumbnails are kept between being made and being used.
 
 A store maps rows of a table to thumbnails. Threads that make thumbnails `put` them; the one thread that uses them
-`get`s them. `SpillStore` here serves one build; `bank_file.BankFile` lasts.
+`get`s them. `SpillStore` here serves one build; `bank.BankFile` lasts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ Stamp = tuple[int, int]
 
 # What a store knows of a row from earlier builds: nothing, a thumbnail, or that the image is unreadable.
 UNKNOWN, THUMBNAIL, UNREADABLE = 0, 1, 2
-
 
 # Thumbnails kept in memory as well: the images of a landmark are used by triplets close to each other.
 _MAX_RECENT_BYTES = 64 << 20

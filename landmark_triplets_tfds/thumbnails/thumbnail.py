@@ -14,9 +14,9 @@ TensorFlow decides.
 
 ``resize_method='area'`` accepts the same files. A JPEG at least twice as large as the thumbnail is decoded at 1/2, 1/4
 or 1/8 of its size, which libjpeg does by leaving out the high frequencies of each block; the rest of the way is an
-average over areas. tests/test_thumbnails.py bounds how far that is from averaging the whole picture. Its encoder is the
-same: one without optimized Huffman tables takes 0.08 ms less of 1.0 ms at 128 px and writes files that are 9 %
-larger (docs/performance.md has the figures), and disk is what people run out of.
+average over areas. tests/thumbnails/test_thumbnail.py bounds how far that is from averaging the whole picture. Its
+encoder is the same: one without optimized Huffman tables takes 0.08 ms less of 1.0 ms at 128 px and writes files that
+are 9 % larger (docs/performance.md has the figures), and disk is what people run out of.
 """
 
 from __future__ import annotations

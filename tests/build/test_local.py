@@ -26,7 +26,7 @@ def remove(competition, image_ids):
 def test_many_missing_images_stop_the_build_before_it_starts(tmp_path, monkeypatch):
     competition = Competition(tmp_path / "competition")
     remove(competition, competition.anchor_ids()[:15])
-    monkeypatch.setattr(local_build, "ThumbnailBank", None)  # must not be reached
+    monkeypatch.setattr(local_build, "ThumbnailMaker", None)  # must not be reached
     with pytest.raises(MissingImagesError) as error:
         build(tmp_path / "data", "64px_all", competition.folder)
     message = str(error.value)

@@ -1,21 +1,23 @@
-"""The bank on disk: what it remembers, what it does not trust, and what it does when its disk is full."""
+"""The bank on disk: what it remembers, what it does not trust, full disks, where it is, and builds without it."""
 
 import os
-import pathlib
+import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import numpy as np
+import platformdirs
 import pytest
 
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
-from landmark_triplets_tfds.thumbnails.bank import BankFile
-from landmark_triplets_tfds.thumbnails.store import THUMBNAIL, UNKNOWN, UNREADABLE
+from landmark_triplets_tfds.thumbnails import bank as bank_module
+from landmark_triplets_tfds.thumbnails.bank import BankFile, bank_path, open_store
+from landmark_triplets_tfds.thumbnails.store import THUMBNAIL, UNKNOWN, UNREADABLE, SpillStore
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
 from tests.support.competition import mounted_tmpfs
 
 IDS = np.array([0xFFFFFFFFFFFFFFFF, 3, 2**63, 17, 1], dtype=np.uint64)
+ROWS = np.arange(len(IDS))
 STAMP = (1234, 1_700_000_000_123_456_789)
 
 
@@ -59,13 +61,6 @@ def test_a_thumbnail_can_be_had_before_and_after_it_is_committed(tmp_path):
     assert bank.get(0) == b"second"
     bank.close()
     assert read(tmp_path / "bank.sqlite") == {int(IDS[0]): b"second"}
-
-
-def test_a_replaced_thumbnail_leaves_no_blob_behind(tmp_path):
-    for _ in range(3):
-        fill(tmp_path / "bank.sqlite")
-    with sqlite3.connect(tmp_path / "bank.sqlite") as connection:
-        assert connection.execute("SELECT COUNT(*) FROM blobs").fetchone() == (len(IDS),)
 
 
 def test_unreadable_images_are_remembered_with_their_reason(tmp_path):
@@ -190,22 +185,61 @@ def test_full_disk_names_the_bank(tmp_path):
         assert "LANDMARK_TRIPLETS_BANK=off" in str(error.value)
 
 
-def test_what_was_put_half_a_second_ago_survives_a_kill(tmp_path):
-    script = f"""
-import sys, time, numpy as np
-from landmark_triplets_tfds.thumbnails.bank import BankFile
-bank = BankFile(__import__("pathlib").Path({str(tmp_path / "bank.sqlite")!r}), np.arange(1000, dtype=np.uint64))
-for row in range(1000):
-    bank.put(row, (1, 1), b"thumbnail")
-    print(row, time.time(), flush=True)
-    time.sleep(0.01)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    lines = [process.stdout.readline().split() for _ in range(120)]
-    process.kill()
-    process.wait()
-    end = float(lines[-1][1])
-    bank = BankFile(pathlib.Path(tmp_path / "bank.sqlite"), np.arange(1000, dtype=np.uint64))
-    kept = {row for row in range(1000) if bank.known[row] == THUMBNAIL}
-    bank.close()
-    assert {int(row) for row, seconds in lines if float(seconds) < end - 0.8} <= kept
+# --- Which store a build uses, and where the bank is
+
+
+def test_path_depends_on_everything_that_decides_bytes(tmp_path, monkeypatch):
+    specs = [
+        ThumbnailSpec(),
+        ThumbnailSpec(resolution=64),
+        ThumbnailSpec(jpeg_quality=50),
+        ThumbnailSpec(resize_method="area"),
+        ThumbnailSpec(fit="crop"),
+    ]
+    paths = [bank_path(spec, str(tmp_path)) for spec in specs]
+    monkeypatch.setattr(bank_module, "PIXELS_VERSION", 2)
+    paths.append(bank_path(ThumbnailSpec(), str(tmp_path)))
+    installed = {names: bank_module._installed_version(names) for names in bank_module.CODEC_DISTRIBUTIONS}
+    for names in installed:
+        with monkeypatch.context() as patch:
+            patch.setattr(bank_module, "_installed_version", (installed | {names: "0"}).get)
+            paths.append(bank_path(ThumbnailSpec(), str(tmp_path)))
+    assert len(set(paths)) == len(paths)
+    assert {path.parent for path in paths} == {tmp_path}
+
+
+def test_default_folder_is_the_users_cache():
+    assert bank_path(ThumbnailSpec(), None).parent == platformdirs.user_cache_path("landmark_triplets_tfds")
+
+
+def test_bank_in_a_folder_that_does_not_exist_yet(tmp_path):
+    store = open_store(str(tmp_path / "a" / "b"), ThumbnailSpec(), IDS, ROWS, None)
+    assert isinstance(store, BankFile)
+    store.close()
+
+
+def test_off(tmp_path):
+    store = open_store("off", ThumbnailSpec(), IDS, ROWS, str(tmp_path))
+    assert isinstance(store, SpillStore)
+    assert list(tmp_path.iterdir()) == []  # unlinked
+    store.close()
+
+
+def test_too_little_room(tmp_path, monkeypatch, capsys):
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    store = open_store(str(tmp_path / "bank"), ThumbnailSpec(), IDS, ROWS, None)
+    assert isinstance(store, SpillStore)
+    store.close()
+    printed = capsys.readouterr().out
+    assert "5 new ones need about 0.3 GB" in printed
+    assert f"{tmp_path / 'bank'} has 0.1 GB free" in printed
+    assert "LANDMARK_TRIPLETS_BANK" in printed
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null/bank"])
+def test_folder_that_cannot_be_used(folder, capsys):
+    store = open_store(folder, ThumbnailSpec(), IDS, ROWS, None)
+    assert isinstance(store, SpillStore)
+    store.close()
+    assert f"Building without the bank of thumbnails: {folder}/" in capsys.readouterr().out

@@ -1,10 +1,11 @@
+"""Makers: each image once, whatever the threads do, bounded work ahead, and errors that surface."""
+
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 import errno
 import functools
-import io
 import pathlib
 import threading
 import time
@@ -17,16 +18,15 @@ import numpy as np
 import pytest
 
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
-from landmark_triplets_tfds.thumbnails import store as thumbnail_store
+from landmark_triplets_tfds.thumbnails import maker as maker_module
 from landmark_triplets_tfds.thumbnails.bank import BankFile
-from landmark_triplets_tfds.thumbnails.maker import ThumbnailBank
+from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
 from landmark_triplets_tfds.thumbnails.store import SpillStore
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from tests.support.helpers import encode_image, smooth_pixels, time_limit
 
 SPEC = ThumbnailSpec(resolution=8, jpeg_quality=80)
-BATCH_SIZE = 8  # images per task of the bank
+BATCH_SIZE = 8  # images per task
 
 
 @functools.cache
@@ -63,27 +63,27 @@ class FakeSource:
         return picture(row) if file is None else file
 
 
-def make_bank(
+def start_maker(
     source: FakeSource,
     num_images: int,
     num_workers: int = 2,
     num_readers: int = 3,
     folder: str | None = None,
     **kwargs: Any,
-) -> ThumbnailBank:
+) -> ThumbnailMaker:
     ids, store = np.arange(1000, 1000 + num_images, dtype=np.uint64), SpillStore(num_images, folder)
-    return ThumbnailBank(source, ids, SPEC, store, num_workers=num_workers, num_readers=num_readers, **kwargs)
+    return ThumbnailMaker(source, ids, SPEC, store, num_workers=num_workers, num_readers=num_readers, **kwargs)
 
 
 def chunks(*rows: list[int]) -> Callable[[], Iterator[np.ndarray]]:
     return lambda: (np.array(chunk, dtype=np.int64) for chunk in rows)
 
 
-def use_bank(source: FakeSource, announced: list[int], asked: list[int], **kwargs: Any) -> list[bytes | None]:
-    """Opens a bank, gets thumbnails from it and closes it."""
-    with make_bank(source, 100, **kwargs) as bank:
-        bank.make_ahead(chunks(announced))
-        return [bank.get(row) for row in asked]
+def use_maker(source: FakeSource, announced: list[int], asked: list[int], **kwargs: Any) -> list[bytes | None]:
+    """Starts a maker, gets thumbnails from it and ends it."""
+    with start_maker(source, 100, **kwargs) as maker:
+        maker.make_ahead(chunks(announced))
+        return [maker.get(row) for row in asked]
 
 
 @pytest.fixture(autouse=True)
@@ -108,15 +108,15 @@ def test_each_image_is_read_once(
 ) -> None:
     source = FakeSource(dict.fromkeys(unreadable, b"<html>"))
     made: list[tuple[int, int]] = []
-    with make_bank(source, 40, num_workers, 1, on_done=lambda *numbers: made.append(numbers)) as bank:
-        bank.make_ahead(chunks(*announced))
+    with start_maker(source, 40, num_workers, 1, on_done=lambda *numbers: made.append(numbers)) as maker:
+        maker.make_ahead(chunks(*announced))
         in_order_of_use = [row for chunk in announced for row in chunk]
         for row in asked + in_order_of_use + asked:
-            assert bank.get(row) == (None if row in unreadable else thumbnail(row))
+            assert maker.get(row) == (None if row in unreadable else thumbnail(row))
         used = set(asked + in_order_of_use)
         assert source.num_reads == dict.fromkeys(used, 1)
-        assert set(bank.unreadable) == used & unreadable
-        assert bank.num_done == bank.num_made == len(used)
+        assert set(maker.unreadable) == used & unreadable
+        assert maker.num_done == maker.num_made == len(used)
     assert [total for _, total in made] == np.cumsum([new for new, _ in made]).tolist()
     assert (made[-1][1] if made else 0) == len(used)
 
@@ -126,26 +126,26 @@ def test_each_image_is_read_once(
 def test_thumbnails_do_not_depend_on_the_number_of_threads(num_workers: int, order: str) -> None:
     rows = [row * 37 % 100 for row in range(100)]
     asked = rows if order == "as announced" else rows[::-1]
-    thumbnails = use_bank(FakeSource(), rows, asked, num_workers=num_workers, num_readers=num_workers)
+    thumbnails = use_maker(FakeSource(), rows, asked, num_workers=num_workers, num_readers=num_workers)
     assert thumbnails == [thumbnail(row) for row in asked]
 
 
 def test_a_row_never_announced_is_made_when_asked_for() -> None:
     source = FakeSource({2: b""})
-    with make_bank(source, 5) as bank:
-        assert [bank.get(row) for row in (3, 2, 3, 2)] == [thumbnail(3), None, thumbnail(3), None]
+    with start_maker(source, 5) as maker:
+        assert [maker.get(row) for row in (3, 2, 3, 2)] == [thumbnail(3), None, thumbnail(3), None]
         assert source.num_reads == {2: 1, 3: 1}
-        bank.make_ahead(chunks([3, 2, 1]))
-        assert bank.get(1) == thumbnail(1)
+        maker.make_ahead(chunks([3, 2, 1]))
+        assert maker.get(1) == thumbnail(1)
     assert source.num_reads == {1: 1, 2: 1, 3: 1}
 
 
 def test_a_row_asked_for_before_its_turn_is_not_made_again() -> None:
     source = FakeSource()
-    with make_bank(source, 200, num_workers=1, num_readers=1) as bank:
-        bank.make_ahead(chunks(list(range(200)), list(range(200))))
-        assert bank.get(199) == thumbnail(199)
-        assert [bank.get(row) for row in range(200)] == [thumbnail(row) for row in range(200)]
+    with start_maker(source, 200, num_workers=1, num_readers=1) as maker:
+        maker.make_ahead(chunks(list(range(200)), list(range(200))))
+        assert maker.get(199) == thumbnail(199)
+        assert [maker.get(row) for row in range(200)] == [thumbnail(row) for row in range(200)]
     assert source.num_reads == dict.fromkeys(range(200), 1)
 
 
@@ -160,12 +160,12 @@ def test_a_row_whose_turn_comes_just_when_it_is_asked_for(monkeypatch: pytest.Mo
             first_task_has_ended.set()
         return make_thumbnail(image_bytes, spec)
 
-    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", encode)
-    with make_bank(FakeSource(), 100, num_workers=1, num_readers=1) as bank:
-        bank.make_ahead(chunks(list(range(100))))
+    monkeypatch.setattr(maker_module, "make_thumbnail", encode)
+    with start_maker(FakeSource(), 100, num_workers=1, num_readers=1) as maker:
+        maker.make_ahead(chunks(list(range(100))))
         first_task_has_ended.wait()
-        assert bank.get(num_ahead) == thumbnail(num_ahead)
-        assert not bank.unreadable
+        assert maker.get(num_ahead) == thumbnail(num_ahead)
+        assert not maker.unreadable
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_a_row_whose_turn_comes_just_when_it_is_asked_for(monkeypatch: pytest.Mo
 def test_unreadable_images_are_kept_with_their_reasons(
     file: bytes | Exception, reason: str, detail: str, announced: bool
 ) -> None:
-    with make_bank(FakeSource({1: file}), 3) as bank:
-        bank.make_ahead(chunks([0, 1, 2] if announced else []))
-        assert [bank.get(row) for row in range(3)] == [thumbnail(0), None, thumbnail(2)]
-        (error,) = bank.unreadable.values()
-        assert list(bank.unreadable) == [1]
+    with start_maker(FakeSource({1: file}), 3) as maker:
+        maker.make_ahead(chunks([0, 1, 2] if announced else []))
+        assert [maker.get(row) for row in range(3)] == [thumbnail(0), None, thumbnail(2)]
+        (error,) = maker.unreadable.values()
+        assert list(maker.unreadable) == [1]
         assert (error.reason, error.detail) == (reason, detail)
         assert error.__traceback__ is None  # it would keep the image's bytes in memory
 
@@ -208,12 +208,12 @@ def test_the_work_ahead_is_bounded(num_workers: int, num_readers: int) -> None:
             yield np.array([row])
 
     source = FakeSource()
-    with make_bank(source, num_images, num_workers, num_readers) as bank:
-        bank.make_ahead(rows)
+    with start_maker(source, num_images, num_workers, num_readers) as maker:
+        maker.make_ahead(rows)
         for row in range(num_images):
-            assert bank.get(row) == thumbnail(row)
-            assert sum(source.num_reads.values()) <= bank.num_done + ahead
-            assert len(taken) <= bank.num_done + ahead
+            assert maker.get(row) == thumbnail(row)
+            assert sum(source.num_reads.values()) <= maker.num_done + ahead
+            assert len(taken) <= maker.num_done + ahead
     assert taken == list(range(num_images))
 
 
@@ -221,9 +221,9 @@ def test_the_work_ahead_is_bounded(num_workers: int, num_readers: int) -> None:
 def test_leaving_early_stops_the_work(num_workers: int) -> None:
     source = FakeSource()
     threads = threading.active_count()
-    with make_bank(source, 1000, num_workers, 2) as bank:
-        bank.make_ahead(chunks(list(range(1000))))
-        bank.get(0)
+    with start_maker(source, 1000, num_workers, 2) as maker:
+        maker.make_ahead(chunks(list(range(1000))))
+        maker.get(0)
     assert sum(source.num_reads.values()) < 1000
     assert threading.active_count() == threads
 
@@ -233,7 +233,7 @@ def test_leaving_early_stops_the_work(num_workers: int) -> None:
 def test_an_unexpected_error_surfaces(announced: list[int], error: Exception) -> None:
     threads = threading.active_count()
     with pytest.raises(type(error)) as caught:
-        use_bank(FakeSource({3: error}), announced, list(range(100)))
+        use_maker(FakeSource({3: error}), announced, list(range(100)))
     assert caught.value is error
     assert threading.active_count() == threads
 
@@ -242,9 +242,9 @@ def test_an_error_of_the_encoder_surfaces(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", fail)
+    monkeypatch.setattr(maker_module, "make_thumbnail", fail)
     with pytest.raises(RuntimeError, match="a bug"):
-        use_bank(FakeSource(), [0, 1, 2], [1])
+        use_maker(FakeSource(), [0, 1, 2], [1])
 
 
 def test_an_error_of_the_plan_surfaces() -> None:
@@ -252,8 +252,8 @@ def test_an_error_of_the_plan_surfaces() -> None:
         yield np.array([0])
         raise RuntimeError("a bug")
 
-    with pytest.raises(RuntimeError, match="a bug"), make_bank(FakeSource(), 3) as bank:
-        bank.make_ahead(rows)
+    with pytest.raises(RuntimeError, match="a bug"), start_maker(FakeSource(), 3) as maker:
+        maker.make_ahead(rows)
 
 
 def test_an_error_of_the_listener_surfaces() -> None:
@@ -261,78 +261,35 @@ def test_an_error_of_the_listener_surfaces() -> None:
         raise RuntimeError("too many unreadable")
 
     with pytest.raises(RuntimeError, match="too many"):
-        use_bank(FakeSource(), list(range(30)), [29], on_done=stop)
+        use_maker(FakeSource(), list(range(30)), [29], on_done=stop)
 
 
 def test_asking_again_after_an_error_does_not_hang() -> None:
-    with make_bank(FakeSource({3: RuntimeError("a bug")}), 10) as bank:
-        bank.make_ahead(chunks(list(range(10))))
+    with start_maker(FakeSource({3: RuntimeError("a bug")}), 10) as maker:
+        maker.make_ahead(chunks(list(range(10))))
         for _ in range(2):
             with pytest.raises(RuntimeError, match="a bug"), time_limit(3):
-                bank.get(3)
+                maker.get(3)
 
 
-# --- The file
+def test_an_error_of_the_store_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: SpillStore, row: int, stamp: Any, result: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-
-class PartialFile(io.BytesIO):
-    """A file that takes at most 10 bytes at a time, as unbuffered files may."""
-
-    def __init__(self, capacity: int | None = None):
-        super().__init__()
-        self.capacity = capacity
-
-    def write(self, data: Any) -> int:
-        if self.capacity is not None and self.tell() + len(data) > self.capacity:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(data[:10])
-
-
-@settings(max_examples=50, deadline=None)
-@given(texts=st.dictionaries(st.integers(0, 9), st.binary(max_size=45), max_size=10), data=st.data())
-@pytest.mark.parametrize("make_file", [None, PartialFile])
-def test_what_is_put_is_got(make_file: Callable[[], io.BytesIO] | None, texts: dict[int, bytes], data: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        if make_file:
-            patch.setattr(thumbnail_store.tempfile, "TemporaryFile", lambda **kwargs: make_file())
-        store = SpillStore(10, None)
-    for row, text in texts.items():
-        store.put(row, (0, 0), text)
-        assert store.get(row) == text
-    for row in data.draw(st.permutations(list(texts))):
-        assert store.get(row) == texts[row]
-    store.close()
-
-
-def test_the_file_is_in_its_folder_and_gone_afterwards(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, folders = thumbnail_store.tempfile.TemporaryFile, []
-
-    def record(**kwargs: Any) -> Any:
-        folders.append(kwargs["dir"])
-        return make(**kwargs)
-
-    monkeypatch.setattr(thumbnail_store.tempfile, "TemporaryFile", record)
-    with make_bank(FakeSource(), 3, folder=str(tmp_path)) as bank:
-        assert bank.get(2) == thumbnail(2)
-        assert list(tmp_path.iterdir()) == []  # it has no name, so that it goes with the process however that ends
-    assert folders == [str(tmp_path)]
-
-
-def test_a_full_disk_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbnail_store.tempfile, "TemporaryFile", lambda **kwargs: PartialFile(capacity=2000))
+    monkeypatch.setattr(SpillStore, "put", fail)
     with pytest.raises(OSError, match="No space left") as caught:
-        use_bank(FakeSource(), list(range(50)), list(range(50)))
+        use_maker(FakeSource(), list(range(50)), list(range(50)))
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_waiting_for_all_makes_also_what_nobody_asked_for() -> None:
     source = FakeSource({5: b"", 190: b"<html>"})
-    with make_bank(source, 200) as bank:
-        bank.make_ahead(chunks(list(range(200))))
-        assert bank.get(0) == thumbnail(0)
-        bank.wait_for_all()
-        assert bank.num_images() == 200
-        assert set(bank.unreadable) == {5, 190}
+    with start_maker(source, 200) as maker:
+        maker.make_ahead(chunks(list(range(200))))
+        assert maker.get(0) == thumbnail(0)
+        maker.wait_for_all()
+        assert maker.num_images() == 200
+        assert set(maker.unreadable) == {5, 190}
     assert source.num_reads == Counter(range(200))
 
 
@@ -359,19 +316,19 @@ class TimedSource(FakeSource):
 
 def test_slow_files_are_read_by_more_threads_than_encode() -> None:
     source = TimedSource(0.005)
-    with make_bank(source, 200, num_workers=1, num_readers=12) as bank:
-        bank.make_ahead(chunks(list(range(200))))
-        bank.wait_for_all()
+    with start_maker(source, 200, num_workers=1, num_readers=12) as maker:
+        maker.make_ahead(chunks(list(range(200))))
+        maker.wait_for_all()
     assert source.most_at_once > 6
     assert all(name.startswith("read") for name in source.threads)
 
 
 def test_fast_files_are_soon_read_by_the_workers_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbnail_maker, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
+    monkeypatch.setattr(maker_module, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
     source = TimedSource(0.0)
-    with make_bank(source, 2000, num_workers=2, num_readers=3) as bank:
-        bank.make_ahead(chunks(list(range(2000))))
-        bank.wait_for_all()
+    with start_maker(source, 2000, num_workers=2, num_readers=3) as maker:
+        maker.make_ahead(chunks(list(range(2000))))
+        maker.wait_for_all()
     assert source.threads[0].startswith("read")
     assert source.threads[-1].startswith("encode")
 
@@ -398,10 +355,10 @@ def build_with_bank(source: FakeSource, folder: pathlib.Path, rows: list[int]) -
     """Gets thumbnails from a bank that lasts; returns them and how many of them were made."""
     ids = np.arange(1000, 1000 + len(rows), dtype=np.uint64)
     store = BankFile(folder / "bank.sqlite", ids)
-    with ThumbnailBank(source, ids, SPEC, store, num_workers=2, num_readers=3) as bank:
-        bank.make_ahead(chunks(rows))
-        bank.expect(np.array(rows))
-        return [bank.get(row) for row in rows], bank.num_made
+    with ThumbnailMaker(source, ids, SPEC, store, num_workers=2, num_readers=3) as maker:
+        maker.make_ahead(chunks(rows))
+        maker.expect(np.array(rows))
+        return [maker.get(row) for row in rows], maker.num_made
 
 
 @pytest.mark.parametrize(("stamp_s", "expected_thread"), [(0.0, "MainThread"), (0.001, "read")])

@@ -1,3 +1,5 @@
+"""Thumbnails: the bytes of the TensorFlow operations, what is refused and why, and what comes out."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -173,11 +175,6 @@ def test_reasons(kind: str, reason: str, detail: str) -> None:
     assert str(error) == (f"{reason}: {error.detail}" if error.detail else reason)
 
 
-@pytest.mark.parametrize("page", [b"<html>", b"\r\n  <!doctype html>", b"<?xml version='1.0'?><html/>"])
-def test_html_pages_are_named(page: bytes) -> None:
-    assert refusal(page).detail == "HTML page"
-
-
 TOO_LARGE = {
     "JPEG": with_jpeg_size(encode_image(smooth_pixels(64, 64)), 60_000, 60_000),
     "JPEG, progressive": with_jpeg_size(encode_image(smooth_pixels(64, 64), progressive=True), 65_500, 65_500),
@@ -257,11 +254,3 @@ for method in thumbnails.RESIZE_METHODS:
 assert "tensorflow" not in sys.modules, "imported for a plain JPEG"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.parametrize(("height", "width"), [(40_000, 3), (2, 33_000), (32_767, 2), (32_768, 2)])
-def test_sources_too_long_for_opencvs_maps(height: int, width: int) -> None:
-    image_bytes = encode_image(smooth_pixels(height, width))
-    image = tf.image.resize(tf.io.decode_jpeg(image_bytes), (64, 64), method="nearest")
-    expected = tf.io.encode_jpeg(image, quality=94, optimize_size=True).numpy()
-    assert make_thumbnail(image_bytes, ThumbnailSpec(resolution=64)) == expected
