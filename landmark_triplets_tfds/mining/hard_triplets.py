@@ -28,7 +28,6 @@ from landmark_triplets_tfds.mining.neighbours import (
     ApproximateSearch,
     ExactSearch,
     Neighbours,
-    NeighbourSearch,
     Similarities,
     as_similarities,
 )
@@ -161,46 +160,42 @@ def mine_triplets(
     images = arrange(embeddings, image_ids, landmark_ids)
     is_exact = spec.search == "exact" or (spec.search == "auto" and len(images) <= MAX_IMAGES_EXACT)
     search = (ExactSearch if is_exact else ApproximateSearch)(images, spec.max_similarity)
-    blocks = []
+    # Of anchor, positive and negative, and of the anchor with these; places are -1 where there is none.
+    places = np.stack([np.arange(len(images))] * 3, axis=1)
+    similarities = np.empty((len(images), 2), dtype=np.float32)
+    num_passed_over = np.zeros(2, dtype=np.int64)
     for start in range(0, len(images), ROWS_PER_BLOCK):
         stop = min(start + ROWS_PER_BLOCK, len(images))
-        blocks.append(_mine_block(images, search, spec, start, stop))
+        block = slice(start, stop)
+        places[block, 1], similarities[block, 0], num_above = _choose_positives(images, spec, start, stop)
+        neighbours = search.search(start, stop, spec.neighbours)
+        chosen = np.arange(stop - start), _choose_negatives(neighbours, similarities[block, 0], spec)
+        places[block, 2], similarities[block, 1] = neighbours.places[chosen], neighbours.similarities[chosen]
+        num_passed_over += num_above.sum(), neighbours.num_above.sum()
         on_mined(stop - start)
-    return _collect(images, blocks, spec, "exact" if is_exact else "approximate")
+
+    is_single = images.stops - images.starts == 1
+    has_positive, has_negative = (places[:, 1:] >= 0).T
+    order = np.argsort(images.rows)
+    anchors = order[(has_positive & has_negative)[order]]
+    return MinedTriplets(
+        rows=images.rows[places[anchors]],
+        image_ids=images.image_ids[places[anchors]],
+        similarities=similarities[anchors],
+        num_anchors=len(images),
+        num_landmarks=images.num_landmarks,
+        num_left_out={
+            SINGLE_IMAGE: int(is_single.sum()),
+            NO_POSITIVE: int((~is_single & ~has_positive).sum()),
+            NO_NEGATIVE: int((has_positive & ~has_negative).sum()),
+        },
+        num_negatives=_count_negatives(similarities[anchors], spec.margin),
+        num_passed_over=dict(zip(("positive", "negative"), num_passed_over.tolist(), strict=True)),
+        search="exact" if is_exact else "approximate",
+    )
 
 
 # --- Choosing
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Block:
-    """What was chosen for anchors that are side by side; places are -1 where there is nothing to choose from.
-
-    Attributes:
-      positives, negatives: int64[n] places.
-      similarities: float32[n, 2].
-      num_positives_above, num_negatives_above: int64[n], passed over.
-    """
-
-    positives: Places
-    negatives: Places
-    similarities: Similarities
-    num_positives_above: Places
-    num_negatives_above: Places
-
-
-def _mine_block(images: LandmarkVectors, search: NeighbourSearch, spec: MiningSpec, start: int, stop: int) -> _Block:
-    positives, to_positive, num_positives_above = _choose_positives(images, spec, start, stop)
-    neighbours = search.search(start, stop, spec.neighbours)
-    chosen = _choose_negatives(neighbours, to_positive, spec)
-    at = np.arange(stop - start), chosen
-    return _Block(
-        positives=positives,
-        negatives=neighbours.places[at],
-        similarities=np.stack([to_positive, neighbours.similarities[at]], axis=1),
-        num_positives_above=num_positives_above,
-        num_negatives_above=neighbours.num_above,
-    )
 
 
 def _choose_positives(
@@ -246,35 +241,6 @@ def _choose_negatives(neighbours: Neighbours, to_positive: Similarities, spec: M
     num_harder = np.count_nonzero(neighbours.similarities >= to_positive[:, np.newaxis], axis=1)
     chosen: Places = np.maximum(0, np.minimum(num_harder, num_found - 1))
     return chosen
-
-
-def _collect(images: LandmarkVectors, blocks: list[_Block], spec: MiningSpec, search: str) -> MinedTriplets:
-    positives = np.concatenate([block.positives for block in blocks])
-    negatives = np.concatenate([block.negatives for block in blocks])
-    is_single = images.stops - images.starts == 1
-    has_positive, has_negative = positives >= 0, negatives >= 0
-    order = np.argsort(images.rows)
-    anchors = order[(has_positive & has_negative)[order]]
-    places = np.stack([anchors, positives[anchors], negatives[anchors]], axis=1)
-    similarities = np.concatenate([block.similarities for block in blocks])[anchors]
-    return MinedTriplets(
-        rows=images.rows[places],
-        image_ids=images.image_ids[places],
-        similarities=similarities,
-        num_anchors=len(images),
-        num_landmarks=images.num_landmarks,
-        num_left_out={
-            SINGLE_IMAGE: int(is_single.sum()),
-            NO_POSITIVE: int((~is_single & ~has_positive).sum()),
-            NO_NEGATIVE: int((has_positive & ~has_negative).sum()),
-        },
-        num_negatives=_count_negatives(similarities, spec.margin),
-        num_passed_over={
-            "positive": int(sum(block.num_positives_above.sum() for block in blocks)),
-            "negative": int(sum(block.num_negatives_above.sum() for block in blocks)),
-        },
-        search=search,
-    )
 
 
 def _count_negatives(similarities: Similarities, margin: float) -> dict[str, int]:
