@@ -23,6 +23,7 @@ from landmark_triplets_tfds.commands.verify.records import hash_file
 from landmark_triplets_tfds.commands.verify.shards import Records, check_shards
 from landmark_triplets_tfds.commands.verify.source import SourceOptions, check_against_source
 from landmark_triplets_tfds.commands.verify.together import check_recorded, check_together
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.errors import CommandError
 
 SCHEMA_VERSION = 1
@@ -119,7 +120,7 @@ def verify(
     started = time.perf_counter()
     findings = Findings()
     data = read_prepared_data(folder, findings)
-    with console.progress(len(data.shards), "Reading shards", " shards") as bar:
+    with progress_bar(len(data.shards), "Reading shards", " shards") as bar:
         results = []
         for result in check_shards(data, num_processes):
             results.append(result)

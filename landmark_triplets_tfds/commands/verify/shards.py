@@ -35,8 +35,10 @@ _MIN_BYTES_FOR_PROCESSES = 16 << 20  # 16 MiB
 # Digests of images that were decoded already; each takes about 100 bytes. Triplets hold an image about three times.
 _MAX_NUM_KNOWN = 1_000_000
 
-_DIGEST_BYTES = 8
 _IMAGE_ID_PATTERN = re.compile(rb"[0-9a-f]{16}")
+
+# Of each image of a record: id, landmark, digest.
+_Content = tuple[list[int], list[int], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +138,8 @@ def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterat
 def _check_shard(
     rules: RecordRules, folder: epath.Path, file_format: str, number_of_shard: int, shard: Shard
 ) -> ShardResult:
-    checker, findings = _checker(rules), Findings()
-    contents: list[tuple[list[int], list[int], list[int]]] = []
+    findings, known = Findings(), _known_images(rules)
+    contents: list[_Content] = []
     numbers: list[int] = []
     num_records = num_bytes = 0
     path, sha256 = folder / shard.name, None
@@ -149,7 +151,7 @@ def _check_shard(
                 findings.add(CHECKSUM, problem, **place)
             else:
                 num_bytes += len(record)
-                content = checker.check(record, findings, place)
+                content = _check_record(record, rules, known, findings, place)
                 if content is not None:
                     contents.append(content)
                     numbers.append(num_records)
@@ -175,72 +177,66 @@ def _check_shard(
 
 
 @functools.lru_cache(maxsize=1)
-def _checker(rules: RecordRules) -> _RecordChecker:
-    """Returns this process's checker, which remembers images from one shard to the next."""
-    return _RecordChecker(rules)
+def _known_images(rules: RecordRules) -> set[int]:
+    """Returns the digests of images that this process has found well under these rules, in whatever shard."""
+    return set()
 
 
-class _RecordChecker:
-    """Checks records one after the other. It keeps the digests of images that it has decoded, to do that once each."""
+def _check_record(
+    record: bytes, rules: RecordRules, known: set[int], findings: Findings, place: dict[str, Any]
+) -> _Content | None:
+    """Checks a record.
 
-    def __init__(self, rules: RecordRules):
-        """Takes the rules."""
-        self._rules = rules
-        self._known: set[int] = set()
+    Args:
+      record: the bytes in the shard.
+      rules: what it must be like.
+      known: digests of images that need no second look; are added to.
+      findings: are added to.
+      place: of the record, without its key.
 
-    def check(
-        self, record: bytes, findings: Findings, place: dict[str, Any]
-    ) -> tuple[list[int], list[int], list[int]] | None:
-        """Checks a record.
-
-        Args:
-          record: the bytes in the shard.
-          findings: are added to.
-          place: of the record; its key is added as soon as it is known.
-
-        Returns:
-          For each of its images: id, landmark, digest. None if it says too little to be compared with others.
-        """
-        kind = self._rules.kind
-        try:
-            features = tf_example_pb2.Example.FromString(record).features.feature
-        except Exception as error:  # google.protobuf.message.DecodeError, and whatever else it comes upon
-            findings.add(CONTENT, f"it is no tf.train.Example ({error})", **place)
+    Returns:
+      What it says; None if that is too little to be compared with others.
+    """
+    kind = rules.kind
+    try:
+        features = tf_example_pb2.Example.FromString(record).features.feature
+    except Exception as error:  # google.protobuf.message.DecodeError, and whatever else it comes upon
+        findings.add(CONTENT, f"it is no tf.train.Example ({error})", **place)
+        return None
+    found = set(features)
+    if found != rules.features:
+        missing, surplus = sorted(rules.features - found), sorted(found - rules.features)
+        parts = [f"it lacks {', '.join(missing)}"] if missing else []
+        parts += [f"it has {', '.join(surplus)}, which features.json does not know"] if surplus else []
+        findings.add(CONTENT, "; ".join(parts), **place)
+        if missing:
             return None
-        found = set(features)
-        if found != self._rules.features:
-            missing, surplus = sorted(self._rules.features - found), sorted(found - self._rules.features)
-            parts = [f"it lacks {', '.join(missing)}"] if missing else []
-            parts += [f"it has {', '.join(surplus)}, which features.json does not know"] if surplus else []
-            findings.add(CONTENT, "; ".join(parts), **place)
-            if missing:
-                return None
-        try:
-            ids = [_only_value(features, name, "bytes_list") for name in kind.id_features]
-            landmarks = [_only_value(features, name, "int64_list") for name in kind.landmark_features]
-            images = [_only_value(features, name, "bytes_list") for name in kind.image_features]
-        except ValueError as error:
-            findings.add(CONTENT, str(error), **place)
+    try:
+        ids = [_only_value(features, name, "bytes_list") for name in kind.id_features]
+        landmarks = [_only_value(features, name, "int64_list") for name in kind.landmark_features]
+        images = [_only_value(features, name, "bytes_list") for name in kind.image_features]
+    except ValueError as error:
+        findings.add(CONTENT, str(error), **place)
+        return None
+    for name, image_id in zip(kind.id_features, ids, strict=True):
+        if not _IMAGE_ID_PATTERN.fullmatch(image_id):
+            message = f"{name} must be 16 hex digits (0-9, a-f), got {image_id[:40]!r}"
+            findings.add(CONTENT, message, **place)
             return None
-        for name, image_id in zip(kind.id_features, ids, strict=True):
-            if not _IMAGE_ID_PATTERN.fullmatch(image_id):
-                message = f"{name} must be 16 hex digits (0-9, a-f), got {image_id[:40]!r}"
-                findings.add(CONTENT, message, **place)
-                return None
-        place = place | {"key": ids[0].decode()}
-        digests = [digest_image(image_bytes) for image_bytes in images]
-        for name, image_bytes, digest in zip(kind.image_features, images, digests, strict=True):
-            if digest in self._known:
-                continue
-            if problem := find_image_problem(image_bytes, self._rules.image_px):
-                findings.add(IMAGE, f"{name} {problem}", **place)
-            elif len(self._known) < _MAX_NUM_KNOWN:
-                self._known.add(digest)
-        numbers = [int(image_id, 16) for image_id in ids]
-        if kind == TRIPLETS:
-            for problem in _find_broken_rules(numbers, landmarks, self._rules.positive_may_be_anchor):
-                findings.add(RULE, problem, **place)
-        return numbers, landmarks, digests
+    place = place | {"key": ids[0].decode()}
+    digests = [digest_image(image_bytes) for image_bytes in images]
+    for name, image_bytes, digest in zip(kind.image_features, images, digests, strict=True):
+        if digest in known:
+            continue
+        if problem := find_image_problem(image_bytes, rules.image_px):
+            findings.add(IMAGE, f"{name} {problem}", **place)
+        elif len(known) < _MAX_NUM_KNOWN:
+            known.add(digest)
+    numbers = [int(image_id, 16) for image_id in ids]
+    if kind == TRIPLETS:
+        for problem in _find_broken_rules(numbers, landmarks, rules.positive_may_be_anchor):
+            findings.add(RULE, problem, **place)
+    return numbers, landmarks, digests
 
 
 def _find_broken_rules(ids: list[int], landmarks: list[int], positive_may_be_anchor: bool) -> Iterator[str]:
@@ -259,7 +255,7 @@ def _find_broken_rules(ids: list[int], landmarks: list[int], positive_may_be_anc
 
 def digest_image(image_bytes: bytes) -> int:
     """Returns 64 bits that tell stored images apart."""
-    return int.from_bytes(hashlib.blake2b(image_bytes, digest_size=_DIGEST_BYTES).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(image_bytes, digest_size=8).digest(), "little")
 
 
 def find_image_problem(image_bytes: bytes, image_px: tuple[int, int] | None) -> str:

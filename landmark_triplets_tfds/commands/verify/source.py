@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
@@ -29,6 +28,7 @@ from landmark_triplets_tfds.commands.verify.prepared import METADATA_NAME, Prepa
 from landmark_triplets_tfds.commands.verify.shards import Records, digest_image
 from landmark_triplets_tfds.commands.verify.together import find_runs
 from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
@@ -63,7 +63,7 @@ def check_against_source(
     Raises:
       SourceLayoutError, LandmarkTableError, ArchiveError: if these cannot be used.
     """
-    build_options = BuildOptions.from_environment()
+    build_options = console.build_options()
     num_threads = build_options.num_readers(is_remote(os.fspath(options.manual_dir)))
     source = open_copy(options.manual_dir, build_options.bank, num_threads)
     config = _recorded_config(data, options, findings)
@@ -235,7 +235,7 @@ def _check_images(
 
     others = _describe_other_versions(data.report)
     with (
-        console.progress(len(chosen), "Making images again", " images") as bar,
+        progress_bar(len(chosen), "Making images again", " images") as bar,
         ThreadPoolExecutor(num_threads) as pool,
     ):
         for run, image_id, result in zip(chosen, chosen_ids, pool.map(make_again, chosen_ids), strict=True):

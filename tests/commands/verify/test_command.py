@@ -161,7 +161,7 @@ def test_wrong_arguments(data_dir, capsys, arguments, message):
 @pytest.mark.slow
 def test_a_process_of_its_own_without_tensorflow(data_dir):
     """Its import takes longer than all the rest, so nothing may cause it."""
-    program = "import sys; from landmark_triplets_tfds import cli; status = cli.main(sys.argv[1:]);"
+    program = "import sys; from landmark_triplets_tfds.commands import cli; status = cli.main(sys.argv[1:]);"
     program += "sys.exit(status or 3 * ('tensorflow' in sys.modules))"
     run(sys.executable, "-c", program, "verify", "--data_dir", data_dir, "landmark_triplets/custom")
 
