@@ -1,18 +1,19 @@
-"""What copies of the competition look like: names of files and of members of archives.
+"""What copies of the competition look like, and what is said of a folder that only nearly looks like one.
 
 An image is at ``train/a/b/c/<id>.jpg`` in every kind of copy, where a, b, c are the first three characters of its id.
 The images without labels are in folders ``index/`` and ``test/`` beside it, in the same way. A name that does not say
 exactly that is no image, whatever it is: so nothing in an archive leads outside it.
 
-What is wrong with a folder in which no copy of the competition was found, in words.
-
-People unpack one level too deep, rename, fetch half, or point at the folder above. Each of these is looked for, nearest
-miss first, so that the message names what is there and what to do with it.
+People unpack one level too deep, rename, fetch half, or point at the folder above. The table of near misses at the end
+has a row for each of these, so that the message names what is there and what to do with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+import itertools
 import re
+from typing import NamedTuple
 
 from etils import epath
 
@@ -104,19 +105,6 @@ def parse_tar_name(name: str, folder: str = IMAGES_NAME) -> int | None:
     return int(match["id"], 16) if match and match["folder"] in (None, folder) else None
 
 
-_NUM_NAMES_SHOWN = 5
-_MAX_FOLDERS_LOOKED_INTO = 100
-
-_TAR = re.compile(r".*\.tar")
-_ZIP = re.compile(r".*\.zip")
-_COMPRESSED_TAR = re.compile(r".*\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz)")
-_UNFINISHED = re.compile(r".*\.(zip|tar|csv)\.(part|partial|crdownload|download|aria2|tmp|filepart)")
-_ZIP_PART = re.compile(r".*\.(zip\.\d+|z\d\d)")
-_OTHER_ARCHIVE = re.compile(r".*\.(7z|rar|gz|bz2|xz|zst)")
-_FLAT_IMAGE = re.compile(r"[0-9a-f]{16}\.(jpe?g|JPE?G)")
-_OTHER_PARTS = ("test", "index")  # of the competition
-
-
 def find_table(root: epath.Path) -> str | None:
     """Returns the name of the table of images in a folder."""
     return next((name for name in TABLE_NAMES if (root / name).exists()), None)
@@ -124,12 +112,97 @@ def find_table(root: epath.Path) -> str | None:
 
 def find_names(folder: epath.Path, pattern: re.Pattern[str]) -> list[str]:
     """Returns the names in a folder, if there is one, that match as a whole, in their order."""
-    return [name for name in _list(folder) if pattern.fullmatch(name)]
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if pattern.fullmatch(name)]
 
 
 def holds_image_folders(images: epath.Path) -> bool:
     """Returns whether a folder holds folders ``0`` to ``f``, as an extracted copy's ``train/`` does."""
-    return bool(find_names(images, re.compile(r"[0-9a-f]")))
+    return bool(find_names(images, _IMAGE_FOLDER))
+
+
+class _NearMiss(NamedTuple):
+    """What may be found in a folder that is no copy.
+
+    Attributes:
+      place: where it is looked for in the folder: '' for the folder itself.
+      pattern: of names there, that must match as a whole; None: it is enough that the place is a folder.
+      table: whether the folder must hold a table of images; None: it does not matter.
+      text: what is said of it, with fields: manual_dir; root, the folder; place, the path of the place; table, the name
+        of the table; names, those that match; name, the first of them; stem, that without what follows a dot.
+      num_names: how many names must match at least.
+    """
+
+    place: str
+    pattern: re.Pattern[str] | None
+    table: bool | None
+    text: str
+    num_names: int = 1
+
+
+_ANY = re.compile(r".*")
+_TAR = re.compile(r".*\.tar")
+_ZIP = re.compile(r".*\.zip")
+_COMPRESSED_TAR = re.compile(r".*\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz)")
+_OTHER_ARCHIVE = re.compile(rf"{_COMPRESSED_TAR.pattern}|.*\.(7z|rar|gz|bz2|xz|zst)")
+_UNFINISHED = re.compile(r".*\.(zip|tar|csv)\.(part|partial|crdownload|download|aria2|tmp|filepart)")
+_ZIP_PART = re.compile(r".*\.(zip\.\d+|z\d\d)")
+_FLAT_IMAGE = re.compile(r"[0-9a-f]{16}\.(jpe?g|JPE?G)")
+_IMAGE_FOLDER = re.compile(r"[0-9a-f]")
+_UNLABELED = re.compile("|".join(UNLABELED_NAMES))
+
+_UNFINISHED_TEXT = "{place} holds {name}, an unfinished download. Let it end, or begin it anew."
+_COMPRESSED_TEXT = """\
+{place} holds {name}. Only plain tars, images_000.tar and so on, are read. Decompress them: gunzip {place}/*.gz"""
+_FLAT_TEXT = """\
+{place} holds images directly, such as {name}. Expected there is {stem[0]}/{stem[1]}/{stem[2]}/{stem}.jpg, in folders \
+named after the id's first three characters. To move them:
+  cd {place} && for f in *.jpg; do d=${{f:0:1}}/${{f:1:1}}/${{f:2:1}}; mkdir -p $d; mv $f $d/; done"""
+_FOLDERS_TEXT = """\
+{root} holds folders of images, as train/ does, but no train.csv. Name it train, put train.csv beside it, and use the \
+folder around both as manual_dir."""
+_OTHER_PARTS_TEXT = """\
+{root} holds {names}, but neither train/ nor train.csv: of the competition's parts, train/ is the one with landmarks."""
+_TARS_TEXT = """\
+{root} holds {name}. Tars are looked for in {root}/train, as images_000.tar and so on: move them there."""
+_TARS_ALONE_TEXT = "{place} holds tars ({names}), but {root} holds neither train_clean.csv nor train.csv."
+_TAR_NAME_TEXT = "{place} holds {name}. Tars are read by the names they are published by: images_000.tar and so on."
+_TRAIN_IN_TRAIN_TEXT = "{root}/train holds another train/ with the images: move its content one level up."
+_ZIPS_TEXT = f"{{root}} holds several zips ({{names}}), none of them called {ZIP_NAME}: rename the right one."
+_OTHER_FOLDER_TEXT = """\
+{root} holds tars. They are looked for in {manual_dir}/train, with train_clean.csv or train.csv beside it: rename the \
+folder to train."""
+
+# Looked for in manual_dir and in the competition's folder within it, nearest miss first.
+_NEAR_MISSES = (
+    _NearMiss("train", _COMPRESSED_TAR, None, _COMPRESSED_TEXT),
+    _NearMiss("train", TAR_PATTERN, False, _TARS_ALONE_TEXT),
+    _NearMiss("train", _TAR, None, _TAR_NAME_TEXT),
+    _NearMiss("train", _UNFINISHED, None, _UNFINISHED_TEXT),
+    _NearMiss("train", _FLAT_IMAGE, None, _FLAT_TEXT),
+    _NearMiss("train/train", _IMAGE_FOLDER, None, _TRAIN_IN_TRAIN_TEXT),
+    _NearMiss("train", _IMAGE_FOLDER, False, "{root} holds train/ with images, but no train.csv."),
+    _NearMiss("train", None, False, "{root} holds train/ but no train.csv, and no folders 0 to f are in train/."),
+    _NearMiss("train", _ANY, True, "{place} holds neither folders 0 to f with images nor tars. Found there: {names}."),
+    _NearMiss("train", None, True, "{place} is an empty folder: the images are missing."),
+    _NearMiss("", _TAR, None, _TARS_TEXT),
+    _NearMiss("", _ZIP, None, _ZIPS_TEXT, 2),
+    _NearMiss("", _UNFINISHED, None, _UNFINISHED_TEXT),
+    _NearMiss("", _ZIP_PART, None, "{root} holds {name}, a part of a zip that was split. Join the parts."),
+    _NearMiss("", _OTHER_ARCHIVE, None, "{root} holds {name}, a kind of archive that is not read. Extract it there."),
+    _NearMiss("", _UNLABELED, True, "{root} holds {table} but no folder train/ with its images, only {names}."),
+    _NearMiss("", None, True, "{root} holds {table} but no folder train/ with the competition's images."),
+    _NearMiss("", _UNLABELED, False, _OTHER_PARTS_TEXT),
+    _NearMiss("", _IMAGE_FOLDER, False, _FOLDERS_TEXT),
+)
+# Looked for in the folders within manual_dir.
+_NEAR_MISSES_BELOW = (
+    _NearMiss("train", None, True, "{manual_dir} holds no train.csv, but {root} does: use that as manual_dir."),
+    _NearMiss("", _ZIP, None, "{manual_dir} holds no zip, but {root} holds {name}: use that as manual_dir."),
+    _NearMiss("", TAR_PATTERN, None, _OTHER_FOLDER_TEXT),
+)
+_MAX_FOLDERS_LOOKED_INTO = 100
+_NUM_NAMES_SHOWN = 5
 
 
 def describe_wrong_layout(manual_dir: epath.Path) -> str:
@@ -137,122 +210,31 @@ def describe_wrong_layout(manual_dir: epath.Path) -> str:
     if not manual_dir.exists():
         return f"The folder {manual_dir} does not exist."
     if not manual_dir.is_dir():
-        return f"{manual_dir} is a file, not a folder. Name the folder that holds it: --manual_dir {manual_dir.parent}"
-    if not _list(manual_dir):
+        return f"{manual_dir} is a file, not a folder. Name the folder that holds it, {manual_dir.parent}."
+    names = find_names(manual_dir, _ANY)
+    if not names:
         return f"{manual_dir} is an empty folder."
-    roots = [manual_dir, manual_dir / COMPETITION]
-    parent = manual_dir.parent
+    roots, parent = [manual_dir, manual_dir / COMPETITION], manual_dir.parent
     if not any(find_table(root) for root in roots) and (table_name := find_table(parent)):
         return f"{manual_dir} holds no {TABLE_NAME}, but {parent} holds {table_name}: use that as manual_dir."
-    for look in (_describe_images, _describe_archives, _describe_table):
-        for root in roots:
-            if text := look(root):
-                return text
-    return _describe_other_place(manual_dir) or _describe_contents(manual_dir)
+    below = [manual_dir / name for name in names[:_MAX_FOLDERS_LOOKED_INTO]]
+    found = itertools.chain(_find(manual_dir, roots, _NEAR_MISSES), _find(manual_dir, below, _NEAR_MISSES_BELOW))
+    nothing = f"{manual_dir} does not hold the competition's files. Found there: {_shorten(names)}."
+    return next(found, nothing)
 
 
-def _describe_images(root: epath.Path) -> str | None:
-    """Looks into a folder ``train/`` that is not as expected."""
-    images = root / IMAGES_NAME
-    if not images.is_dir():
-        return None
-    names, table_name = _list(images), find_table(root)
-    if compressed := find_names(images, _COMPRESSED_TAR):
-        return (
-            f"{images} holds {compressed[0]}. Only plain tars, images_000.tar and so on, are read. Decompress them:"
-            f" gunzip {images}/*.gz"
-        )
-    if tars := find_names(images, TAR_PATTERN):
-        return None if table_name else f"{images} holds {len(tars):,} tars, but {root} holds neither {_tables()}."
-    if tars := find_names(images, _TAR):
-        return f"{images} holds {tars[0]}. Tars are read by the names they are published by: images_000.tar and so on."
-    if unfinished := find_names(images, _UNFINISHED):
-        return f"{images} holds {unfinished[0]}, an unfinished download. Let it end, or begin it anew."
-    if flat := find_names(images, _FLAT_IMAGE):
-        name = flat[0]
-        return (
-            f"{images} holds images directly, such as {name}. Expected there is"
-            f" {name[0]}/{name[1]}/{name[2]}/{name[:16]}.jpg, in folders named after the id's first three characters."
-            f" To move them:\n  cd {images} && for f in *.jpg; do d=${{f:0:1}}/${{f:1:1}}/${{f:2:1}}; mkdir -p $d;"
-            " mv $f $d/; done"
-        )
-    if holds_image_folders(images / IMAGES_NAME):
-        return f"{images} holds another {IMAGES_NAME}/ with the images: move its content one level up."
-    if not table_name and not holds_image_folders(images) and names:
-        return f"{root} holds {IMAGES_NAME}/ but no {TABLE_NAME}, and no folders 0 to f are in {IMAGES_NAME}/."
-    if not table_name:
-        return f"{root} holds {IMAGES_NAME}/ but no {TABLE_NAME}."
-    if not names:
-        return f"{images} is an empty folder: the images are missing."
-    return f"{images} holds neither folders 0 to f with images nor tars. Found there: {_shorten(names)}."
-
-
-def _describe_archives(root: epath.Path) -> str | None:
-    """Looks for archives that are not where, or not what, they should be."""
-    if tars := find_names(root, _TAR):
-        return (
-            f"{root} holds {tars[0]}. Tars are looked for in {root / IMAGES_NAME}, as images_000.tar and so on:"
-            f" move them there."
-        )
-    zips = find_names(root, _ZIP)
-    if len(zips) > 1:
-        return f"{root} holds several zips ({_shorten(zips)}), none of them called {ZIP_NAME}: rename the right one."
-    if unfinished := find_names(root, _UNFINISHED):
-        return f"{root} holds {unfinished[0]}, an unfinished download. Let it end, or begin it anew."
-    if parts := find_names(root, _ZIP_PART):
-        return f"{root} holds {parts[0]}, a part of a zip that was split. Join the parts to {ZIP_NAME}."
-    if compressed := find_names(root, _COMPRESSED_TAR) or find_names(root, _OTHER_ARCHIVE):
-        return f"{root} holds {compressed[0]}, a kind of archive that is not read. Extract it there."
-    return None
-
-
-def _describe_table(root: epath.Path) -> str | None:
-    """Looks for a table, or for the competition's other parts, without the images."""
-    if table_name := find_table(root):
-        others = [name for name in _OTHER_PARTS if (root / name).is_dir()]
-        besides = f" ({' and '.join(others)}/ hold its other parts)" if others else ""
-        return f"{root} holds {table_name} but no folder {IMAGES_NAME}/ with the competition's images{besides}."
-    if others := [f"{name}/" for name in _OTHER_PARTS if (root / name).is_dir()]:
-        return (
-            f"{root} holds {' and '.join(others)} but neither {IMAGES_NAME}/ nor {TABLE_NAME}: of the competition's"
-            f" parts, {IMAGES_NAME}/ is the one with landmarks."
-        )
-    return None
-
-
-def _describe_other_place(manual_dir: epath.Path) -> str | None:
-    """Looks for a copy one level down, or for images without their table."""
-    if holds_image_folders(manual_dir):
-        return (
-            f"{manual_dir} holds folders of images, as {IMAGES_NAME}/ does, but no {TABLE_NAME}. Name it {IMAGES_NAME},"
-            f" put {TABLE_NAME} beside it, and use the folder around both as manual_dir."
-        )
-    for name in _list(manual_dir)[:_MAX_FOLDERS_LOOKED_INTO]:
-        folder = manual_dir / name
-        if not folder.is_dir():
+def _find(manual_dir: epath.Path, roots: list[epath.Path], near_misses: Iterable[_NearMiss]) -> Iterator[str]:
+    """Yields what is to be said of each near miss that there is in one of the folders."""
+    for near_miss, root in itertools.product(near_misses, roots):
+        place = root / near_miss.place
+        if not place.is_dir():
             continue
-        if find_table(folder) and (folder / IMAGES_NAME).is_dir():
-            return f"{manual_dir} holds no {TABLE_NAME}, but {folder} does: use that as manual_dir."
-        if zips := find_names(folder, _ZIP):
-            return f"{manual_dir} holds no zip, but {folder} holds {zips[0]}: use that as manual_dir."
-        if find_names(folder, TAR_PATTERN):
-            return (
-                f"{folder} holds tars. They are looked for in {manual_dir / IMAGES_NAME}, with {_tables()} beside it:"
-                f" rename {name}/ to {IMAGES_NAME}/."
-            )
-    return None
-
-
-def _describe_contents(manual_dir: epath.Path) -> str:
-    return f"{manual_dir} does not hold the competition's files. Found there: {_shorten(_list(manual_dir))}."
-
-
-def _list(folder: epath.Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def _tables() -> str:
-    return " nor ".join(TABLE_NAMES)
+        table = find_table(root)
+        names = find_names(place, near_miss.pattern) if near_miss.pattern else [""]
+        if len(names) >= near_miss.num_names and near_miss.table in (None, table is not None):
+            fields = {"manual_dir": manual_dir, "root": root, "place": place, "table": table}
+            fields |= {"names": _shorten(names), "name": names[0], "stem": names[0].split(".")[0]}
+            yield near_miss.text.format(**fields)
 
 
 def _shorten(names: list[str]) -> str:
