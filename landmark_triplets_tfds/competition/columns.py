@@ -116,10 +116,14 @@ class Columns:
         """Returns where rows are, and the text of a column there. Reads the file again, up to the last of them."""
         raise NotImplementedError
 
+    def where(self, row: int) -> str:
+        """Returns where a row is, see `Place`."""
+        place = self.places([row]).get(row)  # the file may have changed since
+        return place.where if place else f"row {row + 1}"
+
     def problem(self, row: int, message: str) -> ValueError:
         """Returns the error to raise for something that is wrong with a row; its message names the place."""
-        place = self.places([row]).get(row)  # the file may have changed since
-        return self._error(f"{self._name}, {place.where if place else f'row {row + 1}'}: {message}")
+        return self._error(f"{self._name}, {self.where(row)}: {message}")
 
     def _batches(self) -> Iterator[list[Any]]:
         """Yields the columns of a part of the file at a time, as Arrow arrays of strings."""

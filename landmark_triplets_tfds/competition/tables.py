@@ -91,15 +91,12 @@ class LandmarkTable:
 
     def find_rows(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Returns int64, of the shape of ``image_ids``: the row of each image, -1 for one that is not in the table."""
-        if not self.num_images:
-            return np.full(image_ids.shape, -1, dtype=np.int64)
-        sorted_ids = self.image_ids[self._rows_by_id]
-        places = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
-        return np.where(sorted_ids[places] == image_ids, self._rows_by_id[places], -1)
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-    @functools.cached_property
-    def _rows_by_id(self) -> npt.NDArray[np.int64]:
-        return np.argsort(self.image_ids)
+        found = pc.index_in(pa.array(image_ids.ravel()), value_set=pa.array(self.image_ids)).fill_null(-1)
+        rows: npt.NDArray[np.int64] = found.to_numpy().astype(np.int64).reshape(image_ids.shape)
+        return rows
 
     @functools.cached_property
     def num_landmarks_without_pair(self) -> int:
@@ -177,7 +174,7 @@ def _parse_clean_table(columns: CsvColumns) -> tuple[npt.NDArray[np.uint64], npt
         if before != row:
             raise columns.problem(
                 row,
-                f"{LANDMARK_COLUMN} {int(landmark)} is there already, on {columns.places([before])[before].where}; each"
+                f"{LANDMARK_COLUMN} {int(landmark)} is there already, on {columns.where(before)}; each"
                 " landmark must have one line.",
             )
         ids += listed
@@ -192,7 +189,7 @@ def _repeated_image(columns: CsvColumns, image_ids: npt.NDArray[np.uint64], rows
     is_first[np.unique(image_ids, return_index=True)[1]] = True
     again = int(is_first.argmin())
     before = int(rows[(image_ids == image_ids[again]).argmax()])
-    where = columns.places([before])[before].where
+    where = columns.where(before)
     return columns.problem(
         int(rows[again]),
         f"{ID_COLUMN} {format_image_id(image_ids[again])} is there already, on {where}; each image must occur once.",

@@ -1,369 +1,51 @@
-"""Triplets that someone chose, by mining or by hand: a CSV or Parquet file of image ids.
+"""Triplets that someone chose, by mining or by hand: a CSV or Parquet file of image ids, read and split.
 
-What is checked here needs the file alone; `chosen_splits` compares it with the table of images. Places in the file
-are looked up only when there is something to say about them.
+Nothing in such a file is passed over in silence. What contradicts the table of images is an error with its line; what
+the config leaves out on purpose (excluded landmarks, images dropped as missing) takes its triplets along, and these are
+counted. What remains are rows of the table, an array: a plan takes them in place of triplets that are drawn, and the
+workers of a cluster load them.
 
-The two formats of a file of triplets: their ids, read fast, and where in the file a triplet is.
-
-Arrow reads both, a part at a time, so that memory holds the ids and little else. It says nothing useful about a wrong
-CSV file, so a slow pass follows there, which names the line.
-
-Triplets given one by one, by their rows: what a plan needs of them, and how workers of a cluster get them.
-
-Which triplets of a file make up which split: checked against the table of images, and left out where it says so.
-
-Nothing in the file is passed over in silence. What contradicts the table is an error with its line; what the config
-leaves out on purpose (excluded landmarks, images dropped as missing) takes its triplets along, and these are counted.
+``triplets.csv``, in which a build lists its triplets on request, is such a file too, for looking at without pictures.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 import pathlib
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition.csv_files import CsvRecords, shorten
-from landmark_triplets_tfds.competition.tables import (
-    IMAGE_ID_HEX_DIGITS,
-    LandmarkTable,
-    format_image_id,
-    parse_image_id,
-    parse_image_ids,
-    parse_joined_ids,
-)
+from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, CsvColumns, ParquetColumns
+from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, hash_words, is_held_out
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
-_PARQUET_MAGIC = b"PAR1"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TripletsFile:
-    """The triplets of a file, in its order. Their numbers count from 0.
-
-    Attributes:
-      path: of the file.
-      ids: uint64[num_triplets, 3]: ids of anchor, positive and negative.
-    """
-
-    path: str
-    ids: Ids
-
-    @property
-    def num_triplets(self) -> int:
-        return len(self.ids)
-
-    @functools.cached_property
-    def content_hash(self) -> str:
-        """'sha256:' and the hash of the ids in their order: the same for CSV and Parquet, whatever else they hold."""
-        digest = hashlib.sha256(b"Triplets 1\n")
-        digest.update(self.ids.astype("<u8", order="C", copy=False).data)
-        return f"sha256:{digest.hexdigest()}"
-
-    def places(self, numbers: Collection[int]) -> dict[int, Place]:
-        """Returns where these triplets are. It reads the file again, up to the last of them."""
-        wanted = set(numbers)
-        places = {number: Place(f"triplet {number + 1}", None) for number in wanted}  # of a file that has changed since
-        with _open(self.path) as file:
-            find = find_in_parquet if _is_parquet(file) else find_in_csv
-            for number, place in find(file, self.path, wanted):
-                places[number] = place
-                wanted.remove(number)
-                if not wanted:
-                    break
-        return places
-
-    def problem(self, number: int, message: str) -> TripletsFileError:
-        """Returns the error to raise for something that is wrong with a triplet; its message names the place."""
-        return TripletsFileError(f"{self.path}, {self.places([number])[number].where}: {message}")
-
-
-def read_triplets_file(path: str) -> TripletsFile:
-    """Reads a file of triplets; its first bytes tell whether it is Parquet or CSV, not its name.
-
-    Args:
-      path: local, where ~ stands for the user's folder, or remote, such as ``gs://``.
-
-    Raises:
-      TripletsFileError: with line or row and value, if a column is missing, a record has too many or too few fields, an
-        id is not a text of 16 hex digits, there is no triplet, or the file is neither CSV nor Parquet.
-      FileNotFoundError: if there is no such file.
-      OSError: if it cannot be read.
-    """
-    path = os.fspath(epath.Path(path).expanduser())
-    with _open(path) as file:
-        read = read_parquet if _is_parquet(file) else read_csv_fast
-        ids = read(file, path)
-    if ids is None:
-        with _open(path) as file:  # anew: threads of a reader that gave up may still be reading
-            ids = read_csv_slowly(file, path)
-    if not len(ids):
-        raise TripletsFileError(f"{path} has the columns {LISTED_COLUMNS}, but no triplets.")
-    return TripletsFile(path, ids)
-
-
-def _open(path: str) -> IO[bytes]:
-    try:
-        file = file_access.open_file(path)
-        if not file_access.is_remote(path):
-            return file
-        with file:  # it is read from several times, and not all remote files can be searched
-            return io.BytesIO(file.read())
-    except FileNotFoundError:
-        looked_in = "" if file_access.is_remote(path) else f" (looked for in {pathlib.Path.cwd()})"
-        raise FileNotFoundError(
-            f"There is no file {path}{looked_in}. triplets_file must name a CSV or Parquet file with the columns"
-            f" {LISTED_COLUMNS}."
-        ) from None
-    except IsADirectoryError:
-        raise TripletsFileError(
-            f"{path} is a folder. triplets_file must name one CSV or Parquet file. pandas joins the parts that Spark"
-            " writes: read_parquet(folder).to_parquet(file)."
-        ) from None
-
-
-def _is_parquet(file: IO[bytes]) -> bool:
-    magic = file.read(len(_PARQUET_MAGIC))
-    file.seek(0)
-    return magic == _PARQUET_MAGIC
-
-
 ID_COLUMNS = TRIPLETS.id_features
-LISTED_COLUMNS = f"{', '.join(ID_COLUMNS[:-1])} and {ID_COLUMNS[-1]}"
+_ANCHOR, _POSITIVE, _NEGATIVE = range(len(ID_COLUMNS))
+_LISTED_COLUMNS = f"{', '.join(ID_COLUMNS[:-1])} and {ID_COLUMNS[-1]}"
 
 # Tells rows apart that are equal otherwise. triplets.csv has it: there, chance may draw a triplet twice.
-KEY_COLUMN = "key"
+_KEY_COLUMN = "key"
 
-_TEXT_TYPES = ("string", "large_string", "string_view", "null")  # null: of a column without any value
-_BLOCK_BYTES = 4 << 20
-_BATCH_ROWS = 1 << 17
-
-Ids = npt.NDArray[np.uint64]
+# Why a triplet of the file is not planned.
+EXCLUDED_LANDMARK = "excluded landmark"
+DROPPED_IMAGE = "dropped image"
 
 # int32[num_triplets, 4]: rows of anchor, positive and negative in the table; and which one of its anchor's triplets in
 # the file each is, from 0. int64 would take twice the memory, and there may be many triplets.
 GivenRows = npt.NDArray[np.int32]
 
-
-class Place(NamedTuple):
-    """Where a triplet is in its file.
-
-    Attributes:
-      where: 'line 7' or, in Parquet, 'row 7'; both count from 1.
-      key: what the file has in its column `key`; None without one.
-    """
-
-    where: str
-    key: str | None
-
-
-def _parse_batch(columns: list[Any]) -> Ids:
-    """Returns uint64[n, 3] for Arrow arrays of n texts each; raises ValueError if some text is no id."""
-    ids = np.empty((len(columns[0]), len(columns)), dtype=np.uint64)
-    for i, texts in enumerate(columns):
-        if texts.null_count:
-            raise ValueError("some id is missing")
-        _, offsets, characters = texts.buffers()
-        ends = np.frombuffer(offsets, dtype=np.int32, count=len(texts) + 1, offset=4 * texts.offset)
-        if (np.diff(ends) != IMAGE_ID_HEX_DIGITS).any():
-            raise ValueError("some id has another length")
-        joined = memoryview(characters)[ends[0] : ends[-1]] if len(texts) else b""
-        ids[:, i] = parse_joined_ids(str(joined, "latin-1"))
-    return ids
-
-
-def _join(batches: list[Ids]) -> Ids:
-    return np.concatenate([np.zeros((0, len(ID_COLUMNS)), dtype=np.uint64), *batches])
-
-
-def _raise_first_problem(columns: Sequence[Sequence[object]], where: str, numbers: Sequence[int]) -> None:
-    """Raises TripletsFileError for the first record with a value that is no id."""
-    for number, *texts in zip(numbers, *columns, strict=True):
-        for text, column in zip(texts, ID_COLUMNS, strict=True):
-            try:
-                parse_image_id(text, column)
-            except ValueError as error:
-                raise TripletsFileError(f"{where} {number}: {error}") from None
-
-
-# --- CSV
-
-
-def read_csv_fast(file: IO[bytes], path: str) -> Ids | None:
-    """Returns the ids in a CSV file; None for one that only `read_csv_slowly` can judge.
-
-    Args:
-      file: at its beginning.
-      path: of it, for messages.
-
-    Raises:
-      TripletsFileError: if the header is wrong.
-    """
-    import pyarrow as pa
-    import pyarrow.csv
-
-    CsvRecords(file, path, ID_COLUMNS, TripletsFileError).detach()
-    if any(b'"' in block for block in _blocks(file)):
-        return None  # Arrow takes an open quote for the start of one long field, and says nothing
-    file.seek(0)
-    try:
-        reader = pyarrow.csv.open_csv(
-            pa.PythonFile(file, mode="r"),
-            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=pyarrow.csv.ParseOptions(quote_char=False),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(ID_COLUMNS),
-                column_types=dict.fromkeys(ID_COLUMNS, pa.string()),
-                strings_can_be_null=False,
-            ),
-        )
-        return _join([_parse_batch(batch.columns) for batch in reader])
-    except (ValueError, pa.ArrowException):
-        return None
-
-
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
-        yield block
-
-
-def read_csv_slowly(file: IO[bytes], path: str) -> Ids:
-    """Returns the ids in a CSV file; raises TripletsFileError with the line if there is something wrong with it."""
-    records = CsvRecords(file, path, ID_COLUMNS, TripletsFileError)
-    batches: list[Ids] = []
-    texts: list[str] = []
-    lines: list[int] = []
-
-    def parse() -> None:
-        try:
-            batches.append(parse_image_ids(texts).reshape(len(lines), len(ID_COLUMNS)))
-        except ValueError:
-            _raise_first_problem([texts[i :: len(ID_COLUMNS)] for i in range(len(ID_COLUMNS))], f"{path}, line", lines)
-            raise
-        texts.clear()
-        lines.clear()
-
-    for texts_of_record in records:
-        texts += texts_of_record
-        lines.append(records.line)
-        if len(lines) == _BATCH_ROWS:
-            parse()
-    parse()
-    return _join(batches)
-
-
-def find_in_csv(file: IO[bytes], path: str, wanted: Collection[int]) -> Iterator[tuple[int, Place]]:
-    """Yields the number and place of each triplet that is wanted, in their order."""
-    records = CsvRecords(file, path, ID_COLUMNS, TripletsFileError)
-    key_at = records.header.index(KEY_COLUMN) if records.header.count(KEY_COLUMN) == 1 else None
-    for number, _ in enumerate(records):
-        if number in wanted:
-            yield number, Place(f"line {records.line}", None if key_at is None else records.fields[key_at])
-
-
-# --- Parquet
-
-
-def read_parquet(file: IO[bytes], path: str) -> Ids:
-    """Returns the ids in a Parquet file; raises TripletsFileError with the row if there is something wrong with it."""
-    import pyarrow as pa
-
-    batches: list[Ids] = []
-    num_rows = 0
-    for columns in _parquet_batches(file, path, ID_COLUMNS):
-        columns = [column.cast(pa.string()) for column in columns]
-        try:
-            batches.append(_parse_batch(columns))
-        except ValueError:
-            numbers = range(num_rows + 1, num_rows + len(columns[0]) + 1)
-            _raise_first_problem([_as_texts(column) for column in columns], f"{path}, row", numbers)
-            raise
-        num_rows += len(columns[0])
-    return _join(batches)
-
-
-def _as_texts(column: Any) -> list[str | None]:
-    """Returns the values of an Arrow array of texts, which in a damaged file need not be UTF-8."""
-    import pyarrow as pa
-
-    values = column.cast(pa.binary()).to_pylist()
-    return [None if value is None else value.decode(errors="backslashreplace") for value in values]
-
-
-def _parquet_batches(file: IO[bytes], path: str, columns: Collection[str]) -> Iterator[list[Any]]:
-    """Yields the columns of a part of the file at a time, as Arrow arrays; raises TripletsFileError."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(file, mode="r"))
-        schema = parquet.schema_arrow
-        for column in ID_COLUMNS:
-            if schema.names.count(column) != 1:
-                raise TripletsFileError(
-                    f"{path}: expected the columns {LISTED_COLUMNS}, each once, got {shorten(','.join(schema.names))}."
-                )
-            of_column = schema.field(column).type
-            of_values = of_column.value_type if pa.types.is_dictionary(of_column) else of_column
-            if str(of_values) not in _TEXT_TYPES:
-                raise TripletsFileError(
-                    f"{path}: the column {column} must hold texts of 16 hex digits, got {of_column}. Write the ids as"
-                    " texts, as train.csv has them."
-                )
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(columns)):
-            yield [batch.column(column) for column in columns]
-    except TripletsFileError:
-        raise
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise TripletsFileError(f"{path} is damaged, or Parquet of an unusual kind ({error}).") from None
-
-
-def find_in_parquet(file: IO[bytes], path: str, wanted: Collection[int]) -> Iterator[tuple[int, Place]]:
-    """Yields the number and place of each triplet that is wanted, in their order."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    names = pyarrow.parquet.ParquetFile(pa.PythonFile(file, mode="r")).schema_arrow.names
-    if names.count(KEY_COLUMN) != 1:
-        yield from ((number, Place(f"row {number + 1}", None)) for number in sorted(wanted))
-        return
-    start = 0
-    for (keys,) in _parquet_batches(file, path, [KEY_COLUMN]):
-        for number in sorted(number for number in wanted if start <= number < start + len(keys)):
-            yield number, Place(f"row {number + 1}", str(keys[number - start].as_py()))
-        start += len(keys)
-
-
-# --- triplets.csv, a build option: which images make up which triplet. Its lines are in the order of the plan.
-
-CSV_FEATURES = tuple(dict.fromkeys((*TRIPLETS.id_features, *TRIPLETS.landmark_features)))
-CSV_HEADER = ",".join((KEY_COLUMN, *CSV_FEATURES)) + "\n"
-
-
-def csv_name(split: str) -> str:
-    """Returns the name of the file that lists the triplets of a split."""
-    return "triplets.csv" if split == TRAIN else f"triplets-{split}.csv"
-
-
-def format_csv_line(key: str, example: Mapping[str, Any]) -> str:
-    """Returns the line of one triplet. Ids are hex digits and whole numbers, so nothing needs quoting."""
-    return ",".join([key, *(str(example[feature]) for feature in CSV_FEATURES)]) + "\n"
-
-
-_ANCHOR = 0
+_TripletRows = npt.NDArray[np.int32]  # [num_triplets, 3]: of anchor, positive and negative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -383,13 +65,70 @@ class TripletsFileSpec:
     split: str = TRAIN
 
 
-# Why a triplet of the file is not planned.
-EXCLUDED_LANDMARK = "excluded landmark"
-DROPPED_IMAGE = "dropped image"
+# --- The file by itself
 
-_POSITIVE, _NEGATIVE = 1, 2
 
-_RowNumbers = npt.NDArray[np.int32]
+@dataclasses.dataclass(frozen=True, eq=False)
+class TripletsFile:
+    """The triplets of a file, in its order. Their numbers count from 0.
+
+    Attributes:
+      path: of the file.
+      columns: reads the file again where something is to be said about a triplet.
+      ids: uint64[num_triplets, 3]: ids of anchor, positive and negative.
+    """
+
+    path: str
+    columns: Columns
+    ids: npt.NDArray[np.uint64]
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """'sha256:' and the hash of the ids in their order: the same for CSV and Parquet, whatever else they hold."""
+        digest = hashlib.sha256(b"Triplets 1\n")
+        digest.update(self.ids.astype("<u8", order="C", copy=False).data)
+        return f"sha256:{digest.hexdigest()}"
+
+
+def read_triplets_file(path: str) -> TripletsFile:
+    """Reads a file of triplets; its first bytes tell whether it is Parquet or CSV, not its name.
+
+    Args:
+      path: local, where ~ stands for the user's folder, or remote, such as ``gs://``.
+
+    Raises:
+      TripletsFileError: with line or row and value, if a column is missing, a record has too many or too few fields, an
+        id is not a text of 16 hex digits, there is no triplet, or the file is neither CSV nor Parquet.
+      FileNotFoundError: if there is no such file.
+      OSError: if it cannot be read.
+    """
+    path = os.fspath(epath.Path(path).expanduser())
+    with _open(path) as file:
+        reader = ParquetColumns if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC else CsvColumns
+    columns = reader(lambda: _open(path), path, dict.fromkeys(ID_COLUMNS, IMAGE_ID), TripletsFileError)
+    ids = np.stack(columns.read(), axis=1)
+    if not len(ids):
+        raise TripletsFileError(f"{path} has the columns {_LISTED_COLUMNS}, but no triplets.")
+    return TripletsFile(path, columns, ids)
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return file_access.open_file(path)
+    except FileNotFoundError:
+        looked_in = "" if file_access.is_remote(path) else f" (looked for in {pathlib.Path.cwd()})"
+        raise FileNotFoundError(
+            f"There is no file {path}{looked_in}. triplets_file must name a CSV or Parquet file with the columns"
+            f" {_LISTED_COLUMNS}."
+        ) from None
+    except IsADirectoryError:
+        raise TripletsFileError(
+            f"{path} is a folder. triplets_file must name one CSV or Parquet file. pandas joins the parts that Spark"
+            " writes: read_parquet(folder).to_parquet(file)."
+        ) from None
+
+
+# --- Beside the table
 
 
 class GivenTriplets:
@@ -416,7 +155,7 @@ class GivenTriplets:
           TripletsFileError: with the line, if an id is not in the table, a positive is of another landmark or is the
             anchor, a negative is of the same landmark or of the other split, or a triplet occurs twice.
         """
-        self._path, self._num_triplets = file.path, file.num_triplets  # but not the ids, for the time of the build
+        self._path, self._num_triplets = file.path, len(file.ids)  # but not the ids, for the time of the build
         self._validation_percent = spec.validation_percent
         rows = _find_rows(file, whole)
         held_out = is_held_out(whole.landmark_ids, spec.validation_percent)
@@ -459,28 +198,16 @@ class GivenTriplets:
         )
 
 
-def _row_in(table: LandmarkTable, of: LandmarkTable) -> _RowNumbers:
-    """Returns int32[of.num_images]: in which row of the table each image of another one is, -1: in none."""
-    if table is of:
-        return np.arange(of.num_images, dtype=np.int32)
-    import pandas as pd  # late, for the same reason as in `landmarks`
-
-    return pd.Index(table.image_ids).get_indexer(pd.Index(of.image_ids)).astype(np.int32)
-
-
-def _find_rows(file: TripletsFile, table: LandmarkTable) -> _RowNumbers:
-    """Returns int32[num_triplets, 3] rows; raises TripletsFileError for the first id that is not in the table."""
-    import pandas as pd
-
-    index = pd.Index(table.image_ids)
+def _find_rows(file: TripletsFile, table: LandmarkTable) -> _TripletRows:
+    """Returns the rows of all triplets; raises TripletsFileError for the first id that is not in the table."""
     rows = np.empty(file.ids.shape, dtype=np.int32)
-    for column in range(len(ID_COLUMNS)):
-        rows[:, column] = index.get_indexer(pd.Index(file.ids[:, column]))
-    unknown = (rows < 0).any(axis=1)
-    if unknown.any():
-        number = int(unknown.argmax())
-        column = int((rows[number] < 0).argmax())
-        raise file.problem(
+    for column in range(len(ID_COLUMNS)):  # one at a time, to save memory
+        rows[:, column] = table.find_rows(file.ids[:, column])
+    is_unknown = rows < 0
+    if is_unknown.any():
+        number = int(is_unknown.any(axis=1).argmax())
+        column = int(is_unknown[number].argmax())
+        raise file.columns.problem(
             number,
             f"{ID_COLUMNS[column]} {format_image_id(file.ids[number, column])} is not in the table of images"
             f" ({table.num_images:,} ids). Was the file made for another copy of the dataset?",
@@ -488,71 +215,113 @@ def _find_rows(file: TripletsFile, table: LandmarkTable) -> _RowNumbers:
     return rows
 
 
+def _row_in(part: LandmarkTable, whole: LandmarkTable) -> npt.NDArray[np.int32]:
+    """Returns int32[whole.num_images]: in which row of a part of the table each image is, -1: in none."""
+    rows = np.full(whole.num_images, -1, dtype=np.int32)
+    rows[whole.find_rows(part.image_ids)] = np.arange(part.num_images)
+    return rows
+
+
 def _check(
-    file: TripletsFile, spec: TripletsFileSpec, table: LandmarkTable, rows: _RowNumbers, held_out: npt.NDArray[np.bool_]
+    file: TripletsFile,
+    spec: TripletsFileSpec,
+    table: LandmarkTable,
+    rows: _TripletRows,
+    held_out: npt.NDArray[np.bool_],
 ) -> None:
     """Raises TripletsFileError for the first triplet that is none."""
     landmarks = table.landmark_ids[rows]
     of_anchor, of_positive, of_negative = landmarks.T
     in_validation = held_out[rows]
-    problems = {
-        "another landmark": of_positive != of_anchor,
-        "the anchor": (rows[:, _POSITIVE] == rows[:, _ANCHOR]) & (not spec.positive_may_be_anchor),
-        "the same landmark": of_negative == of_anchor,
-        "another split": in_validation[:, _NEGATIVE] != in_validation[:, _ANCHOR],
-    }
-    is_wrong = np.logical_or.reduce(list(problems.values()))
+    problems = (
+        (
+            of_positive != of_anchor,
+            "positive_id {positive} shows landmark {of_positive}, but anchor_id {anchor} shows landmark {of_anchor}."
+            " Both must show the same.",
+        ),
+        (
+            (rows[:, _POSITIVE] == rows[:, _ANCHOR]) & (not spec.positive_may_be_anchor),
+            "positive_id {positive} is the anchor itself. Where that is wanted, set positive_may_be_anchor=True.",
+        ),
+        (
+            of_negative == of_anchor,
+            "negative_id {negative} shows landmark {of_anchor}, as anchor_id {anchor} does. It must show another one.",
+        ),
+        (
+            in_validation[:, _NEGATIVE] != in_validation[:, _ANCHOR],
+            "negative_id {negative} is in split {negative_split!r} (landmark {of_negative}), but anchor_id {anchor} is"
+            " in {anchor_split!r} (landmark {of_anchor}), by validation_percent={percent:g}. Choose negatives within"
+            " the anchor's split, or build without validation_percent.",
+        ),
+    )
+    is_wrong = np.logical_or.reduce([where for where, _ in problems])
     if not is_wrong.any():
         return
     number = int(is_wrong.argmax())
-    kind = next(kind for kind, where in problems.items() if where[number])
-    anchor, positive, negative = map(format_image_id, file.ids[number].tolist())
-    landmark, landmark_of_positive, landmark_of_negative = landmarks[number].tolist()
-    splits = [VALIDATION if validation else TRAIN for validation in in_validation[number].tolist()]
-    message = {
-        "another landmark": f"positive_id {positive} shows landmark {landmark_of_positive}, but anchor_id {anchor}"
-        f" shows landmark {landmark}. Both must show the same.",
-        "the anchor": f"positive_id {positive} is the anchor itself. Where that is wanted, set"
-        " positive_may_be_anchor=True.",
-        "the same landmark": f"negative_id {negative} shows landmark {landmark}, as anchor_id {anchor} does. It must"
-        " show another one.",
-        "another split": f"negative_id {negative} is in split {splits[_NEGATIVE]!r} (landmark {landmark_of_negative}),"
-        f" but anchor_id {anchor} is in {splits[_ANCHOR]!r} (landmark {landmark}), by validation_percent="
-        f"{spec.validation_percent:g}. Choose negatives within the anchor's split, or build without"
-        " validation_percent.",
-    }[kind]
-    raise file.problem(number, message)
+    message = next(message for where, message in problems if where[number])
+    anchor, positive, negative = map(format_image_id, file.ids[number])
+    raise file.columns.problem(
+        number,
+        message.format(
+            anchor=anchor,
+            positive=positive,
+            negative=negative,
+            of_anchor=of_anchor[number],
+            of_positive=of_positive[number],
+            of_negative=of_negative[number],
+            anchor_split=VALIDATION if in_validation[number, _ANCHOR] else TRAIN,
+            negative_split=VALIDATION if in_validation[number, _NEGATIVE] else TRAIN,
+            percent=spec.validation_percent,
+        ),
+    )
 
 
-def _check_repetitions(file: TripletsFile, rows: _RowNumbers) -> None:
+def _check_repetitions(file: TripletsFile, rows: _TripletRows) -> None:
     """Raises TripletsFileError for the first triplet that is in the file before, with the same key if it has keys."""
     hashes = hash_words(*rows.T)
     order = np.argsort(hashes)
     is_equal = np.diff(hashes[order]) == 0
     if not is_equal.any():
         return
-    candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)])
-    import pandas as pd
-
-    repeated: list[int] = candidates[pd.DataFrame(rows[candidates]).duplicated(keep=False)].tolist()
-    if not repeated:
-        return
-    has_keys = file.places(repeated[:1])[repeated[0]].key is not None
-    places = file.places(repeated) if has_keys else {}
+    candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)]).tolist()
+    has_keys = file.columns.header().count(_KEY_COLUMN) == 1
+    keys = (
+        {number: place.text for number, place in file.columns.places(candidates, _KEY_COLUMN).items()}
+        if has_keys
+        else {}
+    )
     first: dict[tuple[int | str | None, ...], int] = {}
-    for number in repeated:
-        triplet = (*rows[number].tolist(), places[number].key if has_keys else None)
-        if triplet in first:
-            listed = ", ".join(map(format_image_id, file.ids[number].tolist()))
-            where = file.places([first[triplet]])[first[triplet]].where
-            raise file.problem(number, f"the triplet {listed} is there already, on {where}; each must occur once.")
-        first[triplet] = number
+    for number in candidates:
+        triplet = (*rows[number].tolist(), keys.get(number))
+        before = first.setdefault(triplet, number)
+        if before != number:
+            listed = ", ".join(map(format_image_id, file.ids[number]))
+            where = file.columns.where(before)
+            raise file.columns.problem(
+                number, f"the triplet {listed} is there already, on {where}; each must occur once."
+            )
 
 
-def _count_up(values: _RowNumbers) -> _RowNumbers:
+def _count_up(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Returns int32[n]: how often each value occurs before it."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-1))  # of the runs of equal values
     counts = np.empty(len(values), dtype=np.int32)
     counts[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
     return counts
+
+
+# --- triplets.csv, the list that a build writes. Its lines are in the order of the plan, whoever writes them.
+
+_CSV_FEATURES = tuple(dict.fromkeys((*TRIPLETS.id_features, *TRIPLETS.landmark_features)))
+CSV_HEADER = ",".join((_KEY_COLUMN, *_CSV_FEATURES)) + "\n"
+
+
+def csv_name(split: str) -> str:
+    """Returns the name of the file that lists the triplets of a split."""
+    return "triplets.csv" if split == TRAIN else f"triplets-{split}.csv"
+
+
+def format_csv_line(key: str, example: Mapping[str, Any]) -> str:
+    """Returns the line of one triplet. Ids are hex digits and whole numbers, so nothing needs quoting."""
+    return ",".join([key, *(str(example[feature]) for feature in _CSV_FEATURES)]) + "\n"

@@ -264,6 +264,14 @@ def test_restrict_keeps_rows_in_order(rows: list[tuple[int, bool]]) -> None:
         assert kept.num_landmarks_without_pair == list(counts.values()).count(1)
 
 
+@given(ids=st.lists(st.integers(2**64 - 9, 2**64 - 1), unique=True), wanted=st.lists(st.integers(2**64 - 9, 2**64 - 1)))
+def test_find_rows(ids: list[int], wanted: list[int]) -> None:
+    table = LandmarkTable.without_labels(np.array(ids, dtype=np.uint64))
+    rows = table.find_rows(np.array([wanted], dtype=np.uint64))
+    assert rows.dtype == np.int64
+    assert rows.tolist() == [[ids.index(image_id) if image_id in ids else -1 for image_id in wanted]]
+
+
 def test_fingerprint_is_pinned(table_path: epath.Path) -> None:
     # A new value here makes every dataset prepared so far a mismatch.
     table = read(table_path, f"{HEADER}{A},7\n{B},0\n{C},7\n")

@@ -1,7 +1,6 @@
-"""Reading files of triplets: both formats, and what is wrong with them by themselves."""
-
 from __future__ import annotations
 
+from collections import Counter
 import csv
 import io
 import pathlib
@@ -16,12 +15,21 @@ import pyarrow.parquet
 import pytest
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import TripletsFileError
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.mining.hard_triplets import MinedTriplets, write_triplets
-from landmark_triplets_tfds.triplets import triplets_file
-from landmark_triplets_tfds.triplets import triplets_file as triplets_formats
-from landmark_triplets_tfds.triplets.triplets_file import read_triplets_file
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble, make_plan
+from landmark_triplets_tfds.triplets.triplets_file import (
+    CSV_HEADER,
+    GivenRows,
+    GivenTriplets,
+    TripletsFileSpec,
+    csv_name,
+    format_csv_line,
+    read_triplets_file,
+)
+from tests.support.helpers import landmark_table
 
 A, B, C, D = "00000000000000aa", "ffffffffffffffbb", "0123456789abcdef", "1234567890123456"
 COLUMNS = ["anchor_id", "positive_id", "negative_id"]
@@ -72,12 +80,6 @@ def test_accepts(path: pathlib.Path, content: str) -> None:
     assert read(path, content) == ROWS
 
 
-def test_plain_files_are_read_fast(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triplets_formats, "read_csv_slowly", None)
-    for name in ("plain", "CRLF", "blank lines", "further columns, as pandas writes an index", "byte order mark"):
-        assert read(path, CSVS[name]) == ROWS
-
-
 @pytest.mark.parametrize("bad", ["ABCDEF0123456789", "a" * 15, "a" * 17, "", "g" * 16, " " + A, "nan", "\uff11" * 16])
 @pytest.mark.parametrize("column", range(3))
 def test_refuses_ids(path: pathlib.Path, bad: str, column: int) -> None:
@@ -99,14 +101,7 @@ def test_refuses_ids(path: pathlib.Path, bad: str, column: int) -> None:
             HEADER.replace(",", ";") + LINES.replace(",", ";"), 1, ["'anchor_id;positive_id"], id="semicolons"
         ),
         pytest.param(f"{HEADER.strip()},anchor_id\n{A},{B},{C},{A}\n", 1, ["each once"], id="a column twice"),
-        pytest.param(f"{HEADER}{A},{B},{C}\n{A},{B}\n", 3, ["expected 3 fields", "got 2"], id="too few"),
-        pytest.param(f"{HEADER}{A},{B},{C},{D}\n", 2, ["expected 3 fields", "got 4"], id="too many"),
-        pytest.param(f'note,{HEADER.strip()}\n"x,{A},{B},{C}\ny,{A},{B},{D}\n', 2, ["not CSV"], id="an open quote"),
         pytest.param(f"{HEADER}{A},{B},{C}\n{HEADER}{LINES}", 3, ["got 'anchor_id'"], id="two files joined"),
-        pytest.param(f"{HEADER}{A},{B},{C[:-1]}\0\n", 2, [r"\x00"], id="NUL"),
-        pytest.param(HEADER.encode() + b"\xff" * 16 + f",{B},{C}\n".encode(), 2, ["not UTF-8"], id="no text"),
-        pytest.param("<!DOCTYPE html>\n<p>Sign in</p>", 1, ["not a table, but an HTML page"], id="an HTML page"),
-        pytest.param("version https://git-lfs.github.com/spec/v1\n", 1, ["git lfs pull"], id="a Git LFS pointer"),
         pytest.param(b"\x1f\x8b\x08\x00" + bytes(20), 1, ["archive or another file"], id="gzip"),
     ],
 )
@@ -126,19 +121,6 @@ def test_refuses_no_triplets(path: pathlib.Path, content: str, message: str) -> 
         read(path, content)
 
 
-@pytest.mark.parametrize("quoted", [False, True])
-def test_lines_of_large_files(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, quoted: bool) -> None:
-    """Parts end within the file, whichever way it is read."""
-    monkeypatch.setattr(triplets_formats, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(triplets_formats, "_BATCH_ROWS", 7)
-    rows = [tuple(f"{3 * i + j:016x}" for j in range(3)) for i in range(100)]
-    lines = [",".join(f'"{text}"' if quoted else text for text in row) for row in rows]
-    assert read(path, HEADER + "\n".join(lines)) == rows
-    lines[83] = f"{A},{B},x"
-    with pytest.raises(TripletsFileError, match=r"line 85: negative_id must be .* got 'x'"):
-        read(path, HEADER + "\n".join(lines))
-
-
 # --- Parquet
 
 
@@ -156,17 +138,6 @@ def test_reads_what_pandas_writes(tmp_path: pathlib.Path) -> None:
     assert rows_of(tmp_path / "x.parquet") == ROWS
 
 
-def test_parts_of_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triplets_formats, "_BATCH_ROWS", 7)
-    rows = [tuple(f"{3 * i + j:016x}" for j in range(3)) for i in range(100)]
-    write_parquet(tmp_path / "x", rows)
-    assert rows_of(tmp_path / "x") == rows
-    rows[83] = (A, None, B)
-    write_parquet(tmp_path / "x", rows)
-    with pytest.raises(TripletsFileError, match=r"x, row 84: positive_id must be 16 hex digits \(0-9, a-f\), got None"):
-        rows_of(tmp_path / "x")
-
-
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
@@ -175,9 +146,13 @@ def test_parts_of_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatc
         (
             [(1, 2, 3)],
             COLUMNS,
-            r"the column anchor_id must hold texts of 16 hex digits, got int64. Write the ids as texts",
+            r"the column anchor_id must hold texts of 16 hex digits \(0-9, a-f\), got int64. Write the ids as texts",
         ),
-        ([(A, B, C.encode())], COLUMNS, "the column negative_id must hold texts of 16 hex digits, got binary"),
+        (
+            [(A, B, C.encode())],
+            COLUMNS,
+            r"the column negative_id must hold texts of 16 hex digits \(0-9, a-f\), got binary",
+        ),
         ([(A, B, "nan")], COLUMNS, "row 1: negative_id must be 16 hex digits .* got 'nan'"),
     ],
 )
@@ -259,7 +234,7 @@ def test_a_folder_is_refused(tmp_path: pathlib.Path) -> None:
 def test_home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "hard.csv").write_text(HEADER + LINES)
-    assert read_triplets_file("~/hard.csv").num_triplets == 2
+    assert len(read_triplets_file("~/hard.csv").ids) == 2
 
 
 @pytest.mark.parametrize("is_parquet", [False, True])
@@ -278,25 +253,10 @@ def test_remote_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, i
 
     monkeypatch.setattr(file_access, "open_file", lambda path: OneWay())
     file = read_triplets_file("gs://bucket/hard")
-    assert (file.path, file.num_triplets) == ("gs://bucket/hard", 2)
+    assert (file.path, len(file.ids)) == ("gs://bucket/hard", 2)
 
 
-# --- Places and hashes
-
-
-@pytest.mark.parametrize("keys", [None, ["k", "l"]])
-def test_places(tmp_path: pathlib.Path, keys: list[str] | None) -> None:
-    frame = pd.DataFrame(ROWS, columns=COLUMNS)
-    if keys:
-        frame["key"] = keys
-    frame.to_csv(tmp_path / "x.csv", index=False)
-    frame.to_parquet(tmp_path / "x.parquet")
-    csv_file, parquet_file = (read_triplets_file(str(tmp_path / name)) for name in ("x.csv", "x.parquet"))
-    key_of = dict(enumerate(keys or [None, None]))
-    assert csv_file.places([1, 0]) == {0: ("line 2", key_of[0]), 1: ("line 3", key_of[1])}
-    assert parquet_file.places([1]) == {1: ("row 2", key_of[1])}
-    (tmp_path / "x.csv").write_text(HEADER)  # another file by now
-    assert str(csv_file.problem(1, "is wrong.")) == f"{tmp_path / 'x.csv'}, triplet 2: is wrong."
+# --- Hashes
 
 
 def test_the_hash_is_of_the_ids_in_their_order(tmp_path: pathlib.Path) -> None:
@@ -350,10 +310,224 @@ _PIECES = [*COLUMNS, HEADER, ",", "\n", "\r\n", "\r", '"', "\0", " ", A, f"{A},{
 def test_any_bytes_give_triplets_or_an_error_of_ours(path: pathlib.Path, content: bytes) -> None:
     path.write_bytes(content)
     try:
-        file = triplets_file.read_triplets_file(str(path))
+        assert len(rows_of(path))
     except TripletsFileError as error:
         assert str(error).startswith(str(path))  # noqa: PT017 - the other outcome is right too
+
+
+# --- Beside the table: what is wrong, which split a triplet is in, and what takes it out
+
+# Rows 0 to 6; with validation_percent=10, landmarks 4 and 5 are held out.
+TABLE = landmark_table([3, 3, 3, 4, 4, 5, 6])
+IDS = [format_image_id(image_id) for image_id in TABLE.image_ids]
+
+
+def write(path: pathlib.Path, triplets: list[tuple[int, int, int]], table: LandmarkTable = TABLE, **more) -> None:
+    """Writes triplets, given by rows of a table."""
+    ids = [[format_image_id(table.image_ids[row]) for row in triplet] for triplet in triplets]
+    pd.DataFrame(ids, columns=COLUMNS).assign(**more).to_csv(path, index=False)
+
+
+def choose(
+    path: pathlib.Path, excluded: tuple[int, ...] = (), dropped: tuple[int, ...] = (), **fields
+) -> tuple[GivenTriplets, LandmarkTable]:
+    """Returns the splits of the file, and the table that their rows belong to."""
+    not_excluded = TABLE if not excluded else TABLE.restrict(~np.isin(TABLE.landmark_ids, excluded))
+    kept = not_excluded
+    if dropped:
+        kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, TABLE.image_ids[list(dropped)]))
+    spec = TripletsFileSpec(path=str(path), **fields)
+    return GivenTriplets(read_triplets_file(str(path)), spec, TABLE, not_excluded, kept), kept
+
+
+def keyed(chosen: GivenRows, table: LandmarkTable) -> list[tuple[str, str, str, str]]:
+    """Returns key and ids of the examples of a plan."""
+    plan, counts = make_plan(table, chosen), ExampleCounts()
+    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, counts)
+    return [(key, *(example[name] for name in COLUMNS)) for key, example in examples]
+
+
+@pytest.mark.parametrize(
+    ("triplet", "fields", "message"),
+    [
+        ((0, 3, 5), {}, f"positive_id {IDS[3]} shows landmark 4, but anchor_id {IDS[0]} shows landmark 3"),
+        ((0, 0, 5), {}, f"positive_id {IDS[0]} is the anchor itself. Where that is wanted, set positive_may_be_anchor"),
+        ((0, 1, 2), {}, f"negative_id {IDS[2]} shows landmark 3, as anchor_id {IDS[0]} does"),
+        ((0, 1, 0), {}, f"negative_id {IDS[0]} shows landmark 3, as anchor_id {IDS[0]} does"),
+        ((0, 3, 0), {}, f"positive_id {IDS[3]} shows landmark 4"),
+        (
+            (0, 1, 5),
+            {"validation_percent": 10},
+            f"negative_id {IDS[5]} is in split 'validation' (landmark 5), but anchor_id {IDS[0]} is in 'train'"
+            " (landmark 3), by validation_percent=10. Choose negatives within the anchor's split",
+        ),
+        ((3, 4, 6), {"validation_percent": 10}, f"negative_id {IDS[6]} is in split 'train' (landmark 6), but"),
+    ],
+)
+def test_triplets_that_are_none(
+    path: pathlib.Path, triplet: tuple[int, int, int], fields: dict[str, float], message: str
+) -> None:
+    write(path, [(1, 0, 6), (1, 2, 6), triplet, (0, 1, 6), (6, 0, 6)])
+    with pytest.raises(TripletsFileError) as caught:
+        choose(path, **fields)
+    assert f"{path}, line 4: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("column", range(3))
+def test_unknown_ids(path: pathlib.Path, column: int) -> None:
+    write(path, [(1, 0, 6), (0, 1, 6), (0, 0, 0)])
+    lines = path.read_text().splitlines()
+    fields = lines[2].split(",")
+    fields[column] = "00000000000000aa"
+    path.write_text("\n".join([lines[0], "", lines[1], ",".join(fields), *lines[3:]]))
+    with pytest.raises(TripletsFileError, match=rf"line 4: {COLUMNS[column]} 00000000000000aa is not in the table"):
+        choose(path)
+
+
+def test_parquet_rows_are_named(path: pathlib.Path) -> None:
+    write(path, [(1, 0, 6), (0, 3, 6)])
+    pd.read_csv(path).to_parquet(path.with_name("hard.parquet"))
+    with pytest.raises(TripletsFileError, match=r"hard\.parquet, row 2: positive_id .* shows landmark 4"):
+        choose(path.with_name("hard.parquet"))
+
+
+@pytest.mark.parametrize("between", [0, 3])
+def test_a_triplet_twice(path: pathlib.Path, between: int) -> None:
+    others = [(0, 1, 3), (0, 1, 5), (1, 2, 6)][:between]
+    write(path, [(1, 0, 6), (0, 1, 6), *others, (0, 1, 6), (1, 0, 6)])
+    listed = ", ".join([IDS[0], IDS[1], IDS[6]])
+    with pytest.raises(TripletsFileError) as caught:
+        choose(path)
+    assert f"{path}, line {4 + between}: the triplet {listed} is there already, on line 3" in str(caught.value)
+
+
+def test_keys_tell_triplets_apart(path: pathlib.Path) -> None:
+    triplets = [(1, 0, 6), (0, 1, 6), (0, 1, 6)]
+    write(path, triplets, key=["x", "y", "y/1"])
+    chosen, _ = choose(path)[0].of_split(TRAIN)
+    assert [key for key, *_ in keyed(chosen, TABLE)] == [IDS[1], IDS[0], f"{IDS[0]}/1"]
+    write(path, triplets, key=["x", "y", "y"])
+    with pytest.raises(TripletsFileError, match=r"line 4: the triplet .* is there already, on line 3"):
+        choose(path)
+
+
+def test_colliding_hashes_are_no_repetition(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "landmark_triplets_tfds.triplets.triplets_file.hash_words",
+        lambda *words: np.zeros(len(words[0]), dtype=np.uint64),
+    )
+    write(path, [(1, 0, 6), (0, 1, 6), (0, 1, 5)])
+    assert choose(path)[0].of_split(TRAIN)[0].shape == (3, 4)
+    write(path, [(1, 0, 6), (0, 1, 6), (0, 1, 5), (0, 1, 6)])
+    with pytest.raises(TripletsFileError, match=r"line 5: .* on line 3"):
+        choose(path)
+
+
+# --- Splits
+
+
+def test_splits(path: pathlib.Path) -> None:
+    write(path, [(3, 4, 5), (0, 1, 6), (4, 3, 5), (0, 2, 6)])
+    splits, _ = choose(path, validation_percent=10)
+    assert splits.of_split(TRAIN)[0][:, :3].tolist() == [[0, 1, 6], [0, 2, 6]]
+    assert splits.of_split(VALIDATION)[0][:, :3].tolist() == [[3, 4, 5], [4, 3, 5]]
+    everything, _ = choose(path)[0].of_split(TRAIN)
+    assert len(everything) == 4
+
+
+def test_an_empty_split(path: pathlib.Path) -> None:
+    write(path, [(0, 1, 6)])
+    splits, _ = choose(path, validation_percent=10)
+    with pytest.raises(NoExampleError, match=r"'validation' would be empty: of the 1 triplets .* is held out by"):
+        splits.of_split(VALIDATION)
+
+
+def test_excluded_and_dropped(path: pathlib.Path) -> None:
+    triplets = [(0, 1, 3), (0, 1, 5), (0, 2, 6), (0, 1, 6), (3, 4, 0), (5, 5, 0)]
+    write(path, triplets)
+    splits, kept = choose(path, excluded=(4,), dropped=(2, 5, 3), positive_may_be_anchor=True)
+    chosen, left_out = splits.of_split(TRAIN)
+    assert left_out == {"excluded landmark": 2, "dropped image": 3}
+    # It is the fourth of its anchor in the file, and keeps that number.
+    assert keyed(chosen, kept) == [(f"{IDS[0]}/3", IDS[0], IDS[1], IDS[6])]
+
+
+def test_everything_is_left_out(path: pathlib.Path) -> None:
+    write(path, [(0, 1, 6), (3, 4, 0)])
+    splits, _ = choose(path, dropped=(0,))
+    with pytest.raises(NoExampleError, match=r"All 2 triplets .* has for split 'train' are left out \(2 dropped image"):
+        splits.of_split(TRAIN)
+
+
+# --- Any valid rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_valid_rows_come_back_as_exactly_these_examples(path: pathlib.Path, data: st.DataObject) -> None:
+    landmarks = data.draw(st.lists(st.integers(0, 5), min_size=3, max_size=20))
+    percent = data.draw(st.sampled_from([0, 50]))
+    may_be_anchor = data.draw(st.booleans())
+    table = landmark_table(landmarks)
+    held_out = is_held_out(table.landmark_ids, percent).tolist()
+    rows = range(len(landmarks))
+    valid = [
+        (a, p, n)
+        for a in rows
+        for p in rows
+        for n in rows
+        if landmarks[a] == landmarks[p] != landmarks[n] and held_out[a] == held_out[n] and (may_be_anchor or a != p)
+    ]
+    if not valid:
         return
-    # The slow way, which is strict, reads the same.
-    with path.open("rb") as opened:
-        assert triplets_formats.read_csv_slowly(opened, str(path)).tolist() == file.ids.tolist()
+    triplets = data.draw(st.lists(st.sampled_from(valid), min_size=1, unique=True))
+    excluded = data.draw(st.sets(st.integers(0, 5), max_size=2))
+    dropped = data.draw(st.sets(st.sampled_from(rows), max_size=3))
+    write(path, triplets, table)
+    not_excluded = table.restrict(~np.isin(landmarks, list(excluded)))
+    kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, table.image_ids[list(dropped)]))
+    spec = TripletsFileSpec(path=str(path), positive_may_be_anchor=may_be_anchor, validation_percent=percent)
+    splits = GivenTriplets(read_triplets_file(str(path)), spec, table, not_excluded, kept)
+
+    seen: Counter[int] = Counter()
+    expected: dict[str, list[tuple[str, ...]]] = {TRAIN: [], VALIDATION: []}
+    left_out = {TRAIN: Counter(), VALIDATION: Counter()}
+    for triplet in triplets:
+        split, k = VALIDATION if held_out[triplet[0]] else TRAIN, seen[triplet[0]]
+        seen[triplet[0]] += 1
+        ids = [format_image_id(table.image_ids[row]) for row in triplet]
+        if any(landmarks[row] in excluded for row in triplet):
+            left_out[split]["excluded landmark"] += 1
+        elif any(row in dropped for row in triplet):
+            left_out[split]["dropped image"] += 1
+        else:
+            expected[split].append((f"{ids[0]}/{k}" if k else ids[0], *ids))
+    for split in (TRAIN, VALIDATION):
+        try:
+            chosen, counts = splits.of_split(split)
+        except NoExampleError:
+            assert expected[split] == []
+            continue
+        assert keyed(chosen, kept) == expected[split]
+        assert counts == left_out[split]
+
+
+# --- triplets.csv
+
+
+def test_a_list_of_triplets_is_such_a_file(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "hard.csv", [(0, 1, 6), (0, 2, 6), (3, 4, 0)])
+    chosen, _ = choose(tmp_path / "hard.csv")[0].of_split(TRAIN)
+    plan = make_plan(TABLE, chosen)
+    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, ExampleCounts())
+    lines = [format_csv_line(key, example) for key, example in examples]
+    assert CSV_HEADER == "key,anchor_id,positive_id,negative_id,landmark_id,negative_landmark_id\n"
+    assert lines[1] == f"{IDS[0]}/1,{IDS[0]},{IDS[2]},{IDS[6]},3,6\n"
+    (tmp_path / "triplets.csv").write_text(CSV_HEADER + "".join(lines))
+    again, _ = choose(tmp_path / "triplets.csv")[0].of_split(TRAIN)
+    assert again.tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize(("split", "name"), [(TRAIN, "triplets.csv"), (VALIDATION, "triplets-validation.csv")])
+def test_names_of_lists(split: str, name: str) -> None:
+    assert csv_name(split) == name
