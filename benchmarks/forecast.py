@@ -64,12 +64,10 @@ def compare(config: str, corpus: Path, work: Path, *, num_sampled: int, seed: in
 
     choice = find_config(config, builds.DATASET)
     options = dataclasses.replace(BuildOptions.from_environment(), bank=os.fspath(work / "bank"))
-    started, table_cpu_s = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     source = find_source(epath.Path(corpus), options.bank)
     source.prepare(options.num_readers(False), lambda num_done, num_all: None)
-    source.read_table()
-    table_cpu_s = time.process_time() - table_cpu_s
-    forecaster = Forecaster(source, options, num_sampled=num_sampled, seed=seed, table_cpu_s=table_cpu_s)
+    forecaster = Forecaster(source, options, num_sampled=num_sampled, seed=seed)
     with builds.quiet():
         made = forecaster.forecast(choice)
     forecast_wall_s = time.perf_counter() - started

@@ -23,6 +23,7 @@ from landmark_triplets_tfds.build.cluster import (
     choose_images_per_chunk,
 )
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
+from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import describe_unreadable
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.errors import LandmarkTripletsError, TooManyUnreadableError, UnreadableImageError
@@ -41,7 +42,12 @@ class BeamBuild(Build):
     """A build on a cluster."""
 
     def __init__(
-        self, manual_dir: epath.Path, data_dir: epath.Path, config: LandmarkBuilderConfig, max_examples: int | None
+        self,
+        manual_dir: epath.Path,
+        data_dir: epath.Path,
+        config: LandmarkBuilderConfig,
+        max_examples: int | None,
+        options: BuildOptions,
     ):
         """See `Build`.
 
@@ -54,7 +60,7 @@ class BeamBuild(Build):
                     f"With Beam, {option} must be an absolute path or a URL such as gs://..., since workers may have"
                     f" another working folder, got {path}."
                 )
-        super().__init__(manual_dir, data_dir, config, max_examples)
+        super().__init__(manual_dir, data_dir, config, max_examples, options)
         self._saved: list[epath.Path] = []
 
     def _examples_of(self, job: SplitJob) -> Any:

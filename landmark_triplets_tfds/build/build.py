@@ -98,7 +98,12 @@ class Build:
     """
 
     def __init__(
-        self, manual_dir: epath.Path, data_dir: epath.Path, config: LandmarkBuilderConfig, max_examples: int | None
+        self,
+        manual_dir: epath.Path,
+        data_dir: epath.Path,
+        config: LandmarkBuilderConfig,
+        max_examples: int | None,
+        options: BuildOptions,
     ):
         """Finds the files and reads the table.
 
@@ -107,8 +112,9 @@ class Build:
           data_dir: where the dataset is being written.
           config: of the dataset.
           max_examples: per split; None: all.
+          options: what the build may use.
         """
-        self.options = BuildOptions.from_environment()
+        self.options = options
         self.jobs: list[SplitJob] = []
         self._data_dir = data_dir
         self._thumbnail_spec = config.thumbnail_spec()

@@ -74,6 +74,9 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
 
+    # What a build may use; None: what the environment says.
+    build_options: BuildOptions | None = None
+
     def _info(self) -> tfds.core.DatasetInfo:
         config: LandmarkBuilderConfig = self.builder_config
         kind, shape = config.kind, (config.resolution, config.resolution, 3)
@@ -140,7 +143,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
         if recorded_fields and manual_dir.exists():
             with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
-                options = BuildOptions.from_environment()
+                options = self.build_options or BuildOptions.from_environment()
                 source = find_source(manual_dir, options.bank)
                 fingerprints = select_images_of(self.builder_config, source, options).fingerprints()
                 for name, what in _FINGERPRINTED.items():
@@ -175,10 +178,11 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         config: LandmarkBuilderConfig = self.builder_config
         on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
         build = BeamBuild if on_cluster else LocalBuild
+        options = self.build_options or BuildOptions.from_environment()
         fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
         try:
             # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
-            with build(manual_dir, self.data_path, config, self._max_examples) as self._build:
+            with build(manual_dir, self.data_path, config, self._max_examples, options) as self._build:
                 super()._download_and_prepare(dl_manager, download_config)
                 self._build.finish()
                 self._write_more(self._build, download_config)

@@ -15,11 +15,11 @@ from etils import epath
 
 from landmark_triplets_tfds.build.build import Build, SplitJob
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import IMPORT_STAGE, BuildReport
+from landmark_triplets_tfds.build.report import IMPORT_STAGE, BuildReport, describe_unreadable
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
-from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails.bank import BankFile, open_store
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
@@ -46,6 +46,12 @@ class LocalBuild(Build):
         self._running = LocalSplit(job, self._thumbnail_spec, self.options, self._data_dir)
         self._resources.callback(self._running.close)
         yield from self._running.examples()
+        if not job.counts.num_made:
+            self._end_split()
+            raise TooManyUnreadableError(
+                f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
+                f" images: {describe_unreadable(self.report.unreadable)}\nFetch these files again."
+            )
 
     def finish(self) -> None:
         self._end_split()

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.commands.datasets import ConfigChoice, named_choices
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
+from landmark_triplets_tfds.commands.forecast.trial import TOO_FEW_READABLE
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.errors import CommandError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.header import read_header
@@ -272,7 +273,7 @@ class ThumbnailSizes:
             self._files.append(content)
             short_sides.append(min(header.height, header.width))
         if not self._files:
-            raise CommandError("Too few of the sampled images are readable to forecast anything: run inspect first.")
+            raise CommandError(TOO_FEW_READABLE)
         limit = min(_MAX_RESOLUTION_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX)
         self.max_resolution_px = max(_RESOLUTION_PX, limit)
         self._grid = [px for px in _GRID_PX if px < self.max_resolution_px] + [self.max_resolution_px]

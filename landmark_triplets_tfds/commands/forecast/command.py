@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-import time
 from typing import Any
 
 from etils import epath
 
-from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import find_config
 from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer, find_fitting, parse_size
@@ -31,7 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     num_bytes = parse_size(arguments.budget) if arguments.budget else None
     names = arguments.config or ([] if num_bytes else _DEFAULT_CONFIGS[arguments.dataset])
     choices = [find_config(name, arguments.dataset) for name in names]
-    forecaster = _open(arguments, console.build_options())
+    options = console.build_options()
+    manual_dir = epath.Path(arguments.manual_dir).expanduser()
+    source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(arguments.manual_dir)))
+    forecaster = Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed)
     forecasts = []
     with console.progress(len(choices) or None, "Trial builds", " configs") as bar:
         for choice in choices:
@@ -46,15 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(arguments.manual_dir, forecaster, forecasts, answer)))
     return console.OK if answer is None or answer.named or answer.custom else console.FOUND_WRONG
-
-
-def _open(arguments: argparse.Namespace, options: BuildOptions) -> Forecaster:
-    manual_dir = epath.Path(arguments.manual_dir).expanduser()
-    source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(arguments.manual_dir)))
-    started = time.process_time()
-    source.read_table()
-    table_cpu_s = time.process_time() - started
-    return Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed, table_cpu_s=table_cpu_s)
 
 
 def _as_json(

@@ -1,16 +1,16 @@
 """What a build will make and take, before it runs.
 
 Numbers of examples and of distinct images come from the plan itself and are exact. Bytes and CPU time come from a trial
-build (`trial_build`) of a random sample of the config's own images: a config of two images per landmark sees other
+build (`trial`) of a random sample of the config's own images: a config of two images per landmark sees other
 images than one of all. In a dataset of triplets an image counts as often as the plan uses it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import tempfile
 import time
@@ -21,46 +21,17 @@ import numpy as np
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import ConfigChoice
-from landmark_triplets_tfds.commands.forecast.trial_build import Trial, run_trial
+from landmark_triplets_tfds.commands.forecast.trial import Trial, run_trial
 from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
-from landmark_triplets_tfds.triplets import plan as assembly
-from landmark_triplets_tfds.triplets.draws import Rows, choose_rows
-from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec
+from landmark_triplets_tfds.triplets.draws import choose_rows
+from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec, plan_in_chunks
 
 _NUM_WARM_UP = 20  # images
 
 _Z = 1.96  # 95 % of a normal distribution lies within so many standard deviations
-
-
-@dataclasses.dataclass(frozen=True)
-class PlanFacts:
-    """What a config plans, exactly.
-
-    Attributes:
-      num_examples: by split.
-      uses: int64[num_images of the table], how often each image is used, before redraws.
-      cpu_s: what planning took.
-    """
-
-    num_examples: dict[str, int]
-    uses: Rows
-    cpu_s: float
-
-    @property
-    def total_examples(self) -> int:
-        return sum(self.num_examples.values())
-
-    @property
-    def num_uses(self) -> int:
-        return int(self.uses.sum())
-
-    @functools.cached_property
-    def rows(self) -> Rows:
-        """The distinct images, ascending."""
-        return np.flatnonzero(self.uses)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +94,7 @@ class Forecast:
 class Forecaster:
     """Makes forecasts for one copy of the competition; keeps what several of them need."""
 
-    def __init__(self, source: ImageSource, options: BuildOptions, *, num_sampled: int, seed: int, table_cpu_s: float):
+    def __init__(self, source: ImageSource, options: BuildOptions, *, num_sampled: int, seed: int):
         """Takes the source of files, and how large a sample to build for trial.
 
         Args:
@@ -131,36 +102,35 @@ class Forecaster:
           options: how many threads there are.
           num_sampled: images per trial.
           seed: of the sample.
-          table_cpu_s: CPU time that reading the table took.
         """
         self.source = source
         self.options = options
         self._num_sampled = num_sampled
         self._seed = seed
-        self._table_cpu_s = table_cpu_s
-        self._selections: dict[tuple[str | None, str], Selection] = {}
-        self._num_examples: dict[tuple[str, SplitSpec], int] = {}
-        self._overheads: dict[str, float] = {}
+        self._selections: dict[tuple[str | None, str], tuple[Selection, float]] = {}
+        self._num_examples: dict[tuple[str, tuple[SplitSpec, ...]], int] = {}
+        self._warm_ups: dict[str, Trial] = {}
 
     def table(self, choice: ConfigChoice) -> LandmarkTable:
         """Returns the images that a config draws from."""
-        return self._select(choice).images.table
+        return self._select(choice)[0].images.table
 
-    def _select(self, choice: ConfigChoice) -> Selection:
+    def _select(self, choice: ConfigChoice) -> tuple[Selection, float]:
+        """Returns what the config selects, and the CPU time of that."""
         key = (choice.config.exclude_landmarks, choice.config.missing_images)
         if key not in self._selections:
-            try:
-                self._selections[key] = select_images_of(choice.config, self.source, self.options)
-            except FileNotFoundError as error:
-                raise CommandError(f"{choice.full_name}: {error}") from None
+            started = time.process_time()
+            with _naming(choice):
+                selection = select_images_of(choice.config, self.source, self.options)
+            self._selections[key] = selection, time.process_time() - started
         return self._selections[key]
 
-    def _plan(self, choice: ConfigChoice, split: str) -> ExamplePlan:
-        """Returns the plan of a split; raises NoExampleError if it holds no example."""
-        try:
-            return SplitPlanner(self._select(choice), choice.config).plan_split(split).plan
-        except FileNotFoundError as error:
-            raise CommandError(f"{choice.full_name}: {error}") from None
+    def _plans(self, choice: ConfigChoice) -> Iterator[tuple[str, ExamplePlan]]:
+        """Yields the splits and their plans, one after the other: that of a whole competition takes 100 MB."""
+        with _naming(choice):
+            planner = SplitPlanner(self._select(choice)[0], choice.config)
+            for split in choice.config.splits():
+                yield split, planner.plan_split(split).plan
 
     def num_examples(self, choice: ConfigChoice) -> int:
         """Returns how many examples a config plans, without drawing them.
@@ -168,25 +138,11 @@ class Forecaster:
         Raises:
           NoExampleError: if it makes none of this table.
         """
-        table = self.table(choice)
-        specs = [choice.config.example_spec(split) for split in choice.config.splits()]
-        for spec in specs:  # only the numbers are kept: the plan of a whole competition takes 100 MB
-            if (table.fingerprint, spec) not in self._num_examples:
-                self._num_examples[table.fingerprint, spec] = self._plan(choice, spec.split).num_examples
-        return sum(self._num_examples[table.fingerprint, spec] for spec in specs)
-
-    def plan_facts(self, choice: ConfigChoice) -> PlanFacts:
-        """Draws the examples of a config and counts."""
-        started = time.process_time()
-        table = self.table(choice)
-        uses = np.zeros(table.num_images, dtype=np.int64)
-        num_examples = {}
-        for split in choice.config.splits():
-            plan = self._plan(choice, split)
-            num_examples[split] = plan.num_examples
-            for _, rows in assembly.plan_in_chunks(plan, plan.num_examples):
-                np.add.at(uses, rows.ravel(), 1)
-        return PlanFacts(num_examples, uses, time.process_time() - started)
+        specs = tuple(choice.config.example_spec(split) for split in choice.config.splits())
+        key = (self.table(choice).fingerprint, specs)
+        if key not in self._num_examples:
+            self._num_examples[key] = sum(plan.num_examples for _, plan in self._plans(choice))
+        return self._num_examples[key]
 
     def forecast(self, choice: ConfigChoice) -> Forecast:
         """Forecasts a build with an empty bank of thumbnails.
@@ -194,44 +150,60 @@ class Forecaster:
         Raises:
           NoExampleError: if the config makes no example of this table.
         """
-        facts = self.plan_facts(choice)
-        table = self.table(choice)
-        rows = facts.rows[choose_rows(table.image_ids[facts.rows], self._num_sampled, self._seed)]
-        image_ids = table.image_ids[rows]
-        self.overhead_bytes(choice)  # what is done for the first time in a process takes longer
-        read_s = self._read_all(image_ids)
-        trial = self._try(choice, image_ids)
+        selection, selection_cpu_s = self._select(choice)
+        table = selection.images.table
+        started = time.process_time()
+        uses = np.zeros(table.num_images, dtype=np.int64)  # of each image, before redraws
+        num_examples = {}
+        for split, plan in self._plans(choice):
+            num_examples[split] = plan.num_examples
+            for _, rows in plan_in_chunks(plan, plan.num_examples):
+                np.add.at(uses, rows.ravel(), 1)
+        plan_cpu_s = time.process_time() - started
+        used = np.flatnonzero(uses)
+        sample = used[choose_rows(table.image_ids[used], self._num_sampled, self._seed)]
+        warm_up = self._warm_up(choice)
+        read_s = self._read_all(table.image_ids[sample])
+        trial = self._try(choice, table.image_ids[sample])
         known = trial.thumbnail_bytes > 0
-        mean, error = _weighted_mean(trial.thumbnail_bytes[known], facts.uses[rows[known]], len(facts.rows))
-        num_images, num_examples = len(facts.rows), facts.total_examples
-        cpu_s = self._table_cpu_s + facts.cpu_s + num_images * trial.image_cpu_s + num_examples * trial.example_cpu_s
+        mean, error = _weighted_mean(trial.thumbnail_bytes[known], uses[sample[known]], len(used))
+        num_uses, num_images, total = int(uses.sum()), len(used), sum(num_examples.values())
+        # What a build does once is in both; so are a few examples, of which there may be no more here.
+        num_more = max(1, trial.num_examples - warm_up.num_examples)
+        example_cpu_s = max(0.0, trial.examples_cpu_s - warm_up.examples_cpu_s) / num_more
+        example_thread_s = max(0.0, trial.examples_thread_s - warm_up.examples_thread_s) / num_more
+        cpu_s = selection_cpu_s + plan_cpu_s + num_images * trial.image_cpu_s + total * example_cpu_s
         limits = {
             "cores": cpu_s / self.options.num_workers(),
-            "writing": num_examples * trial.example_thread_s,
-            "reading": num_images * read_s / len(rows),
+            "writing": total * example_thread_s,
+            "reading": num_images * read_s / len(sample),
         }
         limited_by = max(limits, key=lambda name: limits[name])
         return Forecast(
             choice=choice,
-            num_examples=facts.num_examples,
+            num_examples=num_examples,
             num_images=num_images,
-            num_bytes=round(facts.num_uses * mean + num_examples * trial.overhead_bytes),
-            error_bytes=round(facts.num_uses * _Z * error),
+            num_bytes=round(num_uses * mean + total * trial.overhead_bytes),
+            error_bytes=round(num_uses * _Z * error),
             num_bank_bytes=round(num_images * trial.bank_bytes),
             cpu_s=cpu_s,
             wall_s=limits[limited_by],
             limited_by=limited_by,
-            num_sampled=len(rows),
+            num_sampled=len(sample),
             num_unreadable=trial.num_unreadable,
         )
 
     def overhead_bytes(self, choice: ConfigChoice) -> float:
         """Returns the bytes of a record beyond its thumbnails, from a few real ones of the same dataset."""
-        if choice.dataset not in self._overheads:
+        return self._warm_up(choice).overhead_bytes
+
+    def _warm_up(self, choice: ConfigChoice) -> Trial:
+        """Returns a trial of a few images: what is done for the first time in a process takes longer."""
+        if choice.dataset not in self._warm_ups:
             image_ids = self.table(choice).image_ids
             few = image_ids[choose_rows(image_ids, _NUM_WARM_UP, self._seed)]
-            self._overheads[choice.dataset] = self._try(choice, few).overhead_bytes
-        return self._overheads[choice.dataset]
+            self._warm_ups[choice.dataset] = self._try(choice, few)
+        return self._warm_ups[choice.dataset]
 
     def _try(self, choice: ConfigChoice, image_ids: Any) -> Trial:
         with tempfile.TemporaryDirectory(prefix="landmark_triplets.") as folder:
@@ -248,6 +220,15 @@ class Forecaster:
         with ThreadPoolExecutor(self.options.num_readers(self.source.is_remote)) as pool:
             list(pool.map(read, image_ids.tolist()))
         return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _naming(choice: ConfigChoice) -> Iterator[None]:
+    """Says of which config a file is missing."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CommandError(f"{choice.full_name}: {error}") from None
 
 
 def _weighted_mean(values: Any, weights: Any, num_all: int) -> tuple[float, float]:

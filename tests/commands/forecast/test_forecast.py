@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import sys
 
 from etils import epath
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+import tqdm.auto
 
 from benchmarks.forecast import compare
 from landmark_triplets_tfds.build.options import BuildOptions
@@ -46,7 +50,7 @@ def corpus(tmp_path_factory):
 
 def make_forecaster(folder, num_sampled=60, seed=0, **options):
     source = find_source(epath.Path(folder), "off")
-    return Forecaster(source, BuildOptions(bank="off", **options), num_sampled=num_sampled, seed=seed, table_cpu_s=0.0)
+    return Forecaster(source, BuildOptions(bank="off", **options), num_sampled=num_sampled, seed=seed)
 
 
 def forecast(folder, name, **settings):
@@ -123,6 +127,20 @@ def test_the_sample_leaves_nothing_behind(corpus, tmp_path, monkeypatch):
     left = [path.name for path in (tmp_path / "temporary").iterdir()]
     assert [name for name in left if not name.endswith("tfds")] == []  # those are TFDS's, and empty
     assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_the_trial_leaves_output_environment_and_bars_as_they_were(corpus, capsys, is_shown):
+    tfds.display_progress_bar(is_shown)
+    before, streams = dict(os.environ), (sys.stdout, sys.stderr)
+    try:
+        forecast(corpus, "64px_1per", num_sampled=10)
+        assert isinstance(tfds.core.utils.tqdm(disable=True), tqdm.auto.tqdm) == is_shown
+    finally:
+        tfds.enable_progress_bar()
+    assert os.environ == before
+    assert (sys.stdout, sys.stderr) == streams
+    assert capsys.readouterr().out == ""
 
 
 def test_a_zip_gives_the_same(tmp_path):
