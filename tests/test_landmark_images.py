@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
 from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
-from landmark_triplets_tfds.errors import ImageIndexError, LandmarkTableError, NoExampleError
+from landmark_triplets_tfds.errors import ImageIndexError, NoExampleError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.training.records import read_image_index
 from landmark_triplets_tfds.triplets.draws import choose_queries, is_held_out
@@ -232,20 +232,3 @@ def test_excluded_landmarks(tmp_path, builder_class):
         build(tmp_path / "data", same, builder_class=builder_class)
     copy.unlink()  # as on a machine that only trains
     build(tmp_path / "data", same, builder_class=builder_class)
-
-
-@pytest.mark.parametrize(
-    ("text", "error", "message"),
-    [
-        ("1\n-2\n", LandmarkTableError, r"excluded\.txt, line 2: expected one landmark_id, .* got '-2'"),
-        ("1,2\n", LandmarkTableError, "line 1: expected one landmark_id"),
-        ("\n".join(map(str, set(LANDMARK_OF.values()))), LandmarkTableError, "excludes all 12 landmarks"),
-        (None, FileNotFoundError, r"excluded\.txt"),
-    ],
-)
-def test_wrong_lists_of_landmarks(tmp_path, text, error, message):
-    listed = tmp_path / "excluded.txt"
-    if text is not None:
-        listed.write_text(text)
-    with pytest.raises(error, match=message):
-        build_images(tmp_path / "data", images_config(exclude_landmarks=str(listed)))

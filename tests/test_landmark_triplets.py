@@ -1,6 +1,7 @@
 """The TFDS face: the test harness, configs, records, splits and formats, and the bytes of a build."""
 
 import importlib.metadata
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from landmark_triplets_tfds.competition.tables import format_image_id, read_land
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.sampling import TripletSampler
 from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
+
+FROM_FILE = {"triplets_file": "hard.csv"}
 
 # dummy_data has 12 landmarks; two of them have a single image, which is no anchor.
 NUM_TRIPLETS = {"128px": 20, "64px_all": 43, "128px_area": 20}
@@ -50,16 +53,6 @@ class BuilderCustomConfigTest(tfds.testing.DatasetBuilderTestCase):
 # --- Configs
 
 
-def test_named_configs():
-    names = {config.name for config in LandmarkTriplets.BUILDER_CONFIGS}
-    plain = {f"{r}px{s}" for r in (64, 128, 256, 512) for s in ("", "_1per", "_8per", "_all")}
-    area = {f"{r}px_area{s}" for r in (128, 256, 512) for s in ("", "_all")}
-    holdout = {f"{r}px{s}_holdout10" for r in (64, 128) for s in ("", "_all")}
-    holdout |= {f"{r}px_area{s}_holdout10" for r in (128, 256) for s in ("", "_all")}
-    assert names == plain | area | holdout
-    assert LandmarkTriplets.DEFAULT_BUILDER_CONFIG_NAME == "128px"
-
-
 @pytest.mark.parametrize(
     ("name", "description"),
     [
@@ -82,37 +75,43 @@ def test_descriptions(name, description):
     assert LandmarkTriplets.builder_configs[name].description == description
 
 
+def test_description_of_triplets_from_a_file():
+    config = custom_config(triplets_file="hard.csv", validation_percent=10)
+    assert config.description == "128 x 128 px; triplets from a file; 10 % of the landmarks held out."
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resolution": -1}, "resolution must be a whole number between 8 and 2048 px, got -1."),
-        ({"resolution": 2049}, "got 2049"),
-        ({"resolution": 128.0}, "got 128.0"),
-        ({"resolution": True}, "got True"),
-        ({"resolution": "128"}, "got '128'"),
-        ({"images_per_landmark": 0}, r"images_per_landmark .* \(or None for all\), got 0"),
         ({"triplets_per_anchor": 0}, "triplets_per_anchor must be"),
-        ({"jpeg_quality": 101}, "jpeg_quality must be a whole number between 1 and 100, got 101"),
         ({"positive_may_be_anchor": 1}, "positive_may_be_anchor must be True or False, got 1"),
         ({"seed": -1}, "seed must be"),
-        ({"resize_method": "bilinear"}, "resize_method must be one of 'nearest', 'area', got 'bilinear'"),
-        ({"fit": "stretch"}, "fit must be one of 'squash', 'crop', 'pad', got 'stretch'"),
-        ({"missing_images": None}, "missing_images must be one of 'error', 'drop', got None"),
-        ({"validation_percent": 100}, "validation_percent must be a number between 0 and 99, got 100"),
-        ({"validation_percent": True}, "validation_percent must be a number between 0 and 99, got True"),
-        ({"exclude_landmarks": 7}, "exclude_landmarks must be the path of a text file, got 7"),
-        ({"name": "a/b"}, "name must be letters"),
-        ({"name": ""}, "name must be letters"),
+        ({"seed": 2**63}, "seed must be a whole number between 0 and"),
+        (
+            FROM_FILE | {"images_per_landmark": None},
+            "images_per_landmark must be left out beside triplets_file, .* got None",
+        ),
+        (
+            FROM_FILE | {"triplets_per_anchor": 2},
+            "triplets_per_anchor must be left out beside triplets_file, which decides the",
+        ),
+        (
+            FROM_FILE | {"seed": 1},
+            "seed must be left out beside triplets_file, which decides the triplets alone, got 1",
+        ),
+        ({"triplets_file": 7}, "triplets_file must be the path of a CSV or Parquet file, got 7"),
+        ({"triplets_file": ""}, "triplets_file must be the path of a CSV or Parquet file, got ''"),
     ],
 )
 def test_config_checks(fields, message):
+    """Of this dataset's own fields; tests/build/test_config.py has the others."""
     with pytest.raises(ValueError, match=message):
-        LandmarkTripletsConfig(**{"name": "x"} | fields)
+        custom_config(**fields)
 
 
-def test_config_fields_are_keyword_only():
-    with pytest.raises(TypeError):
-        LandmarkTripletsConfig("x", None, None, [], None, [], 64)
+def test_numbers_of_numpys_are_recorded_as_numbers():
+    config = custom_config(seed=np.uint64(7), triplets_per_anchor=np.int32(2))
+    assert json.loads(json.dumps(config.dataset_fields()))["seed"] == 7
 
 
 # --- Records

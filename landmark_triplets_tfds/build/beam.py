@@ -137,8 +137,8 @@ class BeamBuild(Build):
             if len(unreadable) == len(rows):
                 listed = describe_unreadable(job.list_unreadable(unreadable))
                 raise TooManyUnreadableError(
-                    "Stopped, and nothing was published: no example could be made. Unreadable among the first"
-                    f" {len(rows)} images of split {job.split!r}: {listed}\nFetch these files again."
+                    "Stopped, and nothing was published: the pipeline has failed, and none of the first"
+                    f" {len(rows)} images of split {job.split!r} is readable: {listed}\nFetch these files again."
                 ) from error
 
     def _writes_csv(self, job: SplitJob) -> bool:

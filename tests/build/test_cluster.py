@@ -15,6 +15,7 @@ from landmark_triplets_tfds.build.cluster import (
     Outcome,
     choose_examples_per_range,
     choose_images_per_chunk,
+    load_array,
     spread,
 )
 from landmark_triplets_tfds.competition.folder import FolderSource
@@ -23,6 +24,7 @@ from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landma
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
 from landmark_triplets_tfds.triplets.plan import ExampleCounts
+from landmark_triplets_tfds.triplets.plan import make_plan as make_example_plan
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, SamplingSpec
 from tests.support.competition import DUMMY_DATA, Competition
 
@@ -112,6 +114,13 @@ def test_a_worker_that_sees_another_table_says_so(tmp_path):
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(LandmarkTableError, match=r"train\.csv is another table, as a worker sees it"):
         ClusterWorker(make_plan(source=find_source(epath.Path(competition.folder))))
+
+
+def test_given_triplets_are_mapped_from_local_files(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(40, dtype=np.int32).reshape(10, 4))
+    given = load_array(str(tmp_path / "x.npy"))
+    assert isinstance(given, np.memmap)
+    assert make_example_plan(TABLE, given).rows(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]
 
 
 # --- Outcomes

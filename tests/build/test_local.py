@@ -1,227 +1,184 @@
-"""Partial copies, the threshold on unreadable images, and the report of a build over every kind of bad file."""
+"""Local builds do not do work again that is done: killed builds, other configs, changed files, damaged banks."""
 
-import json
-import shutil
+import os
+import sqlite3
+import sys
+import time
 
-from etils import epath
 import pytest
 
-from landmark_triplets_tfds.build import build as build_module
-from landmark_triplets_tfds.build import local as local_build
-from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.splits import select_images_of
-from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
-from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
-
-
-def remove(competition, image_ids):
-    for image_id in image_ids:
-        competition.path(image_id).unlink()
-
-
-# --- Partial copies
-
-
-def test_many_missing_images_stop_the_build_before_it_starts(tmp_path, monkeypatch):
-    competition = Competition(tmp_path / "competition")
-    remove(competition, competition.anchor_ids()[:15])
-    monkeypatch.setattr(local_build, "ThumbnailMaker", None)  # must not be reached
-    with pytest.raises(MissingImagesError) as error:
-        build(tmp_path / "data", "64px_all", competition.folder)
-    message = str(error.value)
-    assert "15 of the 44 images of this dataset have no file (34%)." in message
-    assert '"missing_images": "drop"' in message
-    assert "LANDMARK_TRIPLETS_MAX_UNREADABLE=35%" in message
-    assert not list((tmp_path / "data" / "landmark_triplets" / "64px_all").iterdir())
-
-
-@pytest.mark.parametrize(("num_missing", "stops"), [(9, False), (10, True)])
-def test_few_missing_images_do_not(tmp_path, num_missing, stops):
-    competition = Competition(tmp_path / "competition")
-    remove(competition, competition.anchor_ids()[:num_missing])
-    if stops:
-        with pytest.raises(MissingImagesError):
-            build(tmp_path / "data", "64px_all", competition.folder)
-    else:
-        report = json.loads(
-            (build(tmp_path / "data", "64px_all", competition.folder).data_path / "build_report.json").read_text()
-        )
-        assert report["counts"]["num_images_unreadable_by_reason"] == {"missing": num_missing}
-
-
-def test_missing_images_are_estimated_from_a_sample(tmp_path, monkeypatch):
-    competition = Competition(tmp_path / "competition")
-    remove(competition, competition.anchor_ids())
-    monkeypatch.setattr(build_module, "_NUM_LOOKED_UP", 20)
-    with pytest.raises(MissingImagesError, match=r"(19|20) of 20 images looked up have no file, so about (95|100)% of"):
-        build(tmp_path / "data", "64px_all", competition.folder)
-
-
-def test_missing_images_within_the_allowed_share_do_not_stop_the_build(tmp_path, monkeypatch):
-    competition = Competition(tmp_path / "competition")
-    remove(competition, competition.anchor_ids()[:12])
-    monkeypatch.setenv("LANDMARK_TRIPLETS_MAX_UNREADABLE", "28%")  # 12 of 44 are 27.3 %
-    examples = read_examples(build(tmp_path / "data", "64px_all", competition.folder))
-    missing = {image_id.encode() for image_id in competition.ids()} - {
-        p.stem.encode() for p in (competition.folder / "train").rglob("*.jpg")
-    }
-    assert all(missing.isdisjoint((e["anchor_id"], e["positive_id"], e["negative_id"])) for e in examples)
-
-
-def test_drop_equals_a_table_that_never_had_the_images(tmp_path):
-    competition = Competition(tmp_path / "competition")
-    gone = competition.ids()[::3]
-    remove(competition, gone)
-    config = custom_config(resolution=16, images_per_landmark=None, missing_images="drop")
-    dropped = build(tmp_path / "dropped", config, competition.folder)
-
-    shorter = Competition(tmp_path / "shorter")
-    table = shorter.folder / "train.csv"
-    table.write_text("".join(line for line in table.read_text().splitlines(True) if line[:16] not in gone))
-    never = build(tmp_path / "never", custom_config(resolution=16, images_per_landmark=None), shorter.folder)
-
-    assert shard_hashes(dropped) == shard_hashes(never)
-    counts = dropped.info.metadata["counts"]
-    assert (counts["num_images"], counts["num_images_dropped"]) == (30, 15)
-    assert counts["num_landmarks"] + counts["num_landmarks_dropped"] == 12
-    assert dropped.info.metadata["table_sha256"] == never.info.metadata["table_sha256"]
-    # An image that turns up later makes another table.
-    image_id = gone[0]
-    shutil.copy(
-        DUMMY_DATA / "train" / image_id[0] / image_id[1] / image_id[2] / f"{image_id}.jpg", competition.path(image_id)
-    )
-    with pytest.raises(ValueError, match="another table"):
-        build(tmp_path / "dropped", config, competition.folder)
-
-
-def test_drop_of_everything(tmp_path):
-    competition = Competition(tmp_path / "competition")
-    remove(competition, competition.ids())
-    with pytest.raises(
-        LandmarkTableError, match=r"None of the 45 images in .*train\.csv has a file; the first would be"
-    ):
-        build(tmp_path / "data", custom_config(missing_images="drop"), competition.folder)
-
-
-def test_drop_keeps_everything_of_a_whole_copy(tmp_path):
-    source = find_source(epath.Path(DUMMY_DATA))
-    selection = select_images_of(custom_config(missing_images="drop"), source, BuildOptions())
-    assert selection.images.table is selection.whole
-
-
-# --- The threshold
-
-
-def break_images(competition, num_broken):
-    for image_id in competition.anchor_ids()[:num_broken]:
-        competition.path(image_id).write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("num_broken", "share", "stops"), [(10, "0", False), (11, "0", True), (12, "27%", True), (12, "28%", False)]
+from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
+from tests.support.competition import (
+    DUMMY_DATA,
+    REPOSITORY,
+    Competition,
+    build,
+    custom_config,
+    mounted_tmpfs,
+    read_examples,
+    run,
+    shard_hashes,
 )
-def test_threshold(tmp_path, monkeypatch, num_broken, share, stops):
-    """max(10, share of the plan's 44 images) may be unreadable; 12 of 44 are 27.3 %."""
-    competition = Competition(tmp_path / "competition")
-    break_images(competition, num_broken)
-    monkeypatch.setenv("LANDMARK_TRIPLETS_MAX_UNREADABLE", share)
-    if not stops:
-        build(tmp_path / "data", "64px_all", competition.folder)
-        return
-    with pytest.raises(TooManyUnreadableError) as error:
-        build(tmp_path / "data", "64px_all", competition.folder)
-    message = str(error.value)
-    assert "empty file" in message
-    assert f"{competition.folder}/train/" in message
-    assert "LANDMARK_TRIPLETS_MAX_UNREADABLE" in message
-    assert not list((tmp_path / "data" / "landmark_triplets" / "64px_all").iterdir())
 
 
-def test_threshold_stops_as_soon_as_it_is_certain(tmp_path, monkeypatch):
-    competition = Competition(tmp_path / "competition")
-    break_images(competition, 43)
-    monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", "1")
-    monkeypatch.setenv("LANDMARK_TRIPLETS_READERS", "1")
-    reads = []
-    source_class = type(find_source(epath.Path(competition.folder)))
-    read = source_class.read
+@pytest.fixture
+def made(monkeypatch):
+    """A list that grows by one entry with every call of make_thumbnail."""
+    calls = []
+    make_thumbnail = thumbnail_maker.make_thumbnail
 
-    def counting_read(self, image_id):
-        reads.append(image_id)
-        return read(self, image_id)
+    def counting(image_bytes, spec):
+        calls.append(spec)
+        return make_thumbnail(image_bytes, spec)
 
-    monkeypatch.setattr(source_class, "read", counting_read)
-    with pytest.raises(TooManyUnreadableError, match=r"So far: (11|12|13|14|15|16) "):
-        build(tmp_path / "data", "64px_all", competition.folder)
-    assert len(reads) <= 43
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", counting)
+    return calls
 
 
-# --- The report, whole
+@pytest.mark.slow
+def test_killed_builds_resume(tmp_path):
+    """Two kills; `python benchmarks/kill_resume.py` does fifty."""
+    program = REPOSITORY / "benchmarks" / "kill_resume.py"
+    options = ("--manual_dir", DUMMY_DATA, "--slow_down", "0.05", "--kills", "2", "--seed", "1")
+    result = run(sys.executable, program, *options, cwd=tmp_path)
+    assert "2 of 2 resumed builds right" in result.stdout
 
 
-def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
+def test_a_larger_sample_makes_only_what_is_missing(tmp_path, made):
+    plans = []
+    for config in ("64px", "64px_all", "64px_1per"):
+        examples = read_examples(build(tmp_path, config))
+        plans.append({e[name] for e in examples for name in ("anchor_id", "positive_id", "negative_id")})
+        assert len(made) == len(set.union(*plans))
+    assert len(plans[0]) < len(plans[1])
+
+
+def test_another_seed_and_more_triplets_make_nothing_new(tmp_path, made):
+    build(tmp_path, "64px_all")
+    build(tmp_path, custom_config(resolution=64, images_per_landmark=None, seed=1, triplets_per_anchor=3))
+    assert len(made) == 45  # the other landmark with a single image
+
+
+def test_other_pixels_are_not_mixed_up(tmp_path, made):
+    build(tmp_path, "64px_1per")
+    first = len(made)
+    build(tmp_path, "128px_1per")
+    assert len(made) == 2 * first
+
+
+def test_reused_thumbnails_give_the_same_bytes(tmp_path, monkeypatch):
+    build(tmp_path / "first", "64px_1per")
+    resumed = build(tmp_path / "second", "64px_all")
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    assert shard_hashes(resumed) == shard_hashes(build(tmp_path / "third", "64px_all"))
+
+
+def test_off_keeps_nothing(tmp_path, made, bank, monkeypatch, capsys):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    build(tmp_path / "first", "64px_all")
+    build(tmp_path / "second", "64px_all")
+    assert len(made) == 88
+    assert list(bank.iterdir()) == []
+    assert "Thumbnails are kept" not in capsys.readouterr().out
+
+
+def test_the_end_of_a_build_says_where_the_bank_is(tmp_path, bank, capsys):
+    build(tmp_path, "64px_all")
+    (file,) = bank.glob("*.sqlite")
+    printed = capsys.readouterr().out
+    assert f"Thumbnails are kept for the next build in {file} (" in printed
+    assert "0 came from there). It may be deleted at any time." in printed
+
+
+def test_changed_files_are_read_again(tmp_path, made):
     competition = Competition(tmp_path / "competition")
     ids = competition.anchor_ids()
-    contents = [b"", b"<html></html>", b"BM" + bytes(100), competition.path(ids[20]).read_bytes()[:600]]
-    reasons = ["empty file", "not a JPEG, PNG or GIF file", "not a JPEG, PNG or GIF file", "damaged or truncated"]
-    for image_id, content in zip(ids, contents, strict=False):
-        competition.path(image_id).write_bytes(content)
-    competition.path(ids[4]).unlink()
-    competition.path(ids[5]).unlink()
-    competition.path(ids[5]).mkdir()
-    huge = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (60_000).to_bytes(4, "big") * 2 + bytes(20)
-    competition.path(ids[6]).write_bytes(huge)
-    expected = dict(zip(ids, [*reasons, "missing", "cannot be read from disk", "too many pixels"], strict=False))
-    monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", "2")
-    builder = build(tmp_path / "data", "64px_all", competition.folder)
-    report = json.loads((builder.data_path / "build_report.json").read_text())
+    first = build(tmp_path / "first", "64px_all", competition.folder)
+    competition.path(ids[0]).write_bytes(competition.path(ids[1]).read_bytes())
+    os.utime(competition.path(ids[2]), ns=(1, 1))
+    second = build(tmp_path / "second", "64px_all", competition.folder)
+    assert len(made) == 46
+    assert shard_hashes(first) != shard_hashes(second)
 
-    assert {i["image_id"]: i["reason"] for i in report["unreadable_images"]} == expected
-    assert [i["image_id"] for i in report["unreadable_images"]] == sorted(expected)
-    for image in report["unreadable_images"]:
-        assert image["location"] == str(competition.path(image["image_id"]))
-    assert {i["image_id"]: i["detail"] for i in report["unreadable_images"]}[ids[1]] == "HTML page"
 
-    examples = read_examples(builder)
-    anchors = set(ids)
-    counts = report["counts"]
-    assert counts == {
-        "num_images": 45,
-        "num_landmarks": 12,
-        "num_landmarks_without_pair": 2,
-        "num_images_excluded": 0,
-        "num_landmarks_excluded": 0,
-        "num_images_dropped": 0,
-        "num_landmarks_dropped": 0,
-        "num_images_read": 44,
-        "num_images_unreadable": 7,
-        "num_images_unreadable_by_reason": {
-            "cannot be read from disk": 1,
-            "damaged or truncated": 1,
-            "empty file": 1,
-            "missing": 1,
-            "not a JPEG, PNG or GIF file": 2,
-            "too many pixels": 1,
-        },
-        "num_triplets": len(examples),
-        "num_triplets_redrawn": counts["num_triplets_redrawn"],
-        "num_triplets_left_out": len(anchors) - len(examples),
-        "num_triplets_left_out_by_reason": counts["num_triplets_left_out_by_reason"],
-        "splits": {"train": {name: counts[name] for name in counts if name.startswith("num_triplets")}},
+def test_unreadable_images_are_remembered_until_the_file_changes(tmp_path, made):
+    competition = Competition(tmp_path / "competition")
+    ids = competition.anchor_ids()
+    original = competition.path(ids[0]).read_bytes()
+    competition.path(ids[0]).write_bytes(original[:500])
+    competition.path(ids[1]).unlink()
+    broken = build(tmp_path / "first", "64px_all", competition.folder)
+    num_made = len(made)
+    again = build(tmp_path / "second", "64px_all", competition.folder)
+    assert len(made) == num_made
+    assert again.info.metadata["counts"] == broken.info.metadata["counts"]
+    assert again.info.metadata["counts"]["num_images_unreadable_by_reason"] == {
+        "damaged or truncated": 1,
+        "missing": 1,
     }
-    assert counts["num_triplets_left_out_by_reason"]["unreadable anchor"] == len(anchors & set(expected))
-    intact = {e["anchor_id"]: e for e in read_examples(build(tmp_path / "intact", "64px_all"))}
-    changed = [e for e in examples if e != intact[e["anchor_id"]]]
-    assert counts["num_triplets_redrawn"] == len(changed) > 0
+    competition.path(ids[0]).write_bytes(original)
+    competition.path(ids[1]).write_bytes(
+        (DUMMY_DATA / competition.path(ids[1]).relative_to(competition.folder)).read_bytes()
+    )
+    mended = build(tmp_path / "third", "64px_all", competition.folder)
+    assert shard_hashes(mended) == shard_hashes(build(tmp_path / "fourth", "64px_all"))
 
-    assert report["dataset"] == "landmark_triplets/64px_all/1.0.0"
-    assert report["config"] == builder.builder_config.dataset_fields()
-    assert report["build_options"]["workers"] == 2
-    stages = {"read_table", "plan", "look_up_images", "import_tensorflow", "make_examples", "write_shards"}
-    assert set(report["seconds"]) == stages
-    assert all(seconds >= 0 for seconds in report["seconds"].values())
-    assert report["images_per_second"] > 0
-    assert report["triplets_per_second"] > 0
-    assert {"python", "platform", "tensorflow", "tensorflow-datasets", "simplejpeg"} <= set(report["versions"])
-    assert builder.info.metadata["counts"] == counts
+
+def damage_truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def damage_flip(path):
+    content = bytearray(path.read_bytes())
+    for place in range(200, len(content), 97):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+
+
+def damage_blobs(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE blobs SET thumbnail = zeroblob(1000) WHERE blob_number % 2")
+    connection.close()
+
+
+def damage_schema(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+
+
+def damage_rewrite(path):
+    path.write_bytes(b"not a database")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_blobs, damage_schema, damage_rewrite])
+def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, made, bank, damage):
+    first = build(tmp_path / "first", "64px_all")
+    (path,) = bank.glob("*.sqlite")
+    damage(path)
+    made.clear()
+    second = build(tmp_path / "second", "64px_all")
+    assert shard_hashes(second) == shard_hashes(first)
+    assert made
+    made.clear()
+    third = build(tmp_path / "third", "64px_all")
+    assert shard_hashes(third) == shard_hashes(first)
+    assert not made  # the bank is whole again
+
+
+def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
+    make_thumbnail = thumbnail_maker.make_thumbnail
+
+    def slow(image_bytes, spec):  # so that the build is not over before the bank has tried to write
+        time.sleep(0.05)
+        return make_thumbnail(image_bytes, spec)
+
+    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", slow)
+    with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
+        monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
+        monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
+        with pytest.raises(BankError, match=f"The bank of thumbnails in {disk}") as error:
+            build(tmp_path / "data", "256px_all")
+        assert "LANDMARK_TRIPLETS_BANK=off" in str(error.value)
+    assert list((tmp_path / "data" / "landmark_triplets" / "256px_all").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Builds of triplets that a file names: the test harness, configs, records, what is recorded, and Beam."""
+"""Builds of triplets that a file names: the test harness, records, what is left out and what is recorded, and Beam."""
 
 import dataclasses
 import json
@@ -10,13 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import LandmarkTriplets
-from landmark_triplets_tfds.build import hooks as builder_base
+from landmark_triplets_tfds.build import hooks
 from landmark_triplets_tfds.build import splits as splits_module
-from landmark_triplets_tfds.build.cluster import load_array
 from landmark_triplets_tfds.competition.tables import format_image_id, read_landmark_table
 from landmark_triplets_tfds.errors import MissingImagesError, PreparedDataMismatchError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import is_held_out
-from landmark_triplets_tfds.triplets.plan import make_plan
 from tests.support.beam_builds import NeverRun, build_with_beam
 from tests.support.competition import (
     DUMMY_DATA,
@@ -77,29 +75,6 @@ def file(tmp_path) -> pathlib.Path:
 
 def chosen_config(file, **fields):
     return custom_config(triplets_file=str(file), **({"resolution": 16} | fields))
-
-
-# --- The config
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"images_per_landmark": None}, "images_per_landmark must be left out beside triplets_file, .* got None"),
-        ({"triplets_per_anchor": 2}, "triplets_per_anchor must be left out beside triplets_file, which decides the"),
-        ({"seed": 1}, "seed must be left out beside triplets_file, which decides the triplets alone, got 1"),
-        ({"triplets_file": 7}, "triplets_file must be the path of a CSV or Parquet file, got 7"),
-        ({"triplets_file": ""}, "triplets_file must be the path of a CSV or Parquet file, got ''"),
-    ],
-)
-def test_config_checks(fields, message):
-    with pytest.raises(ValueError, match=message):
-        custom_config(**({"triplets_file": "hard.csv"} | fields))
-
-
-def test_description():
-    config = custom_config(triplets_file="hard.csv", validation_percent=10)
-    assert config.description == "128 x 128 px; triplets from a file; 10 % of the landmarks held out."
 
 
 # --- Records
@@ -266,12 +241,12 @@ def test_what_was_read_is_recorded(tmp_path, monkeypatch, file):
 def test_a_file_that_is_replaced_as_the_build_begins(tmp_path, monkeypatch, file):
     config = chosen_config(file)
 
-    class ReplacingBuild(builder_base.LocalBuild):
+    class ReplacingBuild(hooks.LocalBuild):
         def __init__(self, *args):
             valid_triplets(seed=1).to_csv(file, index=False)
             super().__init__(*args)
 
-    monkeypatch.setattr(builder_base, "LocalBuild", ReplacingBuild)
+    monkeypatch.setattr(hooks, "LocalBuild", ReplacingBuild)
     builder = build(tmp_path / "data", config)
     assert ids_of(builder) == as_tuples(valid_triplets(seed=1))
     assert builder.info.metadata["config"] == config.dataset_fields()
@@ -319,10 +294,3 @@ def test_the_job_does_not_grow_with_the_file(tmp_path, file):
             build_with_beam(tmp_path / str(num), chosen_config(file), beam_runner=runner, max_examples_per_split=10)
         sizes.append(len(runner.description))
     assert abs(sizes[1] - sizes[0]) < 1000
-
-
-def test_given_triplets_are_mapped_from_local_files(tmp_path):
-    np.save(tmp_path / "x.npy", np.arange(40, dtype=np.int32).reshape(10, 4))
-    given = load_array(str(tmp_path / "x.npy"))
-    assert isinstance(given, np.memmap)
-    assert make_plan(TABLE, given).rows(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]

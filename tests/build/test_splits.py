@@ -1,0 +1,87 @@
+"""The planner of splits: the plan of each, a file of triplets read once, and what is noted of it."""
+
+import contextlib
+
+from etils import epath
+import numpy as np
+import pytest
+
+from landmark_triplets_tfds.build import splits as splits_module
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
+from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
+from landmark_triplets_tfds.triplets.plan import make_plan
+from tests.support.competition import DUMMY_DATA, REPOSITORY, custom_config, images_config
+
+CHOSEN = REPOSITORY / "tests" / "chosen.csv"
+
+
+def planner_of(config, **kwargs) -> SplitPlanner:
+    source = find_source(epath.Path(DUMMY_DATA))
+    return SplitPlanner(select_images_of(config, source, BuildOptions(bank="off")), config, **kwargs)
+
+
+@pytest.mark.parametrize(("make", "kind"), [(custom_config, TRIPLETS), (images_config, IMAGES)])
+def test_plans_are_those_of_the_specs(make, kind):
+    config = make(validation_percent=50)
+    planner = planner_of(config)
+    assert planner.splits() == ["train", "validation"]
+    for split in planner.splits():
+        planned = planner.plan_split(split)
+        expected = make_plan(planned.images.table, config.example_spec(split))
+        assert (planned.split, planned.plan.kind) == (split, kind)
+        assert planned.plan.num_examples == expected.num_examples > 0
+        np.testing.assert_array_equal(
+            planned.plan.rows(0, expected.num_examples), expected.rows(0, expected.num_examples)
+        )
+        assert not planned.left_out
+    assert planner.file_hashes == {}
+
+
+def test_images_without_labels_are_splits_of_their_own():
+    planner = planner_of(images_config(unlabeled_splits=True))
+    assert planner.splits() == ["train", "index", "test"]
+    assert planner.images_of("index") is planner.plan_split("index").images is not planner.images_of("train")
+    assert (planner.plan_split("test").images.table.landmark_ids == -1).all()
+
+
+def test_a_file_of_triplets_is_read_once_for_all_splits(tmp_path, monkeypatch):
+    header, *lines = CHOSEN.read_text().splitlines(keepends=True)
+    stages, reads = [], []
+    read = splits_module.read_triplets_file
+    monkeypatch.setattr(splits_module, "read_triplets_file", lambda path: (reads.append(path), read(path))[1])
+
+    @contextlib.contextmanager
+    def stage(name):
+        stages.append(name)
+        yield
+
+    (tmp_path / "chosen.csv").write_text(header + "".join(lines[:3]))
+    config = custom_config(triplets_file=str(tmp_path / "chosen.csv"))
+    planner = planner_of(config, stage=stage)
+    for _ in range(2):
+        assert planner.plan_split("train").plan.num_examples == 3
+    assert reads == [str(tmp_path / "chosen.csv")]
+    assert stages == ["read_triplets_file", "plan"] * 2
+    assert planner.file_hashes == {"triplets_file": config.dataset_fields()["triplets_file"]}
+
+
+def test_what_a_config_leaves_out_is_counted(tmp_path):
+    whole = planner_of(custom_config(triplets_file=str(CHOSEN))).plan_split("train")
+    landmark = whole.images.table.landmark_ids[whole.plan.rows(0, 1)[0, 0]]
+    (tmp_path / "excluded.txt").write_text(f"{landmark}\n")
+    config = custom_config(triplets_file=str(CHOSEN), exclude_landmarks=str(tmp_path / "excluded.txt"))
+    planned = planner_of(config).plan_split("train")
+    assert planned.left_out["excluded landmark"] == whole.plan.num_examples - planned.plan.num_examples > 0
+
+
+def test_what_cannot_be_planned(tmp_path):
+    with pytest.raises(NoExampleError, match="'validation' would be empty"):
+        planner_of(images_config(validation_percent=0.01)).plan_split("validation")
+    (tmp_path / "chosen.csv").write_text("anchor_id,positive_id,negative_id\na,b,c\n")
+    with pytest.raises(TripletsFileError, match="line 2"):
+        planner_of(custom_config(triplets_file=str(tmp_path / "chosen.csv"))).plan_split("train")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        planner_of(custom_config(triplets_file=str(tmp_path / "nowhere.csv"))).plan_split("train")
