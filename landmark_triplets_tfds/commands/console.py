@@ -1,12 +1,11 @@
 """What commands have in common: exit statuses, build options, and how they show things.
 
-Colours are for terminals only, JSON is for machines, and bars for what takes longer than two seconds.
+Colours and wide characters are for terminals that have them, JSON is for machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-import contextlib
+from collections.abc import Sequence
 import json
 import os
 import re
@@ -22,7 +21,6 @@ from landmark_triplets_tfds.errors import CommandError
 OK, FOUND_WRONG, FAILED = range(3)
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
-_BAR_DELAY_S = 2.0
 _QUANTITY_PATTERN = re.compile(r"([0-9]) (B|kB|MB|GB|TB|s|min|h|px)\b")
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")  # of a character, from the left
 
@@ -54,29 +52,6 @@ def styled(text: str, style: str) -> str:
 def print_json(content: dict[str, Any]) -> None:
     """Prints one JSON object; nothing else may go to standard output with it."""
     print(json.dumps(content, indent=2))
-
-
-@contextlib.contextmanager
-def progress(total: int | None, description: str, unit: str) -> Iterator[Any]:
-    """Yields a tqdm bar on standard error that appears if the work takes longer than two seconds."""
-    from tqdm.auto import tqdm  # 0.05 s, which `--help` can do without
-
-    with tqdm(
-        total=total, desc=description, unit=unit, delay=_BAR_DELAY_S, leave=False, disable=not sys.stderr.isatty()
-    ) as bar:
-        yield bar
-
-
-@contextlib.contextmanager
-def progress_of_listing(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields what is called with the numbers of things done and to do, and shows such a bar."""
-    with progress(None, description, unit) as bar:
-
-        def advance(num_done: int, num_all: int) -> None:
-            bar.total = num_all
-            bar.update(num_done - bar.n)
-
-        yield advance
 
 
 def format_bytes(num_bytes: float) -> str:

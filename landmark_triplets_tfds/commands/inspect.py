@@ -22,6 +22,7 @@ import numpy.typing as npt
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.file_access import ADVICE, is_remote
+from landmark_triplets_tfds.common.progress import listing_bar, progress_bar
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
@@ -197,7 +198,7 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
         return result
     result.table = describe_table(table)
     _judge_table(result, result.table)
-    with console.progress_of_listing("Listing images", " folders") as advance:
+    with listing_bar("Listing images", " folders") as advance:
         present = source.find_present(table.image_ids, num_readers, advance)
     _judge_missing(result, source, table, present, options)
     ids = table.image_ids[present]
@@ -212,7 +213,7 @@ def _look_at(source: ImageSource, image_ids: list[int], num_threads: int) -> lis
     """Looks at images, some at a time."""
     pool = ThreadPoolExecutor(num_threads)
     try:
-        with console.progress(len(image_ids), "Looking at images", " images") as bar:
+        with progress_bar(len(image_ids), "Looking at images", " images") as bar:
             seen = []
             for image in pool.map(lambda image_id: look_at_image(source, image_id), image_ids):
                 seen.append(image)

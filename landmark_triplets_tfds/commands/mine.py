@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.commands import console
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, MissingPackageError, NoExampleError
 from landmark_triplets_tfds.mining.embeddings import landmarks_of, read_embeddings, read_image_ids
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     embeddings = read_embeddings(_path(arguments.embeddings))
     image_ids, landmark_ids, num_without = _read_labels(arguments, len(embeddings))
     start = time.perf_counter()
-    with console.progress(len(embeddings), "Mining", " images") as bar:
+    with progress_bar(len(embeddings), "Mining", " images") as bar:
         try:
             triplets = mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
         except MissingPackageError as error:

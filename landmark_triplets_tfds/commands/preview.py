@@ -15,20 +15,22 @@ from typing import Any, Protocol
 from etils import epath
 import numpy as np
 import numpy.typing as npt
+from tensorflow_datasets.proto import tf_example_pb2
 
-from landmark_triplets_tfds.build.report import IMAGES, TRIPLETS
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import BUILDERS, ConfigChoice, find_config
 from landmark_triplets_tfds.commands.verify.findings import Findings
 from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_version_folder, read_prepared_data
 from landmark_triplets_tfds.commands.verify.records import choose_records
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
 from landmark_triplets_tfds.training.show import draw_rows
-from landmark_triplets_tfds.triplets.plan import Example, ExampleCounts, assemble
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS, ExampleKind
+from landmark_triplets_tfds.triplets.plan import Example, make_example
 
 SCHEMA_VERSION = 1
 
@@ -48,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     path = _check_out(arguments.out)
     examples = _find_examples(arguments)
     rows = choose_examples(examples, arguments.num, arguments.seed)
-    path = path or pathlib.Path(f"{examples.noun}.png")
+    noun = examples.kind.noun
+    path = path or pathlib.Path(f"{noun}.png")
     would = " (not built)" if arguments.manual_dir is not None else ""
-    title = f"{examples.name}{would}, {arguments.split}: {examples.num_examples:,} {examples.noun}"
+    title = f"{examples.name}{would}, {arguments.split}: {examples.num_examples:,} {noun}"
     picture = draw_rows(rows, title=title)
     picture.save(path, quality=92)
     if arguments.json:
@@ -63,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "out": str(path),
                 "num_examples": examples.num_examples,
                 "notes": examples.notes,
-                examples.noun: [describe_example(example) for row in rows for example in row],
+                noun: [describe_example(example) for row in rows for example in row],
             }
         )
         return console.OK
     for note in examples.notes[:10]:
         print(console.styled(f"Note: {note}", "yellow"))
-    what = "triplets" if examples.noun == TRIPLETS else "landmarks"
+    what = noun if examples.kind == TRIPLETS else "landmarks"
     print(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
     return console.OK
 
@@ -113,14 +116,14 @@ class Examples(Protocol):
 
     Attributes:
       name: of the dataset.
-      noun: what an example is: 'triplets' or 'images'.
+      kind: of the examples.
       num_examples: how many there are in the split.
       landmark_ids: int64[num_examples] for images whose landmarks are known without reading them; else None.
       notes: sentences on what had to be stepped over.
     """
 
     name: str
-    noun: str
+    kind: ExampleKind
     num_examples: int
     landmark_ids: npt.NDArray[np.int64] | None
     notes: list[str]
@@ -139,7 +142,7 @@ class PreparedExamples:
           CommandError: if there is no such split, or it does not know its size.
         """
         self._data: PreparedData = read_prepared_data(folder, Findings())
-        self.name, self.noun, self.notes = self._data.name, self._data.kind.noun, list[str]()
+        self.name, self.kind, self.notes = self._data.name, self._data.kind, list[str]()
         self._shards = [shard for shard in self._data.shards if shard.split == split]
         if not self._shards:
             raise CommandError(
@@ -151,7 +154,7 @@ class PreparedExamples:
         self._ends = np.cumsum(np.array(lengths, dtype=np.int64))
         self.num_examples = int(self._ends[-1])
         self.landmark_ids = None
-        if self.noun == IMAGES and (folder / INDEX_NAME).exists():
+        if self.kind == IMAGES and (folder / INDEX_NAME).exists():
             self.landmark_ids = read_image_index(folder, split).landmark_ids.astype(np.int64)
 
     def get(self, numbers: Sequence[int]) -> list[Example | None]:
@@ -175,16 +178,14 @@ class PreparedExamples:
         return [found[number] for number in numbers]
 
     def _parse(self, record: bytes | None) -> Example | None:
-        from tensorflow_datasets.proto import tf_example_pb2
-
         if record is None:
             return None
         example: Example = {}
         try:
             features = tf_example_pb2.Example.FromString(record).features.feature
-            for name in (*self._data.kind.image_features, *self._data.kind.id_features):
+            for name in (*self.kind.image_features, *self.kind.id_features):
                 (example[name],) = features[name].bytes_list.value
-            for name in set(self._data.kind.landmark_features):
+            for name in set(self.kind.landmark_features):
                 (example[name],) = features[name].int64_list.value
         except Exception:  # google.protobuf.message.DecodeError, or no single value
             return None
@@ -205,41 +206,37 @@ class PlannedExamples:
         if split not in config.splits():
             raise CommandError(f"{choice.full_name} has no split {split!r}; it has {', '.join(config.splits())}.")
         options = console.build_options()
-        source = find_source(manual_dir, options.bank)
-        with console.progress_of_listing("Indexing archives", " archives") as advance:
-            source.prepare(options.num_readers(source.is_remote), advance)
-        selection = select_images_of(config, source, options)
-        images = selection.images
-        self._table, self._source, self._spec = images.table, source, config.thumbnail_spec()
-        self._plan = SplitPlanner(selection, config).plan_split(split).plan
-        self._unreadable: dict[int, str] = {}
-        self.name, self.noun, self.notes = choice.full_name, config.kind.noun, list[str]()
+        self._source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(str(manual_dir))))
+        self._plan = SplitPlanner(select_images_of(config, self._source, options), config).plan_split(split).plan
+        self._spec = config.thumbnail_spec()
+        self._thumbnails: dict[int, bytes | None] = {}
+        self.name, self.kind, self.notes = choice.full_name, config.kind, list[str]()
         self.num_examples = self._plan.num_examples
         self.landmark_ids = None
-        if self.noun == IMAGES:
-            self.landmark_ids = images.table.landmark_ids[self._plan.rows(0, self.num_examples)[:, 0]]
+        if self.kind == IMAGES:
+            self.landmark_ids = self._plan.table.landmark_ids[self._plan.rows(0, self.num_examples)[:, 0]]
 
     def get(self, numbers: Sequence[int]) -> list[Example | None]:
         return [self._make(number) for number in numbers]
 
     def _make(self, number: int) -> Example | None:
-        counts = ExampleCounts()
-        made = list(assemble(self._plan, self._get_thumbnail, number + 1, counts, start=number))
-        for reason in counts.left_out:
+        planned = self._plan.rows(number, number + 1)[0].tolist()
+        rows = self._plan.choose(number, planned, lambda row: self._get_thumbnail(row) is not None)
+        if isinstance(rows, str):
             (key,) = self._plan.keys(number, number + 1)
-            self.notes.append(f"A build would leave out the example {key}: {reason}.")
-        return made[0][1] if made else None
+            self.notes.append(f"A build would leave out the example {key}: {rows}.")
+            return None
+        return make_example(self.kind, self._plan.table, rows, [self._get_thumbnail(row) for row in rows])
 
     def _get_thumbnail(self, row: int) -> bytes | None:
-        if row in self._unreadable:
-            return None
-        image_id = int(self._table.image_ids[row])
-        try:
-            return make_thumbnail(self._source.read(image_id), self._spec)
-        except UnreadableImageError as error:
-            self._unreadable[row] = error.reason
-            self.notes.append(f"{self._source.locate(image_id)}: {error}")
-            return None
+        if row not in self._thumbnails:
+            image_id = int(self._plan.table.image_ids[row])
+            try:
+                self._thumbnails[row] = make_thumbnail(self._source.read(image_id), self._spec)
+            except UnreadableImageError as error:
+                self._thumbnails[row] = None
+                self.notes.append(f"{self._source.locate(image_id)}: {error}")
+        return self._thumbnails[row]
 
 
 def choose_examples(examples: Examples, num: int, seed: int) -> list[list[Example]]:

@@ -13,6 +13,7 @@ from landmark_triplets_tfds.commands.datasets import find_config
 from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer, find_fitting, parse_size
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
 from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import open_copy
 
 # What is shown where no config is asked for.
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(arguments.manual_dir)))
     forecaster = Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed)
     forecasts = []
-    with console.progress(len(choices) or None, "Trial builds", " configs") as bar:
+    with progress_bar(len(choices) or None, "Trial builds", " configs") as bar:
         for choice in choices:
             forecasts.append(forecaster.forecast(choice))
             bar.update()
