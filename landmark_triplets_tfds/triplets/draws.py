@@ -1,21 +1,13 @@
-"""Random numbers that are a hash of what they are for, not the next ones of a generator.
+"""Random numbers that are a hash of what they are for, not the next ones of a generator; and what they alone decide.
 
-Any process can compute any of them, in any order, and gets the same.
-
-Landmarks never seen in training: which ones are held out, and which of their images ask for which.
-
-The rules hash ids and nothing else. So a landmark is on the same side in every dataset, whatever its sample size,
-resolution, seed or builder, and what 5 % hold out is part of what 10 % do.
-
-A random sample of images, looked at by several threads.
+Any process can compute any of them, in any order, and gets the same. What depends on ids and nothing else is the same
+in every dataset: a landmark is held out, or not, whatever the sample size, resolution, seed or builder, and what 5 %
+hold out is part of what 10 % do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 import enum
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +19,7 @@ class Purpose(enum.IntEnum):
     Changing a number changes datasets.
     """
 
-    POSITIVE = 1
+    POSITIVE = 1  # of a triplet
     NEGATIVE = 2
     HOLD_OUT = 0x686F6C64  # which landmarks are held out
     QUERY = 0x71756572  # which image of a landmark asks for the others
@@ -35,7 +27,7 @@ class Purpose(enum.IntEnum):
     ORDER = 0x6F726465  # of the triplets of an epoch
     BATCH_LANDMARK = 0x706B6C6D  # the order of landmarks in P x K batches
     BATCH_IMAGE = 0x706B696D  # which images of a landmark are in its batch
-    MINED_POSITIVE = 0x6D696E65
+    MINED_POSITIVE = 0x6D696E65  # of a hard triplet
 
 
 def hash_words(*words: int | npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
@@ -66,6 +58,8 @@ def below(bits: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> npt.ND
     return product_high.astype(np.int64)
 
 
+# --- Which landmarks are held out of training
+
 TRAIN, VALIDATION = "train", "validation"
 
 _PARTS = 10_000  # shares are told apart to a hundredth of a percent
@@ -87,6 +81,9 @@ def select_landmarks(landmark_ids: npt.NDArray[np.int64], percent: float, split:
     """Returns bool[n]: which landmarks belong to a split, `TRAIN` or `VALIDATION`."""
     held_out = is_held_out(landmark_ids, percent)
     return held_out if split == VALIDATION else ~held_out
+
+
+# --- Which images are taken
 
 
 def choose_queries(
@@ -116,11 +113,7 @@ def choose_queries(
     return queries
 
 
-Rows = npt.NDArray[np.int64]
-_Result = TypeVar("_Result")
-
-
-def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> Rows:
+def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> npt.NDArray[np.int64]:
     """Chooses images at random, each with the same chance.
 
     Args:
@@ -136,16 +129,3 @@ def choose_rows(image_ids: npt.NDArray[np.uint64], num_rows: int, seed: int) -> 
     if num_rows >= len(luck):
         return np.arange(len(luck))
     return np.sort(np.argpartition(luck, num_rows)[:num_rows])
-
-
-def look_at(
-    items: Iterable[int], look: Callable[[int], _Result], num_threads: int, on_done: Callable[[], object]
-) -> Iterator[_Result]:
-    """Yields ``look(item)`` of each item in order; ``on_done`` is called with each. Threads end with the iterator."""
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        for result in pool.map(look, items):
-            on_done()
-            yield result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

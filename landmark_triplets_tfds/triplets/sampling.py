@@ -107,7 +107,7 @@ class TripletSampler:
 
     Triplets are numbered 0 to ``num_triplets - 1``, landmark by landmark (ascending landmark_id), the
     ``triplets_per_anchor`` triplets of one anchor beside each other. Arguments named ``triplets`` are int64 arrays of
-    such numbers.
+    such numbers; a ``purpose`` is `Purpose.POSITIVE` or `Purpose.NEGATIVE`, the image that is drawn.
     """
 
     def __init__(self, table: LandmarkTable, spec: SamplingSpec):
@@ -189,21 +189,11 @@ class TripletSampler:
             return sizes if self._spec.positive_may_be_anchor else sizes - 1
         return len(self._sample) - (self._sample_starts[blocks + 1] - self._sample_starts[blocks])
 
-    def redraws(self, triplet: int, purpose: Purpose) -> Iterator[int]:
-        """Yields the rows that the attempts after the first draw, until every candidate has been drawn."""
-        triplets = np.array([triplet])
-        for attempt in range(1, self.num_attempts(triplet, purpose)):
-            yield int(self.candidates(triplets, purpose, attempt)[0])
-
-    def num_attempts(self, triplet: int, purpose: Purpose) -> int:
-        """Returns after how many attempts every candidate of the triplet has been tried."""
-        return LAST_DRAWN_ATTEMPT + int(self.num_candidates(np.array([triplet]), purpose)[0])
-
     def candidates(self, triplets: Rows, purpose: Purpose, attempt: int) -> Rows:
         """Draws a positive or negative for each triplet.
 
         Attempts 0 to 8 are independent draws; each later one is the next candidate after the one before, in cyclic
-        order, so that attempts up to `num_attempts` reach every candidate.
+        order.
 
         Returns:
           int64[n] rows. Deterministic in the table, the spec, the triplet's number, purpose and attempt.
@@ -230,3 +220,10 @@ class TripletSampler:
         own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
         index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
         return self._sample[index]
+
+    def redraws(self, triplet: int, purpose: Purpose) -> Iterator[int]:
+        """Yields the rows of the attempts after attempt 0, until every candidate has been drawn."""
+        triplets = np.array([triplet])
+        num_attempts = LAST_DRAWN_ATTEMPT + int(self.num_candidates(triplets, purpose)[0])
+        for attempt in range(1, num_attempts):
+            yield int(self.candidates(triplets, purpose, attempt)[0])

@@ -3,15 +3,11 @@
 import json
 
 from etils import epath
-from hypothesis import given
-from hypothesis import strategies as st
-import numpy as np
 import pytest
 
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import cli
 from landmark_triplets_tfds.commands.inspect import inspect_copy
-from landmark_triplets_tfds.triplets.draws import choose_rows
 from tests.support.archives import pack_tars, pack_zip
 from tests.support.competition import DUMMY_DATA, Competition
 from tests.support.layouts import WRONG_LAYOUTS
@@ -250,27 +246,3 @@ def test_the_sample_is_the_same_each_time():
     assert inspect(DUMMY_DATA, 10) == inspect(DUMMY_DATA, 10)
     assert inspect(DUMMY_DATA, 10).images != inspect(DUMMY_DATA, 10, seed=1).images
     assert inspect(DUMMY_DATA, 0).images.num_looked_at == 0
-
-
-@given(
-    st.sets(st.integers(0, 2**64 - 1), max_size=60), st.integers(0, 70), st.integers(0, 70), st.integers(0, 2**64 - 1)
-)
-def test_samples_are_nested_and_do_not_depend_on_order(ids, few, more, seed):
-    few, more = sorted((few, more))
-    image_ids = np.array(sorted(ids), dtype=np.uint64)
-    rows = choose_rows(image_ids, more, seed)
-    assert rows.tolist() == sorted(set(rows.tolist()))
-    assert len(rows) == min(more, len(ids))
-    chosen = set(image_ids[rows].tolist())
-    assert set(image_ids[choose_rows(image_ids, few, seed)].tolist()) <= chosen
-    backwards = image_ids[::-1].copy()
-    assert set(backwards[choose_rows(backwards, more, seed)].tolist()) == chosen
-
-
-def test_each_image_has_the_same_chance():
-    image_ids = np.arange(1000, dtype=np.uint64)
-    counts = np.zeros(1000)
-    for seed in range(400):
-        counts[choose_rows(image_ids, 100, seed)] += 1
-    assert counts.mean() == 40
-    assert counts.std() == pytest.approx(6, abs=0.7)  # binomial: sqrt(400 * 0.1 * 0.9)

@@ -3,8 +3,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
+import pytest
 
-from landmark_triplets_tfds.triplets.draws import below, hash_words
+from landmark_triplets_tfds.triplets.draws import (
+    TRAIN,
+    VALIDATION,
+    below,
+    choose_queries,
+    choose_rows,
+    hash_words,
+    is_held_out,
+    select_landmarks,
+)
 
 MASK = 2**64 - 1
 
@@ -24,3 +34,77 @@ def test_below_is_exact(bits: int, count: int) -> None:
     index = below(np.array([bits, 0, MASK], dtype=np.uint64), np.array([count] * 3))
     assert index.dtype == np.int64
     assert index.tolist() == [bits * count >> 64, 0, count - 1]
+
+
+# --- Held-out landmarks
+
+landmark_ids = st.lists(st.integers(0, 10**18 - 1), min_size=1, max_size=50, unique=True)
+percents = st.integers(0, 9900).map(lambda parts: parts / 100)
+
+
+@given(ids=landmark_ids, percent=percents)
+def test_every_landmark_is_in_one_split_whatever_else_is_there(ids: list[int], percent: float) -> None:
+    landmarks = np.array(ids)
+    train, validation = (select_landmarks(landmarks, percent, split) for split in (TRAIN, VALIDATION))
+    assert (train ^ validation).all()
+    one_by_one = [bool(is_held_out(np.array([landmark]), percent)[0]) for landmark in ids]
+    assert validation.tolist() == one_by_one
+
+
+@given(ids=landmark_ids, percents=st.tuples(percents, percents))
+def test_a_smaller_share_is_part_of_a_larger_one(ids: list[int], percents: tuple[float, float]) -> None:
+    fewer, more = (is_held_out(np.array(ids), percent) for percent in sorted(percents))
+    assert (more | ~fewer).all()
+
+
+def test_shares_come_out() -> None:
+    ids = np.arange(100_000)
+    assert not is_held_out(ids, 0).any()
+    for percent in (0.5, 10, 33.3, 99):
+        expected = len(ids) * percent / 100
+        assert abs(is_held_out(ids, percent).sum() - expected) < 5 * expected**0.5
+
+
+def test_the_rule_stays_as_it_is() -> None:
+    assert np.flatnonzero(is_held_out(np.arange(60), 10)).tolist() == [4, 5, 11, 23, 35, 50, 58, 59]
+
+
+# --- Images
+
+
+@given(sizes=st.lists(st.integers(1, 6), max_size=12), seed=st.integers(0, 99))
+def test_every_query_has_a_match(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    landmarks = rng.permutation(np.repeat(np.arange(len(sizes)) - 1, sizes))  # -1: no landmark
+    ids = rng.integers(0, 2**64, len(landmarks), dtype=np.uint64)
+    queries = choose_queries(ids, landmarks)
+    for landmark in range(-1, len(sizes) - 1):
+        of_landmark = landmarks == landmark
+        wanted = 1 if landmark >= 0 and of_landmark.sum() > 1 else 0
+        assert queries[of_landmark].sum() == wanted
+    order = rng.permutation(len(ids))
+    assert choose_queries(ids[order], landmarks[order]).tolist() == queries[order].tolist()
+
+
+@given(
+    st.sets(st.integers(0, 2**64 - 1), max_size=60), st.integers(0, 70), st.integers(0, 70), st.integers(0, 2**64 - 1)
+)
+def test_samples_are_nested_and_do_not_depend_on_order(ids: set[int], few: int, more: int, seed: int) -> None:
+    few, more = sorted((few, more))
+    image_ids = np.array(sorted(ids), dtype=np.uint64)
+    rows = choose_rows(image_ids, more, seed)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert len(rows) == min(more, len(ids))
+    chosen = set(image_ids[rows].tolist())
+    assert set(image_ids[choose_rows(image_ids, few, seed)].tolist()) <= chosen
+    backwards = image_ids[::-1].copy()
+    assert set(backwards[choose_rows(backwards, more, seed)].tolist()) == chosen
+
+
+def test_each_image_has_the_same_chance() -> None:
+    image_ids = np.arange(1000, dtype=np.uint64)
+    counts = np.zeros(1000)
+    for seed in range(400):
+        counts[choose_rows(image_ids, 100, seed)] += 1
+    assert counts.mean() == 40
+    assert counts.std() == pytest.approx(6, abs=0.7)  # binomial: sqrt(400 * 0.1 * 0.9)

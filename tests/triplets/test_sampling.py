@@ -10,11 +10,11 @@ from scipy import stats
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import NoExampleError
-from landmark_triplets_tfds.triplets.draws import Purpose
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, Purpose, is_held_out
 from landmark_triplets_tfds.triplets.sampling import LAST_DRAWN_ATTEMPT, SamplingSpec, TripletSampler
 from tests.support.helpers import landmark_table
 
-ROLES = (Purpose.POSITIVE, Purpose.NEGATIVE)
+PURPOSES = (Purpose.POSITIVE, Purpose.NEGATIVE)
 
 MASK = 2**64 - 1
 
@@ -55,18 +55,18 @@ class Reference:
         ]
         self.triplets = [(row, k) for row in self.anchors for k in range(spec.triplets_per_anchor)]
 
-    def candidates(self, anchor: int, role: Purpose) -> list[int]:
+    def candidates(self, anchor: int, purpose: Purpose) -> list[int]:
         own = self.rows[self.landmarks[anchor]]
-        if role is Purpose.NEGATIVE:
+        if purpose is Purpose.NEGATIVE:
             return [row for row in self.sample if row not in own]
         return own if self.spec.positive_may_be_anchor else [row for row in own if row != anchor]
 
-    def draw(self, triplet: int, role: Purpose, attempt: int) -> int:
+    def draw(self, triplet: int, purpose: Purpose, attempt: int) -> int:
         anchor, k = self.triplets[triplet]
-        candidates = self.candidates(anchor, role)
+        candidates = self.candidates(anchor, purpose)
         state = 0
         epoch = () if self.spec.epoch is None else (self.spec.epoch,)
-        for word in (self.spec.seed, role, self.ids[anchor], k, min(attempt, 8), *epoch):
+        for word in (self.spec.seed, purpose, self.ids[anchor], k, min(attempt, 8), *epoch):
             state = (state + word + 0x9E3779B97F4A7C15) & MASK
             state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
             state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
@@ -87,13 +87,13 @@ def test_every_draw_is_valid_and_the_one_defined(table: LandmarkTable, spec: Sam
         assert reference.landmarks[anchor] == reference.landmarks[positive] != reference.landmarks[negative]
         assert spec.positive_may_be_anchor or positive != anchor
         assert negative in reference.sample
-    for role in ROLES:
-        sizes = [len(reference.candidates(anchor, role)) for anchor, _ in reference.triplets]
-        assert sampler.num_candidates(triplets, role).tolist() == sizes
+    for purpose in PURPOSES:
+        sizes = [len(reference.candidates(anchor, purpose)) for anchor, _ in reference.triplets]
+        assert sampler.num_candidates(triplets, purpose).tolist() == sizes
         for attempt in (0, 1, 8, 9, 11):
-            expected = [reference.draw(triplet, role, attempt) for triplet in triplets.tolist()]
-            assert sampler.candidates(triplets, role, attempt).tolist() == expected
-        assert plan[:, role].tolist() == sampler.candidates(triplets, role, 0).tolist()
+            expected = [reference.draw(triplet, purpose, attempt) for triplet in triplets.tolist()]
+            assert sampler.candidates(triplets, purpose, attempt).tolist() == expected
+        assert plan[:, purpose].tolist() == sampler.candidates(triplets, purpose, 0).tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -106,19 +106,18 @@ def test_a_new_sampler_draws_any_part_alike(table: LandmarkTable, spec: Sampling
     assert sampler.plan(start, stop).tolist() == plan[start:stop].tolist()
     assert sampler.plan(start).tolist() == plan[start:].tolist()
     some = np.array(data.draw(st.lists(st.integers(0, len(plan) - 1), min_size=1, max_size=5)))
-    role, attempt = data.draw(st.sampled_from(ROLES)), data.draw(st.integers(0, 20))
-    together = sampler.candidates(np.arange(len(plan)), role, attempt)
-    assert sampler.candidates(some, role, attempt).tolist() == together[some].tolist()
+    purpose, attempt = data.draw(st.sampled_from(PURPOSES)), data.draw(st.integers(0, 20))
+    together = sampler.candidates(np.arange(len(plan)), purpose, attempt)
+    assert sampler.candidates(some, purpose, attempt).tolist() == together[some].tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(table=tables(), spec=specs, data=st.data())
 def test_attempts_reach_every_candidate(table: LandmarkTable, spec: SamplingSpec, data: st.DataObject) -> None:
     reference, sampler = Reference(table, spec), TripletSampler(table, spec)
-    triplet, role = data.draw(st.integers(0, sampler.num_triplets - 1)), data.draw(st.sampled_from(ROLES))
-    candidates = reference.candidates(reference.triplets[triplet][0], role)
-    attempts = range(sampler.num_attempts(triplet, role))
-    drawn = [int(sampler.candidates(np.array([triplet]), role, attempt)[0]) for attempt in attempts]
+    triplet, purpose = data.draw(st.integers(0, sampler.num_triplets - 1)), data.draw(st.sampled_from(PURPOSES))
+    candidates = reference.candidates(reference.triplets[triplet][0], purpose)
+    drawn = [int(sampler.candidates(np.array([triplet]), purpose, 0)[0]), *sampler.redraws(triplet, purpose)]
     assert len(drawn) == LAST_DRAWN_ATTEMPT + len(candidates)
     assert set(drawn) == set(candidates)
     assert sorted(drawn[LAST_DRAWN_ATTEMPT:]) == sorted(candidates)  # each once, in cyclic order
@@ -153,23 +152,27 @@ def test_what_a_draw_depends_on(table: LandmarkTable, spec: SamplingSpec, data: 
         assert {key: drawn[0] for key, drawn in fewer.items()} == {key: plan[key][0] for key in fewer}
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_each_input_of_the_hash_gives_other_draws(role: Purpose) -> None:
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_each_input_of_the_hash_gives_other_draws(purpose: Purpose) -> None:
     table = landmark_table([row // 50 for row in range(1000)])
     spec = SamplingSpec(images_per_landmark=None, triplets_per_anchor=2)
     sampler = TripletSampler(table, spec)
     triplets = np.arange(sampler.num_triplets)
-    first = sampler.candidates(triplets, role, 0)
-    others = [TripletSampler(table, dataclasses.replace(spec, seed=s)).candidates(triplets, role, 0) for s in (1, MASK)]
-    epochs = [TripletSampler(table, dataclasses.replace(spec, epoch=e)).candidates(triplets, role, 0) for e in (0, 1)]
+    first = sampler.candidates(triplets, purpose, 0)
+    others = [
+        TripletSampler(table, dataclasses.replace(spec, seed=s)).candidates(triplets, purpose, 0) for s in (1, MASK)
+    ]
+    epochs = [
+        TripletSampler(table, dataclasses.replace(spec, epoch=e)).candidates(triplets, purpose, 0) for e in (0, 1)
+    ]
     assert (epochs[0] == epochs[1]).mean() < 0.1
     others += epochs
-    others += [sampler.candidates(triplets, role, attempt) for attempt in range(1, LAST_DRAWN_ATTEMPT + 1)]
+    others += [sampler.candidates(triplets, purpose, attempt) for attempt in range(1, LAST_DRAWN_ATTEMPT + 1)]
     assert all((first == other).mean() < 0.1 for other in others)
     assert (first[::2] == first[1::2]).mean() < 0.1  # k = 0 and k = 1
     one_id_changed = table.image_ids.copy()
     one_id_changed[0] += np.uint64(1)
-    changed = TripletSampler(landmark_table(table.landmark_ids, one_id_changed), spec).candidates(triplets, role, 0)
+    changed = TripletSampler(landmark_table(table.landmark_ids, one_id_changed), spec).candidates(triplets, purpose, 0)
     assert set(np.flatnonzero(changed != first).tolist()) <= {0, 1}
 
 
@@ -192,8 +195,8 @@ def p_uniform(drawn: np.ndarray, candidates: list[int]) -> float:
 
 @pytest.mark.parametrize("may_be_anchor", [False, True])
 @pytest.mark.parametrize("attempt", [0, 1, LAST_DRAWN_ATTEMPT, 12])
-@pytest.mark.parametrize("role", ROLES)
-def test_draws_for_one_anchor_are_uniform(role: Purpose, attempt: int, may_be_anchor: bool) -> None:
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_draws_for_one_anchor_are_uniform(purpose: Purpose, attempt: int, may_be_anchor: bool) -> None:
     spec = SamplingSpec(
         images_per_landmark=3, triplets_per_anchor=3000, positive_may_be_anchor=may_be_anchor, seed=attempt
     )
@@ -201,10 +204,10 @@ def test_draws_for_one_anchor_are_uniform(role: Purpose, attempt: int, may_be_an
         Reference(SKEWED, dataclasses.replace(spec, triplets_per_anchor=1)),
         TripletSampler(SKEWED, spec),
     )
-    drawn = sampler.candidates(np.arange(sampler.num_triplets), role, attempt).reshape(-1, 3000)
+    drawn = sampler.candidates(np.arange(sampler.num_triplets), purpose, attempt).reshape(-1, 3000)
     assert len(drawn) == len(reference.anchors)
     p_values = [
-        p_uniform(rows, reference.candidates(anchor, role))
+        p_uniform(rows, reference.candidates(anchor, purpose))
         for anchor, rows in zip(reference.anchors, drawn, strict=True)
     ]
     assert min(p_values) > 1e-4
@@ -237,11 +240,13 @@ def test_draws_of_one_triplet_are_independent() -> None:
     sampler = TripletSampler(table, SamplingSpec(images_per_landmark=None, triplets_per_anchor=k_count, seed=2))
     triplets = np.arange(sampler.num_triplets)
 
-    def place(role: Purpose, attempt: int) -> np.ndarray:
+    def place(purpose: Purpose, attempt: int) -> np.ndarray:
         """One of 6 equally likely numbers for each anchor and k, int64[num_anchors, k_count]."""
-        rows = sampler.candidates(triplets, role, attempt)
+        rows = sampler.candidates(triplets, purpose, attempt)
         steps = (
-            (rows - sampler.anchors(triplets)) % size if role is Purpose.POSITIVE else 1 + rows * 6 // table.num_images
+            (rows - sampler.anchors(triplets)) % size
+            if purpose is Purpose.POSITIVE
+            else 1 + rows * 6 // table.num_images
         )
         return steps.reshape(-1, k_count) - 1
 
@@ -260,6 +265,51 @@ def test_draws_of_one_triplet_are_independent() -> None:
         counts = np.zeros((6, 6))
         np.add.at(counts, (one.ravel(), other.ravel()), 1)
         assert stats.chi2_contingency(counts).pvalue > 1e-4, name
+
+
+# --- Splits
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=8, max_size=30),
+    percent=st.sampled_from([20, 35.5, 50]),
+    images_per_landmark=st.one_of(st.none(), st.integers(1, 3)),
+    positive_may_be_anchor=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_splits_share_no_landmark_and_no_image(
+    sizes: list[int], percent: float, images_per_landmark: int | None, positive_may_be_anchor: bool, seed: int
+) -> None:
+    landmarks = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)) * 7, sizes))
+    table = landmark_table(landmarks.tolist())
+    held_out = is_held_out(table.landmark_ids, percent)
+    for split, own in ((TRAIN, ~held_out), (VALIDATION, held_out)):
+        spec = SamplingSpec(
+            images_per_landmark=images_per_landmark,
+            positive_may_be_anchor=positive_may_be_anchor,
+            seed=seed,
+            validation_percent=percent,
+            split=split,
+        )
+        try:
+            plan = TripletSampler(table, spec).plan()
+        except NoExampleError:
+            continue
+        assert own[plan].all()
+        # Alone in the table, the split's images give the same triplets.
+        rows = np.flatnonzero(own)
+        alone = landmark_table(table.landmark_ids[rows].tolist(), table.image_ids[rows].tolist())
+        same = SamplingSpec(
+            images_per_landmark=images_per_landmark, positive_may_be_anchor=positive_may_be_anchor, seed=seed
+        )
+        assert rows[TripletSampler(alone, same).plan()].tolist() == plan.tolist()
+
+
+def test_too_few_landmarks_for_a_split() -> None:
+    table = landmark_table([0, 0, 1, 1, 2, 2])
+    with pytest.raises(NoExampleError, match=r"split 'validation': validation_percent=0.01 leaves it 0 of the 3"):
+        TripletSampler(table, SamplingSpec(validation_percent=0.01, split=VALIDATION))
 
 
 # --- The parts
