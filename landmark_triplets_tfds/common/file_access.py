@@ -1,11 +1,7 @@
-"""Reading files and parts of files, local or remote, from many threads and processes.
+"""Reading files and parts of files, local or remote, from many threads and processes; and where files are kept.
 
 Every read opens the file anew. A local open and close cost a few microseconds, and so nothing is shared: no position in
 a file and no lock between threads, no descriptor between processes, nothing to close.
-
-Where things are kept that can be made again: thumbnails and indexes of archives.
-
-What lies in a file's place when fetching it went wrong in one of the usual ways.
 """
 
 from __future__ import annotations
@@ -23,6 +19,17 @@ from landmark_triplets_tfds.errors import UnreadableImageError
 # The largest image file that is read: with it a thread's memory is bounded, whatever an archive claims. The photographs
 # of the public Google Landmarks Dataset v2 have 0.1 MB on average.
 MAX_FILE_BYTES = 256 << 20
+
+# In place of the name of a cache folder: nothing is kept.
+OFF = "off"
+
+# What lies in a file's place when fetching it went wrong in one of the usual ways.
+HTML_PAGE = "HTML page"
+LFS_POINTER = "Git LFS pointer"
+ADVICE = {
+    HTML_PAGE: "A server's error or login page was saved in its place. Fetch the file again.",
+    LFS_POINTER: "It only says which file should be here. To get that: git lfs pull",
+}
 
 # A read that fails for another reason than a missing file (a network mount that is busy, say) is tried again.
 _NUM_ATTEMPTS = 3
@@ -110,21 +117,9 @@ def _read(path: str, part: tuple[int, int] | None) -> bytes:
         return content
 
 
-OFF = "off"
-
-
 def cache_folder(folder: str | None) -> pathlib.Path:
-    """Returns the folder named, or the user's cache folder for None."""
+    """Returns the folder named, or the user's cache folder for None: for what can be made again."""
     return pathlib.Path(folder).expanduser() if folder else platformdirs.user_cache_path("landmark_triplets_tfds")
-
-
-HTML_PAGE = "HTML page"
-LFS_POINTER = "Git LFS pointer"
-
-ADVICE = {
-    HTML_PAGE: "A server's error or login page was saved in its place. Fetch the file again.",
-    LFS_POINTER: "It only says which file should be here. To get that: git lfs pull",
-}
 
 
 def stand_in(content: bytes) -> str | None:

@@ -1,9 +1,8 @@
-"""Where each image is within archives: found once, kept in a file, mapped into memory by every process.
+"""Images in archives, read in place: what a zip and tars have in common.
 
-The index of the competition's zip is 51 MB. Worker processes do not get it sent to them: they map the file, so that all
-of them share one copy and none reads it before it needs it. The index can be made again from the archives at any time.
-
-What sources of images in archives have in common: an index that is made once and then found by every process.
+Where each image is within the archives is found once and kept in a file, the index: 51 MB for the competition's zip.
+Worker processes do not get it sent to them: they map the file, so that all of them share one copy and none reads it
+before it needs it. It can be made again from the archives at any time.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import OFF, cache_folder
+from landmark_triplets_tfds.common.file_access import OFF, cache_folder, refuse_large
+from landmark_triplets_tfds.errors import UnreadableImageError
 
 FORMAT_VERSION = 1
 
@@ -159,6 +159,18 @@ class ArchiveSource:
         """
         raise NotImplementedError
 
+    def _read_member(self, member: Any) -> bytes:
+        """Returns the content of a member of the index; raises UnreadableImageError."""
+        raise NotImplementedError
+
+    def _stamp_member(self, member: Any) -> tuple[int, int]:
+        """Returns two numbers that tell a changed image."""
+        raise NotImplementedError
+
+    def locate(self, image_id: int) -> str:
+        """Returns where the image is, for messages."""
+        raise NotImplementedError
+
     # --- ImageSource
 
     def prepare(self, num_threads: int, on_listed: OnListed) -> None:
@@ -173,6 +185,17 @@ class ArchiveSource:
         self.index().save(os.fspath(path))
         shared._index_path = os.fspath(path)
         return shared
+
+    def read(self, image_id: int) -> bytes:
+        member = self.index().find(image_id)
+        if member is None:
+            raise UnreadableImageError(UnreadableImageError.MISSING, self.locate(image_id))
+        refuse_large(max(int(member["size"]), int(member["stored_size"])))
+        return self._read_member(member)
+
+    def stamp(self, image_id: int) -> tuple[int, int]:
+        member = self.index().find(image_id)
+        return (-1, -1) if member is None else self._stamp_member(member)
 
     def exists(self, image_id: int) -> bool:
         return self.index().find(image_id) is not None

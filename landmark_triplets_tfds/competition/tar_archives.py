@@ -1,18 +1,11 @@
 """Images in the tars of the public Google Landmarks Dataset v2, read in place.
 
 A tar has no directory. So each is walked through once, from header to header, and the index keeps where its images are;
-a tar that changes is walked again. Where an MD5 list names a tar, it is read as a whole at that point and compared, so
-that an image is only ever read from a tar that is right.
+a tar that changes is walked again. Python's tarfile does that, within bounds: by itself it takes a damaged header for
+the end, reads as much as a header claims, and may go backwards.
 
-Which images a tar holds, and where: Python's tarfile walks it, within bounds.
-
-tarfile takes a damaged header in the middle for the end, reads as much as a header claims, and may go backwards; the
-checks around it turn each of these into an error.
-
-The MD5 lists that are published with the tars: lines ``<hash>  <name>``, as `md5sum` writes them.
-
-Tars in ``train/``, ``index/`` and ``test/`` have the same names. So where a line names a folder, it counts for tars in
-that folder; where it does not, the folder that the list is in decides.
+Where an MD5 list, as it is published with the tars, names a tar, the tar is read as a whole before it is walked through
+and compared, so that an image is only ever read from a tar that is right.
 """
 
 from __future__ import annotations
@@ -30,12 +23,13 @@ from etils import epath
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
+from landmark_triplets_tfds.common.file_access import read_image_part
 from landmark_triplets_tfds.competition.archive import ArchiveIndex, ArchiveSource, Members, OnListed, make_members
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
     TAR_PATTERN,
+    find_names,
     image_path,
     mark_stamp,
     parse_tar_name,
@@ -48,6 +42,19 @@ from landmark_triplets_tfds.competition.tables import (
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _NUM_PROBLEMS_SHOWN = 5
+
+_END_MARK = bytes(tarfile.BLOCKSIZE)
+
+# Long names and extended headers are data to tarfile; those of the published tars, if any, have a few hundred bytes.
+_MAX_HEADER_BYTES = 1 << 20
+
+# What tarfile raises for headers that make no sense.
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
+
+_MD5_LIST_PATTERN = re.compile(r"md5.*\.txt|.*\.md5|MD5SUMS?", re.IGNORECASE)
+_MD5_LINE_PATTERN = re.compile(r"\s*([0-9a-fA-F]{32})\s+\*?(\S+)\s*")
+_MAX_LIST_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,24 +93,16 @@ class TarSource(ArchiveSource):
         tar = "images_*.tar" if member is None else self._name_of_tar(member)
         return f"{self.archive}/{tar}/{image_path(image_id)}"
 
-    def read(self, image_id: int) -> bytes:
-        member = self.index().find(image_id)
-        if member is None:
-            raise UnreadableImageError(UnreadableImageError.MISSING, self.locate(image_id))
+    def _read_member(self, member: Any) -> bytes:
         size, tar = int(member["size"]), f"{self.archive}/{self._name_of_tar(member)}"
-        refuse_large(size)
         content = read_image_part(tar, int(member["offset"]), size)
         if len(content) < size:
-            raise UnreadableImageError(
-                UnreadableImageError.DAMAGED, f"{tar} ends within {format_image_id(image_id)}.jpg"
-            )
+            name = f"{format_image_id(member['image_id'])}.jpg"
+            raise UnreadableImageError(UnreadableImageError.DAMAGED, f"{tar} ends within {name}")
         return content
 
-    def stamp(self, image_id: int) -> tuple[int, int]:
+    def _stamp_member(self, member: Any) -> tuple[int, int]:
         """Returns the image's size, and the tar's modification time and the image's place in it as one number."""
-        member = self.index().find(image_id)
-        if member is None:
-            return -1, -1
         tar = self.index().archives[int(member["archive"])]
         return mark_stamp((int(member["size"]), int(tar["mtime_ns"]) + int(member["offset"])), self._folder)
 
@@ -111,7 +110,7 @@ class TarSource(ArchiveSource):
         return str(self.index().archives[int(member["archive"])]["name"])
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
-        names = list_tars(epath.Path(self.archive))
+        names = find_names(epath.Path(self.archive), TAR_PATTERN)
         md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
         with ThreadPoolExecutor(num_threads) as pool:
             try:
@@ -148,11 +147,6 @@ class TarSource(ArchiveSource):
         if not len(index.members):
             raise ArchiveError(f"The {len(tars):,} tars in {self.archive} hold no image a/b/c/<id>.jpg.")
         return index
-
-
-def list_tars(folder: epath.Path) -> list[str]:
-    """Returns the names of the tars in a folder, in their order."""
-    return sorted(path.name for path in folder.iterdir() if TAR_PATTERN.fullmatch(path.name))
 
 
 def _describe(folder: str, name: str, md5: str | None) -> _Tar:
@@ -193,15 +187,6 @@ def _join(found: dict[_Tar, Members]) -> ArchiveIndex:
     members = np.concatenate(list(found.values()))
     members["archive"] = np.repeat(np.arange(len(found)), [len(members) for members in found.values()])
     return ArchiveIndex.of(members, archives)
-
-
-_END_MARK = bytes(tarfile.BLOCKSIZE)
-
-# Long names and extended headers are data to tarfile; those of the published tars, if any, have a few hundred bytes.
-_MAX_HEADER_BYTES = 1 << 20
-
-# What tarfile raises for headers that make no sense.
-_DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
 
 
 def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:
@@ -261,14 +246,11 @@ class _BoundedReads:
         return self._file.read(num_bytes)
 
 
-_NAME_PATTERN = re.compile(r"md5.*\.txt|.*\.md5|MD5SUMS?", re.IGNORECASE)
-_LINE_PATTERN = re.compile(r"\s*([0-9a-fA-F]{32})\s+\*?(\S+)\s*")
-_MAX_LIST_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
-
-
 def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> dict[str, str]:
-    """Returns the MD5, in lower case, of each file of a folder that a list names.
+    """Returns the MD5, in lower case, of each file of a folder that a list names: lines ``<hash>  <name>``.
+
+    Tars in ``train/``, ``index/`` and ``test/`` have the same names. So where a line names a folder, it counts for tars
+    in that folder; where it does not, the folder that the list is in decides.
 
     Args:
       root: the folder with the table and ``train/``.
@@ -280,10 +262,10 @@ def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> dict[str, str
         if not (root / place).is_dir():
             continue
         for path in sorted((root / place).iterdir()):
-            if not _NAME_PATTERN.fullmatch(path.name) or not path.is_file() or path.stat().length > _MAX_LIST_BYTES:
+            if not _MD5_LIST_PATTERN.fullmatch(path.name) or not path.is_file() or path.stat().length > _MAX_LIST_BYTES:
                 continue
             for line in path.read_bytes().decode("ascii", "replace").splitlines():
-                if match := _LINE_PATTERN.fullmatch(line):
+                if match := _MD5_LINE_PATTERN.fullmatch(line):
                     *above, name = match[2].split("/")
                     if (above[-1] if above and above[-1] in FOLDER_NAMES else meant) == folder:
                         md5_of_name.setdefault(name, match[1].lower())

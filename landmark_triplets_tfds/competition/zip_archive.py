@@ -3,7 +3,7 @@
 Python's zipfile reads the directory of the archive, once: it takes seconds and a gigabyte for 1.6 million members
 (docs/sources.md has the figures), and the index keeps what came of it. It does not read the members, since it reads
 them one at a time: a member here is one positioned read, whatever other threads do, and is checked against the
-directory. That reading makes the indexes of all its folders, ``train/``, ``index/`` and ``test/``.
+directory. Reading the directory makes the indexes of all its folders, ``train/``, ``index/`` and ``test/``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import read_image_part, refuse_large
+from landmark_triplets_tfds.common.file_access import read_image_part
 from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, ArchiveIndex, ArchiveSource, OnListed, make_members
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
@@ -84,17 +84,12 @@ class ZipSource(ArchiveSource):
     def locate(self, image_id: int) -> str:
         return f"{self.archive}/{self._folder}/{image_path(image_id)}"
 
-    def read(self, image_id: int) -> bytes:
-        member = self.index().find(image_id)
-        if member is None:
-            raise UnreadableImageError(UnreadableImageError.MISSING, self.locate(image_id))
-        refuse_large(max(int(member["size"]), int(member["stored_size"])))
-        return read_member(self.archive, member, f"{format_image_id(image_id)}.jpg")
+    def _read_member(self, member: Any) -> bytes:
+        return read_member(self.archive, member, f"{format_image_id(member['image_id'])}.jpg")
 
-    def stamp(self, image_id: int) -> tuple[int, int]:
+    def _stamp_member(self, member: Any) -> tuple[int, int]:
         """Returns size and CRC of the image, so that the same image in another copy of the zip is the same."""
-        member = self.index().find(image_id)
-        return (-1, -1) if member is None else (int(member["size"]), int(member["crc"]))
+        return int(member["size"]), int(member["crc"])
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
         try:
@@ -189,7 +184,7 @@ def read_member(path: str, member: Any, name: str) -> bytes:
 
     Args:
       path: of the zip.
-      member: a mapping with the fields of `archive_index.MEMBER`.
+      member: a mapping with the fields of `archive.MEMBER`.
       name: how the member's name ends.
 
     Raises:
