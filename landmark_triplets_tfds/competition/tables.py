@@ -239,19 +239,3 @@ _ANY_TEXT = TextKind(
     "texts",
     lambda texts: texts.to_numpy(zero_copy_only=False),  # Python strings
 )
-
-
-# The names below are those of the reader before; they go with it.
-IMAGE_ID_HEX_DIGITS = _ID_DIGITS
-
-
-def parse_image_id(text: object, column: str) -> int:
-    """Returns the number that an id is; raises ValueError, which names the column, for anything but 16 hex digits."""
-    if not isinstance(text, str) or not _ID_PATTERN.fullmatch(text):
-        raise ValueError(f"{column} must be {IMAGE_ID.rule}, got {shorten(text)}.")
-    return int(text, 16)
-
-
-def parse_joined_ids(joined: str) -> npt.NDArray[np.uint64]:
-    """Returns uint64[n] for the ids of 16 digits that are joined to one text."""
-    return _parse_joined_ids(joined.encode())

@@ -11,7 +11,7 @@ from etils import epath
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.competition import archive as archive_source
+from landmark_triplets_tfds.competition import archive
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
 from landmark_triplets_tfds.competition.source import find_folder, find_source
 from landmark_triplets_tfds.competition.tables import read_landmark_table
@@ -210,7 +210,7 @@ def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
     source.prepare(2, ignore)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert not list(bank.iterdir())
-    assert list(archive_source._temporary_folder().glob("*.index"))
+    assert list(archive._temporary_folder().glob("*.index"))
 
 
 def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):

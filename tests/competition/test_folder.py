@@ -5,7 +5,6 @@ import os
 import pathlib
 import pickle
 import tempfile
-from typing import IO, Any
 
 from etils import epath
 from hypothesis import given, settings
@@ -172,81 +171,6 @@ def test_stamps_tell_folders_apart(tmp_path: pathlib.Path) -> None:
         stamps.add(source.stamp(IMAGE_ID))
     assert len(stamps) == 3
     assert all(size == 5 and 0 <= changed < 2**63 for size, changed in stamps)
-
-
-class FailingOpen:
-    """Stands in for `open`: raises the given errors, one per call, then opens."""
-
-    def __init__(self, *errors: OSError):
-        self.errors = list(errors)
-        self.calls: list[str] = []
-
-    def __call__(self, path: str, *args: Any, **kwargs: Any) -> IO[bytes]:
-        self.calls.append(path)
-        if self.errors:
-            raise self.errors.pop(0)
-        return open(path, *args, **kwargs)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    seconds: list[float] = []
-    monkeypatch.setattr(file_access.time, "sleep", seconds.append)
-    return seconds
-
-
-@pytest.mark.parametrize("num_failures", [1, 2])
-def test_a_passing_failure_is_tried_again(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float], num_failures: int
-) -> None:
-    fake = FailingOpen(*[OSError(5, "Input/output error")] * num_failures)
-    monkeypatch.setattr(file_access, "open", fake, raising=False)
-    assert folder_source(write_image(tmp_path, b"an image")).read(IMAGE_ID) == b"an image"
-    assert fake.calls == [f"{tmp_path}/{IMAGE_PATH}"] * (num_failures + 1)
-    assert len(pauses) == num_failures
-    assert min(pauses) > 0
-
-
-def test_a_lasting_failure_is_reported(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    fake = FailingOpen(*[OSError(5, "Input/output error", f"/data/{IMAGE_PATH}")] * 20)
-    monkeypatch.setattr(file_access, "open", fake, raising=False)
-    with pytest.raises(UnreadableImageError) as caught:
-        folder_source("/data").read(IMAGE_ID)
-    assert caught.value.reason == UnreadableImageError.NO_ACCESS
-    assert "Input/output error" in caught.value.detail
-    assert IMAGE_PATH in caught.value.detail
-    assert (len(fake.calls), len(pauses)) == (3, 2)
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (FileNotFoundError(2, "No such file"), UnreadableImageError.MISSING),
-        (PermissionError(13, "Permission denied"), UnreadableImageError.NO_ACCESS),
-        (IsADirectoryError(21, "Is a directory"), UnreadableImageError.NO_ACCESS),
-    ],
-)
-def test_what_another_attempt_cannot_change_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch, pauses: list[float], error: OSError, reason: str
-) -> None:
-    fake = FailingOpen(*[error] * 20)
-    monkeypatch.setattr(file_access, "open", fake, raising=False)
-    with pytest.raises(UnreadableImageError) as caught:
-        folder_source("/data").read(IMAGE_ID)
-    assert caught.value.reason == reason
-    assert (len(fake.calls), pauses) == (1, [])
-
-
-@pytest.mark.parametrize("is_remote", [False, True])
-def test_what_is_too_large_to_be_an_image_is_not_read(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, pretend: Pretend, is_remote: bool
-) -> None:
-    pretend(is_remote)
-    monkeypatch.setattr(file_access, "MAX_FILE_BYTES", 1000)
-    assert len(folder_source(write_image(tmp_path / "a", bytes(1000))).read(IMAGE_ID)) == 1000
-    with pytest.raises(UnreadableImageError) as caught:
-        folder_source(write_image(tmp_path / "b", bytes(1001))).read(IMAGE_ID)
-    assert caught.value.reason == UnreadableImageError.FILE_TOO_LARGE
 
 
 def test_is_sent_as_paths(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 import pathlib
 
 from etils import epath
@@ -10,8 +9,7 @@ from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tar_archives import TarSource
 from landmark_triplets_tfds.competition.zip_archive import ZipSource
-from landmark_triplets_tfds.errors import SourceLayoutError
-from tests.support.layouts import IMAGE_ID, IMAGE_PATH, WRONG_LAYOUTS, write_competition, write_tars
+from tests.support.layouts import IMAGE_ID, IMAGE_PATH, write_competition, write_tars
 
 # --- Finding the files
 
@@ -85,30 +83,3 @@ def test_folders_count_before_tars_and_tars_before_a_zip(tmp_path: pathlib.Path)
     assert isinstance(source, FolderSource)
     write_competition(tmp_path)  # beside the tars
     assert find_source(epath.Path(tmp_path)).locate(IMAGE_ID) == f"{tmp_path}/{IMAGE_PATH}"
-
-
-# --- Wrong layouts
-
-
-@pytest.mark.parametrize(("prepare", "manual_dir", "message"), WRONG_LAYOUTS.values(), ids=WRONG_LAYOUTS)
-def test_a_wrong_layout_is_described(
-    tmp_path: pathlib.Path, prepare: Callable[[pathlib.Path], object], manual_dir: str, message: str
-) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    prepare(data)
-    expected = message.format(manual_dir=tmp_path / manual_dir, data=data)
-    with pytest.raises(SourceLayoutError, match=expected) as caught:
-        find_source(epath.Path(tmp_path / manual_dir))
-    assert isinstance(caught.value, FileNotFoundError)
-    text = str(caught.value)
-    for help_text in (
-        "<manual_dir>/train.csv",
-        "<manual_dir>/train/a/b/c/<id>.jpg",
-        "<manual_dir>/landmark-retrieval-2020.zip",
-        "<manual_dir>/train/images_000.tar",
-        "kaggle competitions download -c landmark-retrieval-2020",
-        "https://s3.amazonaws.com/google-landmark/train/images_",
-        "--manual_dir",
-    ):
-        assert help_text in text

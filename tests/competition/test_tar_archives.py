@@ -13,8 +13,7 @@ from etils import epath
 import pytest
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition import tar_archives as tar_listing
-from landmark_triplets_tfds.competition import tar_archives as tar_source
+from landmark_triplets_tfds.competition import tar_archives
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
 from landmark_triplets_tfds.competition.source import find_folder, find_source
 from landmark_triplets_tfds.competition.tar_archives import TarSource
@@ -125,13 +124,13 @@ def test_tars_are_numbered_in_any_way(tmp_path: pathlib.Path) -> None:
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the tars that were walked through."""
     names: list[str] = []
-    list_images = tar_listing.list_images
+    list_images = tar_archives.list_images
 
     def record(path: str, size: int, folder: str) -> list[tuple[int, int, int]]:
         names.append(os.path.basename(path))
         return list_images(path, size, folder)
 
-    monkeypatch.setattr(tar_source, "list_images", record)
+    monkeypatch.setattr(tar_archives, "list_images", record)
     return names
 
 
@@ -256,13 +255,13 @@ def test_members_of_another_folder(tmp_path: pathlib.Path, prefix: str) -> None:
 def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the tars that were read as a whole."""
     names: list[str] = []
-    md5_of = tar_source.md5_of
+    md5_of = tar_archives.md5_of
 
     def record(path: str) -> str:
         names.append(os.path.basename(path))
         return md5_of(path)
 
-    monkeypatch.setattr(tar_source, "md5_of", record)
+    monkeypatch.setattr(tar_archives, "md5_of", record)
     return names
 
 

@@ -10,7 +10,7 @@ from etils import epath
 import pytest
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition import zip_archive as zip_source
+from landmark_triplets_tfds.competition import zip_archive
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.zip_archive import ZipSource
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
@@ -293,7 +293,7 @@ def test_a_member_too_large_to_be_an_image(tmp_path: pathlib.Path, monkeypatch: 
 
 
 def test_a_table_too_large_to_be_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_source, "_MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(zip_archive, "_MAX_TABLE_BYTES", 10)
     with pytest.raises(ArchiveError, match="file too large"):
         source_of(write_zip(tmp_path)).read_table()
 

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pathlib
+from typing import IO, Any
+
+import platformdirs
+import pytest
+
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.file_access import (
+    HTML_PAGE,
+    LFS_POINTER,
+    cache_folder,
+    read_image_file,
+    read_image_part,
+    stand_in,
+)
+from landmark_triplets_tfds.errors import UnreadableImageError
+
+
+def write(path: pathlib.Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+class FailingOpen:
+    """Stands in for `open`: raises the given errors, one per call, then opens."""
+
+    def __init__(self, *errors: OSError):
+        self.errors = list(errors)
+        self.calls: list[str] = []
+
+    def __call__(self, path: str, *args: Any, **kwargs: Any) -> IO[bytes]:
+        self.calls.append(path)
+        if self.errors:
+            raise self.errors.pop(0)
+        return open(path, *args, **kwargs)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr(file_access.time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.mark.parametrize("num_failures", [1, 2])
+def test_a_passing_failure_is_tried_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float], num_failures: int
+) -> None:
+    fake = FailingOpen(*[OSError(5, "Input/output error")] * num_failures)
+    monkeypatch.setattr(file_access, "open", fake, raising=False)
+    assert read_image_file(write(tmp_path / "x", b"an image")) == b"an image"
+    assert fake.calls == [str(tmp_path / "x")] * (num_failures + 1)
+    assert len(pauses) == num_failures
+    assert min(pauses) > 0
+
+
+def test_a_lasting_failure_is_reported(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+    fake = FailingOpen(*[OSError(5, "Input/output error", "/data/x")] * 20)
+    monkeypatch.setattr(file_access, "open", fake, raising=False)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image_file("/data/x")
+    assert caught.value.reason == UnreadableImageError.NO_ACCESS
+    assert "Input/output error" in caught.value.detail
+    assert "/data/x" in caught.value.detail
+    assert (len(fake.calls), len(pauses)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file"), UnreadableImageError.MISSING),
+        (PermissionError(13, "Permission denied"), UnreadableImageError.NO_ACCESS),
+        (IsADirectoryError(21, "Is a directory"), UnreadableImageError.NO_ACCESS),
+    ],
+)
+def test_what_another_attempt_cannot_change_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], error: OSError, reason: str
+) -> None:
+    fake = FailingOpen(*[error] * 20)
+    monkeypatch.setattr(file_access, "open", fake, raising=False)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image_file("/data/x")
+    assert caught.value.reason == reason
+    assert (len(fake.calls), pauses) == (1, [])
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_what_is_too_large_to_be_an_image_is_not_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, is_remote: bool
+) -> None:
+    monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)  # epath reads local files as well
+    monkeypatch.setattr(file_access, "MAX_FILE_BYTES", 1000)
+    assert len(read_image_file(write(tmp_path / "a", bytes(1000)))) == 1000
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image_file(write(tmp_path / "b", bytes(1001)))
+    assert caught.value.reason == UnreadableImageError.FILE_TOO_LARGE
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"), [(0, 3, b"012"), (3, 4, b"3456"), (8, 5, b"89"), (20, 1, b""), (0, 0, b"")]
+)
+def test_parts(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offset: int,
+    length: int,
+    expected: bytes,
+    is_remote: bool,
+) -> None:
+    monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
+    assert read_image_part(write(tmp_path / "x", b"0123456789"), offset, length) == expected
+
+
+def test_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("~/x") == tmp_path / "x"
+    assert cache_folder(None) == platformdirs.user_cache_path("landmark_triplets_tfds")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"<html>", HTML_PAGE),
+        (b"\r\n  <!DOCTYPE html>", HTML_PAGE),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", LFS_POINTER),
+        (b"id,landmark_id\n<", None),
+        (b"\xff\xd8\xff<", None),
+        (b"", None),
+    ],
+)
+def test_stand_in(content: bytes, expected: str | None) -> None:
+    assert stand_in(content) == expected
