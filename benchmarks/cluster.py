@@ -1,23 +1,24 @@
 """Builds through Apache Beam beside the local build: images decoded and triplets made a second, and what Beam adds.
 
-Every build is measured less a build of few triplets by the same engine, which takes away what starting it costs:
-processes, imports, reading the table. So the figures are those of a long job. Flink's two slots are those of two task
-managers, each with one Python worker; it is left out where there is no Java or Maven. A build there takes half a minute
-to start, a few seconds more or less, so give it a corpus of at least 10,000 images (``--landmarks 2400``).
+    python -m benchmarks.cluster --corpus CORPUS
+
+It carries "How fast" in docs/clusters.md. Every build is measured less a build of few triplets by the same engine,
+which takes away what starting it costs: processes, imports, reading the table. So the figures are those of a long job.
+Flink's two slots are those of two task managers, each with one Python worker; it is left out where there is no Java or
+Maven. A build there takes half a minute to start, a few seconds more or less, so give it a corpus of at least 10,000
+images (``--landmarks 2400``).
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 from pathlib import Path
 import statistics
 
-from benchmarks import builds, report
-from benchmarks.corpus import add_corpus_arguments, open_corpus
-from benchmarks.harness import Case, Measurement, add_common_arguments, alternate
+from benchmarks import builds
+from benchmarks.harness import Case, Measurement, Program, print_table, ratios, temporary_folder
 
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
@@ -51,37 +52,28 @@ def start_flink(stack: contextlib.ExitStack, folder: Path) -> dict[str, Sequence
 
 def main() -> None:
     """Prints a table and the ratio that has a target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common_arguments(parser, runs=3)
-    add_corpus_arguments(parser)
-    parser.add_argument("--config", default="128px_all", help="(default: %(default)s)")
-    parser.add_argument("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
-    parser.add_argument("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
-    args = parser.parse_args()
-    machine = report.describe_machine()
-    report.print_machine(machine)
-    builds.tfds()
+    program = Program(__doc__, runs=3)
+    add = program.parser.add_argument
+    add("--config", default="128px_all", help="(default: %(default)s)")
+    add("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
+    add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
     num_images: dict[str, int] = {}
-
-    with contextlib.ExitStack() as stack:
-        corpus = stack.enter_context(open_corpus(args)).resolve()
-        work = stack.enter_context(builds.temporary_folder(args.work)).resolve()
+    with program, contextlib.ExitStack() as stack:
+        args, corpus = program.args, program.corpus
         engines = dict(_ENGINES) if args.engines != "flink" else {_LOCAL: None}
         if args.engines != "beam":
-            (work / "flink").mkdir()
-            engines |= start_flink(stack, work / "flink")
-        builds.read_all(corpus)
+            engines |= start_flink(stack, program.folder())
 
         def build(name: str, max_examples: int | None) -> tuple[Measurement, int]:
-            with builds.temporary_folder(work) as folder:
+            with temporary_folder(program.work) as folder:
                 measurement, builder = builds.build(
                     args.config,
                     corpus,
                     folder,
                     workers=2,
-                    num_shards=_NUM_SHARDS,
-                    max_examples=max_examples,
                     beam_options=engines[name],
+                    num_shards=_NUM_SHARDS,
+                    max_examples_per_split=max_examples,
                 )
             return measurement, builder.info.metadata["counts"]["num_images_read"]
 
@@ -94,35 +86,27 @@ def main() -> None:
 
             return one_round
 
-        results = alternate({name: case(name) for name in engines}, args.runs, args.warm_up)
-
-    local_cpu_s = statistics.median(run.cpu_s / run.count for run in results.measurements[_LOCAL])
-    rows = []
-    for name, runs in results.measurements.items():
-        wall_s, cpu_s = (statistics.median(getattr(run, what) for run in runs) for what in ("wall_s", "cpu_s"))
-        added = cpu_s / runs[0].count - local_cpu_s
-        rows.append(
-            (
-                name,
-                f"{wall_s:.1f}",
-                f"{num_images[name] / wall_s:,.0f}",
-                f"{runs[0].count / wall_s:,.0f}",
-                f"{cpu_s / runs[0].count * 1e3:.2f}",
-                "" if name == _LOCAL else f"{added * 1e3:.2f}",
+        results = program.alternate({name: case(name) for name in engines}, args.warm_up)
+        program.record["num_images"] = num_images
+        rows = []
+        for name, runs in results.items():
+            wall_s = statistics.median(run.wall_s for run in runs)
+            cpu_s, local_cpu_s = (
+                statistics.median(run.cpu_s for run in each) / each[0].count for each in (runs, results[_LOCAL])
             )
-        )
-    header = ("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam")
-    report.print_table(header, rows)
-    ratios = report.ratio(
-        results,
-        "images/s: two worker processes / local",
-        _PROCESSES.format(2),
-        _LOCAL,
-        "per_second",
-        at_least=_MIN_RATIO,
-    )
-    report.print_ratios(ratios)
-    report.write_json(args.json, "cluster", machine=machine, results=results, num_images=num_images, ratios=ratios)
+            rows.append(
+                (
+                    name,
+                    f"{wall_s:.1f}",
+                    f"{num_images[name] / wall_s:,.0f}",
+                    f"{runs[0].count / wall_s:,.0f}",
+                    f"{cpu_s * 1e3:.2f}",
+                    "" if name == _LOCAL else f"{(cpu_s - local_cpu_s) * 1e3:.2f}",
+                )
+            )
+        print_table(("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam"), rows)
+        label = "images/s: two worker processes / local"
+        program.print_ratios(ratios(results, label, _PROCESSES.format(2), _LOCAL, at_least=_MIN_RATIO))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,33 @@
-"""Makes a folder with the layout of the competition: train.csv and train/a/b/c/<id>.jpg.
+"""What is measured on: folders with the layout of the competition, and tables of any size.
 
-Three kinds: views of your own photographs (what figures should be quoted from), views of drawn scenes, and tiny
-pictures in any number, with which all that a build does around the images can be measured.
+    python -m benchmarks.corpus CORPUS --photos PHOTOS
+
+makes one and measures nothing: views of your own photographs, from which figures should be quoted, views of drawn
+scenes, or tiny pictures in any number, with which all that a build does around the images can be measured. The same
+seed and the same photographs give the same corpus.
+
+What a JPEG costs depends on how much detail it holds, so smooth or random pictures would measure something else. Drawn
+scenes have what natural pictures have: a spectrum that falls as 1/f, edges where things hide each other (the "dead
+leaves" model: Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001) and, added per view, the noise
+of a camera's sensor.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-import contextlib
 import functools
+import io
 import multiprocessing
 import os
 from pathlib import Path
-import tempfile
 import time
 
 import loky
 import numpy as np
 import numpy.typing as npt
-
-from benchmarks import pictures
-from benchmarks.harness import progress
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 # The competition's own figures.
 NUM_COMPETITION_LANDMARKS = 81_313
@@ -33,8 +38,31 @@ _IMAGES_PER_LANDMARK = 6.5  # on average, in corpora of pictures; the competitio
 
 _NUM_DISTINCT_TINY = 512  # at 1.58 million rows, each file has 3,100 links; ext4 allows 65,000
 
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MIN_PHOTO_BYTES = 200_000  # smaller files are previews and icons
+_MAX_PHOTO_SIDE = 3200
 
-def long_tail_sizes(num_landmarks: int, num_images: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+_VIEW_SIZES = ((800, 600), (600, 800))
+_SENSOR_NOISE = 2.0  # standard deviation, in levels of 0..255
+
+# Regions of a scene looked at for one landmark, and the detail below which a scene (a plain background) is passed over.
+_NUM_REGIONS_TRIED = 4
+_MIN_DETAIL = 1.5
+
+# Drawn scenes. The strengths give views of 50 to 65 kB, as the competition's photographs have.
+_SCENE_SIZE = (1536, 1152)
+_NUM_LARGE_LEAVES, _NUM_LEAVES, _LEAF_RADII = 30, 400, (10, 400)
+_LIGHT, _TINT = 7.0, 3.0
+
+
+# --- Tables
+
+
+def image_path(folder: Path | str, image_id: str) -> str:
+    return f"{folder}/train/{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"
+
+
+def _long_tail_sizes(num_landmarks: int, num_images: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Returns int64[num_landmarks]: images of each landmark, at least 2, a few with very many, ``num_images`` in all.
 
     Raises:
@@ -48,75 +76,204 @@ def long_tail_sizes(num_landmarks: int, num_images: int, rng: np.random.Generato
 
 
 def random_table(
-    sizes: npt.NDArray[np.int64], rng: np.random.Generator
+    num_images: int, rng: np.random.Generator, num_landmarks: int | None = None
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Returns image ids uint64[n] and landmark ids int64[n] in a random order; landmark ids have gaps."""
-    num_images = int(sizes.sum())
+    """Makes up a table with a long tail.
+
+    Args:
+      num_images: rows.
+      rng: of all draws.
+      num_landmarks: None: as many as the competition has for so many images.
+
+    Returns:
+      Image ids uint64[n] and landmark ids int64[n], which have gaps, in a random order.
+    """
+    if num_landmarks is None:
+        num_landmarks = max(2, round(num_images * NUM_COMPETITION_LANDMARKS / NUM_COMPETITION_IMAGES))
+    sizes = _long_tail_sizes(num_landmarks, num_images, rng)
     image_ids = np.unique(rng.integers(0, 2**64, num_images + 8, dtype=np.uint64))
     image_ids = rng.permutation(image_ids)[:num_images]
     landmark_ids = np.repeat(np.cumsum(rng.integers(1, 6, len(sizes))), sizes)
     return image_ids, rng.permutation(landmark_ids)
 
 
-def image_path(folder: Path | str, image_id: str) -> str:
-    return f"{folder}/train/{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"
+# --- Pictures
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """Returns the photographs below a folder, in the order of their names.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    photos = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _PHOTO_SUFFIXES and path.is_file() and path.stat().st_size >= _MIN_PHOTO_BYTES
+    )
+    if not photos:
+        kinds = ", ".join(_PHOTO_SUFFIXES)
+        raise ValueError(f"no photographs ({kinds} of at least {_MIN_PHOTO_BYTES // 1000} kB) below {folder}.")
+    return photos
+
+
+def _load_photo(path: Path) -> Image.Image:
+    """Reads a photograph, no side longer than 3,200 px."""
+    with Image.open(path) as photo:
+        photo.draft("RGB", (_MAX_PHOTO_SIDE, _MAX_PHOTO_SIDE))  # JPEGs are decoded at a smaller scale where possible
+        image = photo.convert("RGB")
+    image.thumbnail((_MAX_PHOTO_SIDE, _MAX_PHOTO_SIDE))
+    return image
+
+
+def _draw_scene(rng: np.random.Generator) -> Image.Image:
+    """Draws a scene, 1536 x 1152 px: leaves that hide each other under a 1/f texture."""
+    width, height = _SCENE_SIZE
+    leaves = Image.new("RGB", _SCENE_SIZE, _random_color(rng))
+    pen = ImageDraw.Draw(leaves)
+    # Radii fall off as r**-3, which gives equal detail at all scales. The largest leaves lie at the bottom.
+    smallest, largest = _LEAF_RADII
+    radii = 1 / np.sqrt(rng.uniform(1 / largest**2, 1 / smallest**2, _NUM_LEAVES))
+    for radius in np.concatenate([np.full(_NUM_LARGE_LEAVES, float(largest)), radii]):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        corners = int(rng.integers(3, 9))
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+        reach = radius * rng.uniform(0.6, 1.2, corners)
+        outline = [(x + r * np.cos(a), y + r * np.sin(a)) for r, a in zip(reach, angles, strict=True)]
+        pen.polygon(outline, fill=_random_color(rng))
+    pixels = np.asarray(leaves.filter(ImageFilter.GaussianBlur(1.0)), dtype=np.float32)
+    texture = _LIGHT * _one_over_f(rng, height, width)[..., None]
+    for channel in range(3):  # colour changes more slowly than light
+        tint = Image.fromarray(_one_over_f(rng, height // 4, width // 4)).resize(_SCENE_SIZE)
+        texture = texture + _TINT * np.asarray(tint)[..., None] * np.eye(3, dtype=np.float32)[channel]
+    return Image.fromarray(np.clip(pixels + texture, 0, 255).astype(np.uint8))
+
+
+def _random_color(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Returns a muted colour: photographs differ more in light than in hue."""
+    light = rng.uniform(30, 220)
+    red, green, blue = np.clip(light + rng.normal(0, 22, 3), 0, 255).astype(int).tolist()
+    return red, green, blue
+
+
+def _one_over_f(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Returns noise float32[height, width] of mean 0 and deviation 1 whose amplitude falls as 1/frequency."""
+    spectrum = np.fft.rfft2(rng.standard_normal((height, width), dtype=np.float32))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).astype(np.float32)
+    frequency[0, 0] = np.inf
+    noise = np.fft.irfft2(spectrum / frequency, s=(height, width)).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = noise / noise.std()
+    return scaled
+
+
+class _Landmark:
+    """A region of a picture, seen from here and there.
+
+    Attributes:
+      detail: mean difference of neighbouring pixels of the region at a width of 400 px, in levels of 0..255.
+    """
+
+    def __init__(self, scene: Image.Image, rng: np.random.Generator):
+        self._scene = scene
+        self._rng = rng
+        self._extent = rng.uniform(0.4, 0.7)  # of the scene that a view takes
+        # The first region with something to see, or else the one with most.
+        self.detail = -1.0
+        for center in rng.uniform(self._extent / 2, 1 - self._extent / 2, (_NUM_REGIONS_TRIED, 2)):
+            detail = self._detail_at(center)
+            if detail > self.detail:
+                self.detail, self._center = detail, center
+            if detail >= _MIN_DETAIL:
+                break
+
+    def _box(
+        self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Returns a part of the scene with the aspect ratio of ``size``: left, top, right, bottom."""
+        scale = extent * min(self._scene.width / size[0], self._scene.height / size[1])
+        box_width, box_height = scale * size[0], scale * size[1]
+        left = np.clip(center[0] * self._scene.width - box_width / 2, 0, self._scene.width - box_width)
+        top = np.clip(center[1] * self._scene.height - box_height / 2, 0, self._scene.height - box_height)
+        return left, top, left + box_width, top + box_height
+
+    def _detail_at(self, center: npt.NDArray[np.float64]) -> float:
+        box = self._box(center, self._extent, (400, 300))
+        grey = self._scene.resize((400, 300), Image.Resampling.BOX, box=box).convert("L")
+        return float(np.abs(np.diff(np.asarray(grey, dtype=np.float32), axis=1)).mean())
+
+    def view(self) -> bytes:
+        """Returns a JPEG of 800 x 600 or 600 x 800 px and quality 70 to 85: another shift, zoom and light each time."""
+        rng = self._rng
+        size = _VIEW_SIZES[0] if rng.random() < 0.7 else _VIEW_SIZES[1]
+        box = self._box(self._center + rng.uniform(-0.1, 0.1, 2), self._extent * rng.uniform(0.8, 1.2), size)
+        image = self._scene.resize(size, Image.Resampling.BICUBIC, box=box)
+        if rng.random() < 0.2:  # out of focus
+            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
+        image = ImageEnhance.Color(image).enhance(rng.uniform(0.6, 1.4))
+        pixels = np.asarray(image, dtype=np.float32) * np.float32(rng.uniform(0.75, 1.25))
+        pixels += _SENSOR_NOISE * rng.standard_normal(pixels.shape, dtype=np.float32)
+        quality = int(rng.integers(70, 86))
+        return _as_jpeg(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), quality)
+
+
+def _as_jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+# --- Corpora
 
 
 def make_tiny_corpus(folder: Path, num_images: int, seed: int = 0) -> None:
     """Makes a corpus of 16 x 16 px pictures, 19.4 per landmark: 512 different files, the others links to them."""
     rng = np.random.default_rng(seed)
-    num_landmarks = max(2, round(num_images * NUM_COMPETITION_LANDMARKS / NUM_COMPETITION_IMAGES))
-    image_ids, landmark_ids = random_table(long_tail_sizes(num_landmarks, num_images, rng), rng)
+    image_ids, landmark_ids = random_table(num_images, rng)
     names = [f"{image_id:016x}" for image_id in image_ids.tolist()]
     _make_folders(folder, names)
     originals: list[str] = []
     for i, name in enumerate(names):
         path = image_path(folder, name)
         if i < _NUM_DISTINCT_TINY:
-            Path(path).write_bytes(pictures.draw_tiny(rng))
+            corners = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
+            Path(path).write_bytes(_as_jpeg(corners.resize((16, 16), Image.Resampling.BICUBIC), 75))
             originals.append(path)
         else:
             os.link(originals[i % _NUM_DISTINCT_TINY], path)
-        if i % 10_000 == 0:
-            progress(f"tiny pictures: {i:,} of {num_images:,}")
     _write_table(folder, names, landmark_ids.tolist())
 
 
 def make_picture_corpus(folder: Path, photos: Path | None, num_landmarks: int, seed: int = 0) -> None:
     """Makes a corpus of views of photographs, or of drawn scenes if ``photos`` is None, on all usable cores."""
-    rng = np.random.default_rng(seed)
-    sizes = long_tail_sizes(num_landmarks, round(_IMAGES_PER_LANDMARK * num_landmarks), rng)
-    image_ids, _ = random_table(sizes, rng)
+    num_images = round(_IMAGES_PER_LANDMARK * num_landmarks)
+    image_ids, landmark_ids = random_table(num_images, np.random.default_rng(seed), num_landmarks)
     names = [f"{image_id:016x}" for image_id in image_ids.tolist()]
     _make_folders(folder, names)
-    numbers = np.repeat(np.arange(num_landmarks), sizes)
-    names_of = [[names[i] for i in np.flatnonzero(numbers == landmark)] for landmark in range(num_landmarks)]
-    work = functools.partial(_make_landmark, folder, pictures.find_photos(photos) if photos else [], seed)
+    names_of = [[names[i] for i in np.flatnonzero(landmark_ids == landmark)] for landmark in np.unique(landmark_ids)]
+    work = functools.partial(_make_landmark, folder, find_photos(photos) if photos else [], seed)
     # Processes that start afresh: forking one that has imported TensorFlow may deadlock.
     with ProcessPoolExecutor(loky.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for i, _ in enumerate(pool.map(work, range(num_landmarks), names_of, chunksize=4)):
-            progress(f"pictures: landmark {i + 1:,} of {num_landmarks:,}")
-    order = rng.permutation(len(names))
-    landmark_ids = np.cumsum(rng.integers(1, 6, num_landmarks))[numbers]
-    _write_table(folder, [names[i] for i in order], landmark_ids[order].tolist())
+        for _ in pool.map(work, range(num_landmarks), names_of, chunksize=4):
+            pass
+    _write_table(folder, names, landmark_ids.tolist())
 
 
 def _make_landmark(folder: Path, photos: Sequence[Path], seed: int, number: int, names: Sequence[str]) -> None:
     rng = np.random.default_rng([seed, number])
     if not photos:
-        landmark = pictures.Landmark(pictures.draw_scene(rng), rng)
+        landmark = _Landmark(_draw_scene(rng), rng)
     # Every photograph gets its turn; instead of a plain one, of which folders may hold some, any other is taken.
     for i in [number % len(photos), *rng.permutation(len(photos))] if photos else ():
-        landmark = pictures.Landmark(pictures.load_photo(photos[i]), rng)
-        if landmark.detail >= pictures.MIN_DETAIL:
+        landmark = _Landmark(_load_photo(photos[i]), rng)
+        if landmark.detail >= _MIN_DETAIL:
             break
     for name in names:
         Path(image_path(folder, name)).write_bytes(landmark.view())
 
 
 def _make_folders(folder: Path, names: Sequence[str]) -> None:
-    for prefix in {name[:3] for name in names}:
-        (folder / "train" / prefix[0] / prefix[1] / prefix[2]).mkdir(parents=True, exist_ok=True)
+    for name in {name[:3]: name for name in names}.values():
+        Path(image_path(folder, name)).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_table(folder: Path, names: Sequence[str], landmark_ids: Sequence[int]) -> None:
@@ -124,55 +281,13 @@ def _write_table(folder: Path, names: Sequence[str], landmark_ids: Sequence[int]
     with (folder / "train.csv").open("w", encoding="utf-8", newline="\n") as file:
         file.write("id,landmark_id\n")
         file.writelines(f"{name},{landmark_id}\n" for name, landmark_id in zip(names, landmark_ids, strict=True))
-    progress("")
-
-
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        metavar="DIR",
-        help="use the corpus in this folder; made there, and kept, if there is none (default: a temporary one)",
-    )
-    parser.add_argument(
-        "--photos", type=Path, metavar="DIR", help="make the corpus from the photographs below this folder, not drawn"
-    )
-    parser.add_argument(
-        "--landmarks",
-        type=int,
-        default=DEFAULT_NUM_LANDMARKS,
-        metavar="N",
-        help="landmarks of the corpus that is made, 6.5 images each (default: %(default)s)",
-    )
-
-
-def open_corpus(args: argparse.Namespace) -> contextlib.AbstractContextManager[Path]:
-    """Returns, as a context manager, the folder of the corpus that the arguments ask for."""
-    return _corpus(args.corpus, lambda folder: make_picture_corpus(folder, args.photos, args.landmarks))
-
-
-def open_tiny_corpus(parent: Path | None, num_images: int) -> contextlib.AbstractContextManager[Path]:
-    """Returns, as a context manager, the folder of a corpus of tiny pictures, kept below ``parent`` if given."""
-    return _corpus(parent and parent / f"tiny_{num_images}", lambda folder: make_tiny_corpus(folder, num_images))
-
-
-@contextlib.contextmanager
-def _corpus(kept: Path | None, make: Callable[[Path], None]) -> Iterator[Path]:
-    with contextlib.ExitStack() as stack:
-        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corpus.")))
-        if not (folder / "train.csv").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            make(folder)
-        yield folder
 
 
 def main() -> None:
     """Makes a corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to make it")
-    parser.add_argument(
-        "--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn scenes)"
-    )
+    parser.add_argument("folder", type=Path, metavar="CORPUS", help="where to make it")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn)")
     parser.add_argument("--landmarks", type=int, default=DEFAULT_NUM_LANDMARKS, metavar="N", help="(%(default)s)")
     parser.add_argument("--tiny", type=int, metavar="N", help="make N tiny pictures instead")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (%(default)s)")
@@ -185,10 +300,9 @@ def main() -> None:
         make_tiny_corpus(args.folder, args.tiny, args.seed)
     else:
         make_picture_corpus(args.folder, args.photos, args.landmarks, args.seed)
+    sizes = [path.stat().st_size for path in args.folder.glob("train/*/*/*/*.jpg")]
     seconds = time.perf_counter() - start
-    table = (args.folder / "train.csv").read_text(encoding="utf-8").split()[1:]
-    some = [Path(image_path(args.folder, line.partition(",")[0])).stat().st_size for line in table[:1000]]
-    print(f"{len(table):,} images of {np.mean(some) / 1000:.1f} kB in {args.folder}, made in {seconds:.0f} s.")
+    print(f"{len(sizes):,} images of {np.mean(sizes) / 1000:.1f} kB in {args.folder}, made in {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Triplets drawn while training beside stored ones: disk, time to be ready, memory, and reading through each framework.
 
+    python -m benchmarks.fresh_triplets --corpus CORPUS --runs 3
+
+It carries "What it takes" in docs/reading.md.
+
 Reading is in images a second, decoded, 128 x 128 px, in batches of 64 triplets (192 images) or of 16 landmarks with 4
 images each, on all usable cores. The same photographs are read as stored triplets and from `landmark_images`. As many
 epochs follow each other as it takes for --images; timing starts after the first batches, so that starting worker
@@ -11,30 +15,40 @@ in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 import gc
 import importlib
 import importlib.util
 import itertools
-import json
 from pathlib import Path
 import statistics
 import time
 from typing import Any
-import warnings
 
 from absl import flags
+from etils import epath
 import loky
 import numpy as np
 
-from benchmarks import builds, corpus, harness, processes, report
-from benchmarks.harness import Case, Measurement, NotAvailableError, add_common_arguments, alternate
-from benchmarks.notebook import IMAGES
-from benchmarks.read_speed import NUM_BATCHES_AHEAD
+from benchmarks import builds, harness
+from benchmarks.builds import IMAGES
+from benchmarks.corpus import NUM_COMPETITION_IMAGES, random_table
+from benchmarks.harness import Case, Measurement, NotAvailableError, PeakMemory, Program, print_table, ratios
+from benchmarks.read_speed import BATCH_SIZE, NUM_BATCHES_AHEAD, open_dataset
+from landmark_triplets_tfds import (
+    EpochSampler,
+    FreshTriplets,
+    ImageIndex,
+    LandmarkBatches,
+    TensorFlowPixels,
+    batches_as_tf_dataset,
+    read_image_index,
+    triplets_as_tf_dataset,
+)
+from landmark_triplets_tfds.training.records import INDEX_NAME, write_image_index
 
 CONFIG = "128px_all"
-BATCH_SIZE = 64
+STORED = "stored triplets, tfds.load"
 NUM_BATCHES_BEFORE = 8  # the timing starts: each of the worker processes has then handed over some
 NUM_LANDMARKS, IMAGES_PER_LANDMARK = 16, 4
 WORKERS = 2
@@ -42,83 +56,60 @@ WORKERS = 2
 MAX_SECONDS = 2.0
 MAX_BYTES = 100_000_000
 
-_MODULE = "benchmarks.fresh_triplets"
+
+def _import(name: str) -> Any:
+    if not importlib.util.find_spec(name):
+        raise NotAvailableError(f"{name} is not installed")
+    return importlib.import_module(name)
 
 
-def measure_batches(batches: Iterable[Any], names: tuple[str, ...]) -> Measurement:
-    """Reads all batches (dicts with pictures under ``names``); counts the images after the first batches."""
-    return harness.measure_batches(batches, names, NUM_BATCHES_BEFORE)
+# --- Reading
 
 
 class Reading:
     """What is read, and every way to read it; each method is one."""
 
-    def __init__(self, folder: Path, num_images: int):
-        """Takes the folder of both datasets and how many images to read at least."""
-        self._folder = folder
+    def __init__(self, stored: Any, images: Any, num_images: int):
+        """Takes the builders of the stored triplets and of the images, and how many images to read at least."""
+        self._stored = stored
+        self._images = images
         self._num_images = num_images
 
-    def _epochs(self, images_per_epoch: int) -> int:
+    def _measure(self, batches: Iterable[Any], names: tuple[str, ...] = IMAGES) -> Measurement:
+        return harness.measure_batches(batches, names, NUM_BATCHES_BEFORE)
+
+    def _num_epochs(self, images_per_epoch: int) -> int:
         return -(-self._num_images // images_per_epoch)
 
     def _source(self, *, own_decoder: bool = True) -> Any:
-        from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-
-        (version,) = (self._folder / "array_record" / "landmark_images" / CONFIG).iterdir()
         decoders = {"image": TensorFlowPixels()} if own_decoder else None
-        return builds.tfds().builder_from_directory(version).as_data_source(split="train", decoders=decoders)
-
-    def _triplets(self, **options: Any) -> Any:
-        from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
-
-        return FreshTriplets(self._source(**options))
+        return self._images.as_data_source(split="train", decoders=decoders)
 
     def _batches(self, source: Any) -> Any:
-        from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
-        from landmark_triplets_tfds.training.records import read_image_index
-
-        index = read_image_index(source.dataset_info.data_dir)
+        index = read_image_index(self._images.data_dir)
         num_landmarks = min(NUM_LANDMARKS, len(np.unique(index.landmark_ids)))  # small corpora have fewer
         return LandmarkBatches(source, num_landmarks, IMAGES_PER_LANDMARK, min_images=1, index=index)
 
     def stored(self) -> Measurement:
-        """Stored triplets through ``tfds.load``, with the options that read fast."""
-        tfds = builds.tfds()
-        (version,) = (self._folder / "tfrecord" / "landmark_triplets" / CONFIG).iterdir()
-        builder = tfds.builder_from_directory(version)
-        options = tfds.ReadConfig(
-            try_autocache=False,
-            num_parallel_calls_for_decode=2 * loky.cpu_count(),
-            interleave_cycle_length=1,
-            num_parallel_calls_for_interleave_files=None,
-        )
-        decoders = tfds.decode.PartialDecoding(dict.fromkeys(IMAGES, True))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            dataset = builder.as_dataset(split="train", read_config=options, decoders=decoders)
-        dataset = dataset.repeat(self._epochs(3 * builder.info.splits["train"].num_examples))
-        return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD), IMAGES)
+        """Reads stored triplets through ``tfds.load``, with the options that read fast."""
+        num_epochs = self._num_epochs(3 * self._stored.info.splits["train"].num_examples)
+        dataset = open_dataset(self._stored, tuned=True).repeat(num_epochs)
+        return self._measure(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD))
 
     def tf_data(self) -> Measurement:
-        from landmark_triplets_tfds.training.tf_data import triplets_as_tf_dataset
-
-        triplets = self._triplets()
-        dataset = triplets_as_tf_dataset(triplets, num_epochs=self._epochs(3 * len(triplets)))
-        return measure_batches(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD), IMAGES)
+        triplets = FreshTriplets(self._source())
+        dataset = triplets_as_tf_dataset(triplets, num_epochs=self._num_epochs(3 * len(triplets)))
+        return self._measure(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD))
 
     def tf_data_batches(self) -> Measurement:
-        from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset
-
         source = self._source()
         batches = self._batches(source)
-        num_epochs = self._epochs(len(batches) * batches.batch_size)
+        num_epochs = self._num_epochs(len(batches) * batches.batch_size)
         dataset = batches_as_tf_dataset(source, batches, num_epochs=num_epochs).prefetch(NUM_BATCHES_AHEAD)
-        return measure_batches(({"image": images} for images, _ in dataset), ("image",))
+        return self._measure(({"image": images} for images, _ in dataset), ("image",))
 
     def torch(self, workers: int, *, own_decoder: bool = True) -> Measurement:
-        from landmark_triplets_tfds.training.fresh_triplets import EpochSampler
-
-        triplets = self._triplets(own_decoder=own_decoder)
+        triplets = FreshTriplets(self._source(own_decoder=own_decoder))
         options = {"batch_size": BATCH_SIZE, "sampler": EpochSampler(triplets)}
         return self._read_torch(triplets, workers, 3 * len(triplets), IMAGES, options)
 
@@ -140,14 +131,14 @@ class Reading:
                 "prefetch_factor": NUM_BATCHES_AHEAD,
             }
         loader = torch.utils.data.DataLoader(dataset, **options)
-        epochs = range(self._epochs(images_per_epoch))
-        return measure_batches(itertools.chain.from_iterable(loader for _ in epochs), names)
+        epochs = range(self._num_epochs(images_per_epoch))
+        return self._measure(itertools.chain.from_iterable(loader for _ in epochs), names)
 
     def grain(self, workers: int) -> Measurement:
         grain = _import("grain")
-        triplets = self._triplets()
+        triplets = FreshTriplets(self._source())
         size = len(triplets)
-        dataset = grain.MapDataset.range(size).shuffle(seed=0).repeat(self._epochs(3 * size))
+        dataset = grain.MapDataset.range(size).shuffle(seed=0).repeat(self._num_epochs(3 * size))
         dataset = dataset.map_with_index(lambda index, number: triplets[index // size, number])
         dataset = dataset.batch(BATCH_SIZE)
         threads = 1 if workers else 2 * loky.cpu_count()
@@ -157,11 +148,11 @@ class Reading:
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=NUM_BATCHES_AHEAD)
             )
-        return measure_batches(dataset, IMAGES)
+        return self._measure(dataset)
 
     def cases(self) -> dict[str, Case]:
         return {
-            "stored triplets, tfds.load": self.stored,
+            STORED: self.stored,
             "fresh triplets, tf.data": self.tf_data,
             "fresh triplets, torch, 0 workers, OpenCV": lambda: self.torch(0, own_decoder=False),
             "fresh triplets, torch, 0 workers": lambda: self.torch(0),
@@ -174,25 +165,28 @@ class Reading:
         }
 
 
-def _import(name: str) -> Any:
-    if not importlib.util.find_spec(name):
-        raise NotAvailableError(f"{name} is not installed")
-    return importlib.import_module(name)
+def build_all(corpus: Path, folder: Path) -> dict[tuple[str, str], Any]:
+    """Builds both datasets in both file formats; returns the builders by name and format."""
+    return {
+        (dataset, file_format): builds.build(
+            CONFIG, corpus, folder / file_format, dataset=dataset, bank=folder / "bank", file_format=file_format
+        )[1]
+        for file_format in ("tfrecord", "array_record")
+        for dataset in ("landmark_triplets", "landmark_images")
+    }
 
 
-def build_all(corpus_folder: Path, folder: Path) -> dict[str, int]:
-    """Builds both datasets in both file formats, and returns what they take on disk, in bytes."""
-    from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-
-    tfds = builds.tfds()
+def print_sizes(builders: dict[tuple[str, str], Any], num_images: int) -> dict[str, int]:
+    """Prints and returns what the datasets take on disk, in bytes."""
     sizes = {}
-    for file_format in ("tfrecord", "array_record"):
-        for builder_class in (LandmarkTriplets, LandmarkImages):
-            builder = builder_class(config=CONFIG, data_dir=folder / file_format, file_format=file_format)
-            with builds.environment(LANDMARK_TRIPLETS_BANK=str(folder / "bank")), builds.quiet():
-                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=corpus_folder))
-            files = [path for path in Path(builder.data_dir).iterdir() if "-of-" in path.name or path.suffix == ".npz"]
-            sizes[f"{builder.name}, {file_format}"] = sum(path.stat().st_size for path in files)
+    for name, builder in builders.items():
+        files = [path for path in Path(builder.data_dir).iterdir() if "-of-" in path.name or path.suffix == ".npz"]
+        sizes[", ".join(name)] = sum(path.stat().st_size for path in files)
+    rows = [
+        (name, f"{size / num_images:,.0f}", f"{size / num_images * NUM_COMPETITION_IMAGES / 1e9:.1f}")
+        for name, size in sizes.items()
+    ]
+    print_table(("on disk, with index.npz", "bytes per image or triplet", "GB for 1,580,470"), rows)
     return sizes
 
 
@@ -212,108 +206,72 @@ class _NoRecords:
         raise AssertionError("Nothing is to be read.")
 
 
-def measure_ready(folder: Path, what: str) -> dict[str, Any]:
-    """Reads the index and draws; to be called in a fresh process."""
-    from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
-    from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
-    from landmark_triplets_tfds.training.records import read_image_index
+_MAKERS: dict[str, Callable[[Any, ImageIndex], Any]] = {
+    "FreshTriplets": lambda source, index: FreshTriplets(source, index=index),
+    "LandmarkBatches": lambda source, index: next(
+        iter(LandmarkBatches(source, NUM_LANDMARKS, IMAGES_PER_LANDMARK, index=index))
+    ),
+}
 
-    makers: dict[str, Callable[[Any, Any], Any]] = {
-        "FreshTriplets": lambda source, index: FreshTriplets(source, index=index),
-        "LandmarkBatches": lambda source, index: next(iter(LandmarkBatches(source, 16, 4, index=index))),
-    }
-    with processes.PeakMemory() as memory:
-        before = processes.resident_bytes()
+
+def measure_ready(folder: Path, what: str) -> tuple[float, int, int]:
+    """Reads the index and draws; returns seconds, and bytes held and at the peak."""
+    with PeakMemory() as memory:
         start = time.perf_counter()
         index = read_image_index(folder)
-        made = makers[what](_NoRecords(len(index)), index)
+        made = _MAKERS[what](_NoRecords(len(index)), index)
         seconds = time.perf_counter() - start
         gc.collect()
-        held = processes.resident_bytes() - before
+        held = memory.now_bytes() - memory.before_bytes
     del made
-    return {"what": what, "seconds": seconds, "held_bytes": held, "peak_bytes": memory.peak_bytes - before}
+    return seconds, held, memory.added_bytes
 
 
-def write_index(folder: Path, num_images: int) -> int:
-    """Writes an index like the competition's, in random order; returns its size in bytes."""
-    from etils import epath
-
-    from landmark_triplets_tfds.training.records import INDEX_NAME, ImageIndex, write_image_index
-
-    rng = np.random.default_rng(0)
-    num_landmarks = max(2, round(num_images * corpus.NUM_COMPETITION_LANDMARKS / corpus.NUM_COMPETITION_IMAGES))
-    image_ids, landmark_ids = corpus.random_table(corpus.long_tail_sizes(num_landmarks, num_images, rng), rng)
-    order = rng.permutation(num_images)
-    index = ImageIndex(image_ids[order].astype(np.uint64), landmark_ids[order].astype(np.int32))
+def write_index(folder: Path, num_images: int) -> None:
+    """Writes an index like the competition's, in random order."""
+    image_ids, landmark_ids = random_table(num_images, np.random.default_rng(0))
+    index = ImageIndex(image_ids.astype(np.uint64), landmark_ids.astype(np.int32))
     write_image_index(epath.Path(folder / INDEX_NAME), {"train": index})
-    return (folder / INDEX_NAME).stat().st_size
 
 
-def print_ready(runs: list[dict[str, Any]], num_images: int) -> None:
+def print_ready(folder: Path, num_images: int, num_runs: int) -> dict[str, list[tuple[float, int, int]]]:
+    """Measures, prints and returns how soon each is ready."""
+    write_index(folder, num_images)
+    runs: dict[str, list[tuple[float, int, int]]] = {what: [] for what in _MAKERS}
+    for _ in range(num_runs):
+        for what, own in runs.items():
+            own.append(harness.in_fresh_process(measure_ready, folder, what))
     rows = []
-    for what in dict.fromkeys(run["what"] for run in runs):
-        own = [run for run in runs if run["what"] == what]
-        seconds = statistics.median(run["seconds"] for run in own)
-        held, peak = (max(run[name] for run in own) for name in ("held_bytes", "peak_bytes"))
+    for what, own in runs.items():
+        seconds = statistics.median(run[0] for run in own)
+        held, peak = (max(run[i] for run in own) for i in (1, 2))
         met = "met" if seconds <= MAX_SECONDS and held <= MAX_BYTES else "missed"
         rows.append((what, f"{seconds:.2f}", f"{held / 1e6:,.0f}", f"{peak / 1e6:,.0f}", met))
     header = (f"ready, {num_images:,} images", "s", "MB held", "MB at peak", "target: 2 s, 100 MB held")
-    report.print_table(header, rows)
-
-
-def print_sizes(sizes: dict[str, int], num_images: int) -> None:
-    rows = [
-        (name, f"{size / num_images:,.0f}", f"{size / num_images * corpus.NUM_COMPETITION_IMAGES / 1e9:.1f}")
-        for name, size in sizes.items()
-    ]
-    report.print_table(("on disk, with index.npz", "bytes per image or triplet", "GB for 1,580,470"), rows)
+    print_table(header, rows)
+    return runs
 
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    corpus.add_corpus_arguments(parser)
-    add_common_arguments(parser)
-    parser.add_argument("--images", type=int, default=20_000, help="at least so many are read (default: %(default)s)")
-    parser.add_argument(
-        "--indexed", type=int, default=corpus.NUM_COMPETITION_IMAGES, help="images of the index (default: %(default)s)"
-    )
-    parser.add_argument("--only", help="read only in ways whose name holds this")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        print(json.dumps(measure_ready(Path(args.child[0]), args.child[1])))
-        return
-    if args.images <= NUM_BATCHES_BEFORE * BATCH_SIZE * 3:
-        parser.error(f"more than {NUM_BATCHES_BEFORE * BATCH_SIZE * 3} images are needed: timing starts after these.")
-    machine = report.describe_machine()
-    with corpus.open_corpus(args) as corpus_folder, builds.temporary_folder(args.work) as folder:
-        write_index(folder, args.indexed)
-        makers = ("FreshTriplets", "LandmarkBatches")
-        ready = [
-            processes.run_child(_MODULE, "--child", str(folder), what) for _ in range(args.runs) for what in makers
-        ]
-        sizes = build_all(corpus_folder, folder)
-        num_images = len(builds.plan(CONFIG, corpus_folder)[0].image_ids)
-        cases = Reading(folder, args.images).cases()
-        cases = {name: case for name, case in cases.items() if not args.only or args.only in name}
-        results = alternate(cases, args.runs)
-    report.print_machine(machine)
-    print_sizes(sizes, num_images)
-    print_ready(ready, args.indexed)
-    report.print_measurements(results, dict.fromkeys(cases, "images"))
-    stored = "stored triplets, tfds.load"
-    ratios = [
-        ratio
-        for name in cases
-        if name != stored and stored in cases
-        for ratio in report.ratio(results, f"{name} / stored", name, stored, "per_second")
-    ]
-    if ratios:
-        report.print_ratios(ratios)
-    report.write_json(
-        args.json, "fresh_triplets", machine=machine, sizes=sizes, ready=ready, results=results, ratios=ratios
-    )
+    program = Program(__doc__)
+    add = program.parser.add_argument
+    add("--images", type=int, default=20_000, help="at least so many are read (default: %(default)s)")
+    add("--indexed", type=int, default=NUM_COMPETITION_IMAGES, help="images of the index (default: %(default)s)")
+    add("--only", default="", help="read only in ways whose name holds this")
+    with program:
+        args, corpus = program.args, program.corpus
+        if args.images <= NUM_BATCHES_BEFORE * BATCH_SIZE * 3:
+            program.parser.error(f"more than {NUM_BATCHES_BEFORE * BATCH_SIZE * 3} images are needed to be timed.")
+        builders = build_all(corpus, program.work)
+        program.record["sizes"] = print_sizes(builders, program.record["corpus"]["num_images"])
+        program.record["ready"] = print_ready(program.folder(), args.indexed, args.runs)
+        stored = builders["landmark_triplets", "tfrecord"]
+        cases = Reading(stored, builders["landmark_images", "array_record"], args.images).cases()
+        results = program.alternate({name: case for name, case in cases.items() if args.only in name})
+        program.print_measurements(results, "images")
+        others = [name for name in cases if name != STORED]
+        program.print_ratios([it for name in others for it in ratios(results, f"{name} / stored", name, STORED)])
 
 
 if __name__ == "__main__":

@@ -4,13 +4,17 @@ Every arm trains the network of `examples/train_embedding.py` from scratch, for 
 number of triplets a step, and differs from the arm it is compared with in one thing. A seed decides the initial weights
 and all draws; arms are compared seed by seed. A training takes a minute or so on one core, and its result is kept in
 --work: a run that was cut off goes on, and one with more seeds adds them.
+
+    python -m benchmarks.training --corpus CORPUS --photos PHOTOS --work DIR
+
+carries "What the choices are worth" in docs/training.md.
 """
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -19,13 +23,19 @@ import subprocess
 import sys
 from typing import Any
 
+from etils import epath
 import numpy as np
 
-from benchmarks import builds, report
-from benchmarks.corpus import add_corpus_arguments, open_corpus
-from benchmarks.harness import progress
-from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.training.records import read_image_index
+from benchmarks import builds
+from benchmarks.harness import Program, print_table, progress
+from landmark_triplets_tfds import (
+    LandmarkImagesConfig,
+    LandmarkTripletsConfig,
+    MiningSpec,
+    mine_triplets,
+    read_image_index,
+    write_triplets,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
 
@@ -69,9 +79,7 @@ def folder_of(work: Path, arm: str, seed: int) -> Path:
     return work / "trainings" / f"{arm}-{seed}"
 
 
-def images_config(resize_method: str) -> Any:
-    from landmark_triplets_tfds import LandmarkImagesConfig
-
+def images_config(resize_method: str) -> LandmarkImagesConfig:
     return LandmarkImagesConfig(
         name=f"images_{resize_method}",
         resolution=RESOLUTION,
@@ -81,9 +89,7 @@ def images_config(resize_method: str) -> Any:
     )
 
 
-def triplets_config(arm: str, seed: int, work: Path) -> Any:
-    from landmark_triplets_tfds import LandmarkTripletsConfig
-
+def triplets_config(arm: str, seed: int, work: Path) -> LandmarkTripletsConfig:
     if arm == MINED:  # the file holds triplets of training landmarks alone
         fields: dict[str, Any] = {"triplets_file": os.fspath(mine(seed, work))}
     else:
@@ -99,15 +105,12 @@ def triplets_config(arm: str, seed: int, work: Path) -> Any:
 
 def mine(seed: int, work: Path) -> Path:
     """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
-    from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
-
     trained = folder_of(work, MINED_FROM, seed)
     index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")
     spec = MiningSpec(margin=MARGIN, seed=seed)
     mined = mine_triplets(np.load(trained / "train.npy"), index.image_ids, index.landmark_ids, spec)
-    lines = [",".join(map(format_image_id, ids)) + "\n" for ids in mined.image_ids]
     path = trained / "mined.csv"
-    path.write_text("anchor_id,positive_id,negative_id\n" + "".join(lines), encoding="utf-8")
+    write_triplets(mined, epath.Path(path))
     return path
 
 
@@ -158,7 +161,7 @@ def print_results(results: dict[str, dict[int, dict[str, float]]]) -> None:
         (arm, str(len(by_seed)), *(with_range([metrics[m] for metrics in by_seed.values()]) for m in MEASURES))
         for arm, by_seed in results.items()
     ]
-    report.print_table(("mean (lowest to highest)", "seeds", "mAP@100", "recall@1"), rows)
+    print_table(("mean (lowest to highest)", "seeds", "mAP@100", "recall@1"), rows)
     rows = []
     for arm, by_seed in results.items():
         against = ARMS[arm].against
@@ -167,40 +170,35 @@ def print_results(results: dict[str, dict[int, dict[str, float]]]) -> None:
             differences = ([by_seed[s][m] - results[against][s][m] for s in common] for m in MEASURES)
             rows.append((f"{arm} - {against}", str(len(common)), *(with_range(d, "+") for d in differences)))
     if rows:
-        report.print_table(("difference, seed by seed", "seeds", "mAP@100", "recall@1"), rows)
+        print_table(("difference, seed by seed", "seeds", "mAP@100", "recall@1"), rows)
 
 
 def main() -> None:
     """Trains what has not been trained yet and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_corpus_arguments(parser)
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for datasets and results, kept")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=300, help="of each training (default: %(default)s)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="trainings side by side, a core each (default: %(default)s)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures there too")
-    args = parser.parse_args()
-    machine = report.describe_machine()
-    with open_corpus(args) as corpus, ThreadPoolExecutor(args.jobs) as pool:
-        for arms in ([arm for arm in args.arms if arm != MINED], [arm for arm in args.arms if arm == MINED]):
-            trainings = []
-            for seed in args.seeds:
-                for arm in arms:
+    program = Program(__doc__)
+    add = program.parser.add_argument
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
+    add("--steps", type=int, default=300, help="of each training (default: %(default)s)")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    add("--jobs", type=int, default=1, help="trainings side by side, a core each (default: %(default)s)")
+    with program:
+        args, corpus = program.args, program.corpus
+        if not args.work:
+            program.parser.error("--work is needed: datasets and results are kept there.")
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for arms in ([arm for arm in args.arms if arm != MINED], [arm for arm in args.arms if arm == MINED]):
+                trainings = []
+                for arm, seed in itertools.product(arms, args.seeds):
                     if not (folder_of(args.work, arm, seed) / "metrics.json").exists():
                         progress(f"{arm}, seed {seed}: preparing")
                         options = prepare(arm, seed, corpus, args.work)
                         trainings.append(pool.submit(train, arm, options, seed, args.steps, args.work))
-            for number, training in enumerate(trainings):
-                progress(f"training {number + 1} of {len(trainings)}")
-                training.result()
-    progress("")
-    results = read_results(args.work, args.seeds)
-    report.print_machine(machine)
-    print_results(results)
-    report.write_json(args.json, "training", steps=args.steps, machine=machine, results=results)
+                for number, training in enumerate(trainings):
+                    progress(f"training {number + 1} of {len(trainings)}")
+                    training.result()
+        progress("")
+        results = program.record["results"] = read_results(args.work, args.seeds)
+        print_results(results)
 
 
 if __name__ == "__main__":

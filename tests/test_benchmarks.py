@@ -4,37 +4,37 @@ import json
 import re
 import sys
 
+from PIL import Image
 import pytest
 
+from benchmarks import forecast, training
 from benchmarks.corpus import make_picture_corpus
-from tests.support.competition import REPOSITORY, run
+from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 
 TABLE = (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 SMALL = {
-    "beam_designs": ["--runs=1", "--resolution=32", "--workers=1"],
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
-    "codec_loop": ["--runs=1"],
-    "mine_triplets": ["--images=2000", "--landmarks", "50", "100"],
+    "cluster_cost": ["--rows=2000"],
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
-    "naive_builder": ["--runs=1", "--triplets=10"],
-    "notebook": ["--runs=1", "--triplets=10"],
-    "open_archives": ["--members=3000", "--tars=3", "--members-per-tar=20"],
-    "plan_speed": ["--runs=1", "--images=20000", "--draws=200"],
+    "large_inputs": [
+        *("plan", "zip", "tars", "triplets", "mine", "verify"),
+        *("--images=20000", "--draws=200", "--tars=3", "--triplets=50000", "--embeddings=2000"),
+    ],
+    "pixels": ["area", "decoders", "sizes", "--images=2"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
-    "triplets_files": ["--runs=1", "--images=20000", "--triplets=50000"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
 ELSEWHERE = {
-    "kill_resume": "tests/test_resume.py kills builds",
-    "training": "it runs the example that tests/test_examples.py runs; tests/test_training_benchmark.py has its tables",
-    "fuzz": "tests/test_fuzz.py is a short run of it",
-    "forecast": "tests/test_forecast.py compares a forecast with a build",
-    "verify_speed": "tests/test_verify_command.py lets it read a small dataset",
+    "cluster": "builds through Beam's engines, which tests/build/ and tests/cluster/ run, take a minute",
+    "corpus": "the fixture here makes one",
+    "kill_resume": "tests/build/test_local.py lets it kill builds",
+    "forecast": "below; on a small scale it would find that forecasts do not come true",
+    "pictures": "below",
     "read_speed": "needs more triplets than a small corpus gives; tests/test_frameworks.py reads in the same ways",
-    "cluster": "builds through Beam's engines, which tests/test_beam_pipeline.py and tests/cluster/ run, take a minute",
+    "training": "it runs the example that tests/test_examples.py runs; its tables are below",
 }
-WITHOUT_CORPUS = ("mine_triplets", "open_archives", "plan_speed", "scaling", "triplets_files")
+NO_CORPUS = ("cluster_cost", "scaling")
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +48,79 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("program", SMALL)
 def test_program(program, corpus, tmp_path):
     result = tmp_path / "result.json"
-    command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path]
-    if program not in WITHOUT_CORPUS:
+    command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path, "--json", result]
+    if program not in NO_CORPUS:
         command += ["--corpus", corpus]
-    if program != "open_archives":
-        command += ["--json", result]
     printed = run(*command, cwd=REPOSITORY).stdout
-    assert re.search(r"^\|.*\d.*\|$", printed, flags=re.MULTILINE) or "MB" in printed
-    if program != "open_archives":
-        assert json.loads(result.read_text())
+    assert re.search(r"^\|.*\d.*\|$", printed, flags=re.MULTILINE)
+    assert json.loads(result.read_text())["benchmark"] == program
 
 
 def test_every_program_of_the_table_is_run():
-    programs = set(re.findall(r"^\| `benchmarks\.(\w+)[` ]", TABLE, flags=re.MULTILINE)) - {"corpus"}
-    assert programs == {*SMALL, *ELSEWHERE}
+    programs = re.findall(r"^\| `benchmarks\.(\w+)[` ]", TABLE, flags=re.MULTILINE)
+    assert sorted(programs) == sorted([*SMALL, *ELSEWHERE])
+    modules = {path.stem for path in (REPOSITORY / "benchmarks").glob("[a-z]*.py")}
+    assert modules - {"harness", "builds", "yardsticks"} == set(programs)
+
+
+@pytest.mark.slow
+def test_forecasts_are_compared_with_builds(corpus, tmp_path):
+    compared = forecast.compare("64px_all", corpus, tmp_path, num_sampled=100, seed=0)
+    assert compared["examples"][0] == compared["examples"][1]
+    assert compared["images"][0] == compared["images"][1]
+    assert compared["bytes"] == pytest.approx(1, abs=0.1)
+    assert 0.2 < compared["cpu"] < 5
+
+
+@pytest.mark.slow
+def test_pictures(tmp_path):
+    for name, path in zip(("a", "b-1", "b-2"), sorted(DUMMY_DATA.glob("train/*/*/*/*.jpg")), strict=False):
+        (tmp_path / f"{name}.jpg").write_bytes(path.read_bytes())
+    options = ["--out", tmp_path, "--triplets", "a", "b", "--renderings", "a"]
+    run(sys.executable, "-m", "benchmarks.pictures", tmp_path, *options, cwd=REPOSITORY)
+    sizes = {name: Image.open(tmp_path / f"{name}.png").size for name in ("triplets", "renderings")}
+    assert sizes == {"triplets": (3 * 132 - 4, 22 + 2 * 132 - 4), "renderings": (22 + 256, 4 * 260 - 4)}
+
+
+# --- The tables of the training experiment, from results that are there
+
+
+@pytest.fixture
+def work(tmp_path):
+    results = {("stored", 0): 0.40, ("stored", 1): 0.50, ("stored", 2): 0.45, ("fresh", 0): 0.42, ("fresh", 2): 0.50}
+    for (arm, seed), value in results.items():
+        folder = training.folder_of(tmp_path, arm, seed)
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"map_at_100": value, "recall_at_1": value / 2}))
+    return tmp_path
+
+
+def test_arms_are_compared_seed_by_seed(work, capsys):
+    training.print_results(training.read_results(work, [0, 1, 2, 3]))
+    arms, differences = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in [*arms[2:], *differences[2:]]]
+    assert cells == [
+        ["stored", "3", "0.450 (0.400 to 0.500)", "0.225 (0.200 to 0.250)"],
+        ["fresh", "2", "0.460 (0.420 to 0.500)", "0.230 (0.210 to 0.250)"],
+        ["fresh - stored", "2", "+0.035 (+0.020 to +0.050)", "+0.017 (+0.010 to +0.025)"],
+    ]
+
+
+def test_results_of_other_seeds_are_left_out(work):
+    assert training.read_results(work, [1]) == {"stored": {1: {"map_at_100": 0.5, "recall_at_1": 0.25}}}
+
+
+def test_every_arm_is_compared_with_another():
+    compared = {arm: each.against for arm, each in training.ARMS.items() if each.against}
+    assert len(compared) == len(training.ARMS) - 1
+    assert set(compared.values()) <= set(training.ARMS)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in training.ARMS if arm != training.MINED])
+def test_configs(arm, tmp_path):
+    images = training.images_config(training.ARMS[arm].resize_method)
+    triplets = training.triplets_config(arm, 7, tmp_path)
+    for field in ("resolution", "resize_method", "images_per_landmark", "validation_percent"):
+        assert getattr(images, field) == getattr(triplets, field)
+    assert triplets.seed == 7
+    assert triplets.positive_may_be_anchor == (arm == "stored-notebook")

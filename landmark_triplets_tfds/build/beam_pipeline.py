@@ -2,7 +2,7 @@
 
 Each distinct image is read and encoded once, as in a local build, and its thumbnail is sent to the ranges of triplets
 that need it. The other way, in which every range reads its own images, needs no shuffle of thumbnails but decodes most
-images two to four times (docs/clusters.md has the figures; benchmarks/beam_designs.py measures both).
+images two to four times (docs/clusters.md has figures of both).
 
     plan images      range of triplets -> (chunk of images, (image, range)): numbers only, computed by the sampler
     make thumbnails  chunk -> (range, (image, thumbnail)): reads, decodes, resizes and encodes

@@ -38,11 +38,10 @@ def made(monkeypatch):
 
 @pytest.mark.slow
 def test_killed_builds_resume(tmp_path):
-    """Two kills; `python benchmarks/kill_resume.py` does fifty."""
-    program = REPOSITORY / "benchmarks" / "kill_resume.py"
-    options = ("--manual_dir", DUMMY_DATA, "--slow_down", "0.05", "--kills", "2", "--seed", "1")
-    result = run(sys.executable, program, *options, cwd=tmp_path)
-    assert "2 of 2 resumed builds right" in result.stdout
+    """Two kills; without options, the program kills fifty."""
+    program = [sys.executable, "-m", "benchmarks.kill_resume", "--corpus", DUMMY_DATA, "--work", tmp_path]
+    options = ("--config", "64px_all", "--slow-down", "0.05", "--runs", "2", "--seed", "1")
+    assert "2 of 2 resumed builds right" in run(*program, *options, cwd=REPOSITORY).stdout
 
 
 def test_a_larger_sample_makes_only_what_is_missing(tmp_path, made):

@@ -22,7 +22,7 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks import harness, processes
+from benchmarks import harness
 
 MAX_SECONDS = 5.0
 MAX_BYTES = 2 << 30
@@ -118,15 +118,15 @@ def _watch(pipe: Connection) -> Iterator[tuple[str, float, int]]:
 def _run_cases(kind: str, first: int, end: int, folder: str, pipe: Connection) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what codecs say of damaged files
-    from benchmarks import fuzz_cases
     from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
+    from tests.fuzz import fuzz_cases
 
     if kind != "table":
         run_tensorflow("decode_jpeg", fuzz_cases.base_images()[0])  # the first file that needs it would wait for it
     pipe.send(None)
     for number in range(first, end):
         started = time.process_time()
-        with processes.PeakMemory() as memory:
+        with harness.PeakMemory() as memory:
             outcome = fuzz_cases.run_case(kind, number, Path(folder) / str(number))
         pipe.send((outcome, time.process_time() - started, memory.peak_bytes))
 

@@ -20,13 +20,13 @@ from etils import epath
 import numpy as np
 from PIL import Image
 
-from benchmarks import mutations
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
+from tests.fuzz import mutations
 
 WRONG = "WRONG"
 

@@ -12,7 +12,6 @@ import pytest
 import tensorflow_datasets as tfds
 import tqdm.auto
 
-from benchmarks.forecast import compare
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import cli
 from landmark_triplets_tfds.commands.datasets import find_config
@@ -167,15 +166,6 @@ def test_nothing_readable_is_an_error(tmp_path):
         competition.path(image_id).write_bytes(b"no image")
     with pytest.raises(CommandError, match="Too few of the sampled images are readable"):
         forecast(competition.folder, "64px")
-
-
-@pytest.mark.slow
-def test_the_benchmark_compares(corpus, tmp_path):
-    """`benchmarks.forecast`, on a scale at which CPU times mean little."""
-    compared = compare("64px_all", corpus, tmp_path, num_sampled=100, seed=0)
-    assert (compared.forecast_examples, compared.forecast_images) == (compared.examples, compared.images)
-    assert compared.bytes_ratio == pytest.approx(1, abs=0.1)
-    assert 0.2 < compared.cpu_ratio < 5
 
 
 # --- Budgets

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 
-from benchmarks import verify_speed
 from landmark_triplets_tfds.commands import cli
 from tests.support.competition import DUMMY_DATA, build, custom_config, run
 from tests.support.prepared_builds import assert_all_well, copy_of, dummy_source, shards_of, verified, without_bank
@@ -164,12 +163,3 @@ def test_a_process_of_its_own_without_tensorflow(data_dir):
     program = "import sys; from landmark_triplets_tfds.commands import cli; status = cli.main(sys.argv[1:]);"
     program += "sys.exit(status or 3 * ('tensorflow' in sys.modules))"
     run(sys.executable, "-c", program, "verify", "--data_dir", data_dir, "landmark_triplets/custom")
-
-
-def test_the_benchmark_reads_each_way(data_dir, capsys, monkeypatch):
-    folder = data_dir / "landmark_triplets" / "custom" / "1.0.0"
-    monkeypatch.setattr(sys, "argv", ["verify_speed", str(folder), "--runs", "1"])
-    verify_speed.main()
-    text = capsys.readouterr().out
-    assert text.startswith("landmark_triplets/custom/1.0.0: 20 records, 0 MB, 2 shards\n")
-    assert re.findall(r"^  (\S+) +\d+\.\d\d s", text, flags=re.MULTILINE) == ["verify", "tfds.load", "sha256"]

@@ -1,0 +1,432 @@
+"""Planning, archives, files of triplets, mining and checks at full size: how long they take, and how much memory.
+
+    python -m benchmarks.large_inputs plan
+    python -m benchmarks.large_inputs verify --corpus CORPUS --runs 5
+
+Each case carries a figure of a page:
+
+* plan: plans all triplets of a made-up table of the competition's size, beside the notebook's procedure, which draws
+  for part of the rows only, and its time is multiplied up (docs/performance.md, "Large tables").
+* zip, tars: open a zip of as many images, and 500 tars of 8,266, for the first time and again. Members hold a few
+  bytes, and the zip begins with a hole of 100 GiB, so that its offsets need zip64. It takes 6 GB (docs/sources.md).
+* triplets: reads and checks files of 5 million triplets (docs/triplets.md).
+* mine: mines hard triplets from made-up embeddings: landmarks are scattered around the centres of groups, images around
+  their landmarks, all normally; there are as many groups as the root of the number of landmarks. `--search approximate`
+  also says what faiss misses (docs/triplets.md).
+* verify: reads `128px_all` of a corpus of pictures as `landmark-triplets verify` does, beside `tfds.load` and a bare
+  sha256 (docs/commands.md).
+
+All but the last run in processes of their own, so that peaks of memory can be told from what was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import csv
+import functools
+import hashlib
+import itertools
+from pathlib import Path
+import pickle
+import statistics
+import tarfile
+import time
+from typing import Any
+import zipfile
+
+from etils import epath
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmarks import builds, yardsticks
+from benchmarks.corpus import NUM_COMPETITION_IMAGES, NUM_COMPETITION_LANDMARKS, random_table
+from benchmarks.harness import (
+    Measurement,
+    PeakMemory,
+    Program,
+    Stopwatch,
+    in_fresh_process,
+    print_table,
+    progress,
+    spread,
+)
+from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
+from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.mining.embeddings import arrange
+from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
+from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, NeighbourSearch, load_faiss
+from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
+from landmark_triplets_tfds.triplets.triplets_file import (
+    ID_COLUMNS,
+    GivenTriplets,
+    TripletsFileSpec,
+    read_triplets_file,
+)
+
+_MAX_PLAN_SECONDS, _MAX_PLAN_BYTES = 1.0, 500_000_000
+_MAX_MINING_BYTES = 1_000_000_000
+
+_HOLE_BYTES = 100 << 30
+_MEMBERS_PER_TAR = 8_266
+_IMAGE = b"\xff\xd8\xff not an image"
+_NUM_THREADS, _NUM_LOOKED_UP = 8, 20_000
+
+_DIM = 64
+_SPREAD_OF_LANDMARKS, _SPREAD_OF_IMAGES = 0.7, 0.5  # around a group and a landmark; centres of groups have 1
+_NUM_PARTS, _PART_SIZE = 16, 64  # of the anchors for which both searches are compared
+_PROBES = (8, 32, 128)
+
+Figures = dict[str, Any]
+
+
+def save_table(folder: Path, num_images: int, num_landmarks: int | None = None) -> LandmarkTable:
+    """Makes up a table and writes it for other processes."""
+    image_ids, landmark_ids = random_table(num_images, np.random.default_rng(0), num_landmarks)
+    np.savez(folder / "table.npz", image_ids=image_ids, landmark_ids=landmark_ids)
+    return load_table(folder)
+
+
+def load_table(folder: Path) -> LandmarkTable:
+    with np.load(folder / "table.npz") as arrays:
+        return LandmarkTable(image_ids=arrays["image_ids"], landmark_ids=arrays["landmark_ids"])
+
+
+def measure_in_turns(
+    program: Program, cases: Mapping[str, tuple[Callable[..., Figures], Sequence[Any]]]
+) -> dict[str, list[Figures]]:
+    """Calls each function with its arguments in a process of its own, in turns, and returns and records the figures."""
+    measured: dict[str, list[Figures]] = {name: [] for name in cases}
+    for run in range(program.args.runs):
+        for name, (function, arguments) in cases.items():
+            progress(f"run {run + 1} of {program.args.runs}: {name}")
+            measured[name].append(in_fresh_process(function, *arguments))
+    progress("")
+    program.record.setdefault("measurements", {}).update(measured)
+    return measured
+
+
+def megabytes(runs: Sequence[Figures], what: str = "bytes") -> str:
+    return f"{max(run[what] for run in runs) / 1e6:,.0f}"
+
+
+# --- Planning
+
+
+def plan_with_package(folder: Path, limit: int | None) -> Figures:
+    table = load_table(folder)
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        planned = TripletSampler(table, SamplingSpec(images_per_landmark=limit)).plan()
+        seconds = time.perf_counter() - start
+    return {"triplets": len(planned), "seconds": seconds, "bytes": memory.added_bytes}
+
+
+def plan_with_notebook(folder: Path, limit: int | None, num_drawn: int) -> Figures:
+    """Draws for ``num_drawn`` anchors; what comes before the drawing is done and timed for the whole table."""
+    table = load_table(folder)
+    names = [format_image_id(image_id) for image_id in table.image_ids]
+    frame = pd.DataFrame({"id": names, "landmark_id": table.landmark_ids})
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        pools = yardsticks.group_images(frame, limit)
+        grouped = time.perf_counter()
+        anchors = yardsticks.every_nth(pools.sample, num_drawn)
+        yardsticks.draw_triplets(anchors, pools)
+        seconds = grouped - start + (time.perf_counter() - grouped) * len(pools.sample) / len(anchors)
+    return {"triplets": len(pools.sample), "seconds": seconds, "bytes": memory.added_bytes}
+
+
+def plan(program: Program) -> None:
+    folder = program.folder()
+    save_table(folder, program.args.images)
+    cases: dict[str, Any] = {}
+    for limit in (None, 2):
+        sample = "all images" if limit is None else f"{limit} per landmark"
+        cases[f"package, {sample}"] = (plan_with_package, [folder, limit])
+        cases[f"notebook, {sample}"] = (plan_with_notebook, [folder, limit, program.args.draws])
+    rows = []
+    for name, runs in measure_in_turns(program, cases).items():
+        seconds = [run["seconds"] for run in runs]
+        met = statistics.median(seconds) <= _MAX_PLAN_SECONDS and max(run["bytes"] for run in runs) <= _MAX_PLAN_BYTES
+        verdict = f"from {program.args.draws:,} rows" if name.startswith("notebook") else "met" if met else "missed"
+        rows.append((name, f"{runs[0]['triplets']:,}", spread(seconds), megabytes(runs), verdict))
+    print_table(("planning", "triplets", "seconds", "peak MB", "target: 1 s, 500 MB"), rows)
+
+
+# --- Archives
+
+
+def some_ids(count: int) -> Iterator[int]:
+    """Yields different ids in no order."""
+    return (number * 0x9E3779B97F4A7C15 % 2**64 for number in range(count))
+
+
+def write_zip(folder: Path, num_members: int) -> None:
+    """Writes a zip with so many images and their table."""
+    ids = enumerate(some_ids(num_members))
+    lines = "".join(f"{format_image_id(i)},{number % NUM_COMPETITION_LANDMARKS}\n" for number, i in ids)
+    with (folder / ZIP_NAME).open("wb") as file:
+        file.seek(_HOLE_BYTES)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(TABLE_NAME, "id,landmark_id\n" + lines, zipfile.ZIP_DEFLATED)
+            for image_id in some_ids(num_members):
+                archive.writestr(f"{IMAGES_NAME}/{image_path(image_id)}", _IMAGE)
+
+
+def write_tars(folder: Path, num_tars: int) -> None:
+    """Writes tars; the table names one of their images."""
+    (folder / TABLE_NAME).write_text(f"id,landmark_id\n{format_image_id(0)},1\n")
+    (folder / IMAGES_NAME).mkdir()
+    ids = some_ids(num_tars * _MEMBERS_PER_TAR)
+    for tar in range(num_tars):
+        with (folder / IMAGES_NAME / f"images_{tar:03d}.tar").open("wb") as file:
+            for image_id in itertools.islice(ids, _MEMBERS_PER_TAR):
+                member = tarfile.TarInfo(image_path(image_id))
+                member.size = len(_IMAGE)
+                file.write(member.tobuf(tarfile.USTAR_FORMAT) + _IMAGE.ljust(tarfile.BLOCKSIZE, b"\0"))
+            file.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def open_archives(folder: Path, num_members: int) -> Figures:
+    """Opens the copy in a folder and reads some images."""
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        source = open_copy(epath.Path(folder), str(folder / "bank"), _NUM_THREADS)
+        opened = time.perf_counter()
+        looked_up = list(itertools.islice(some_ids(num_members), 0, None, max(1, num_members // _NUM_LOOKED_UP)))
+        reading = time.perf_counter()
+        num_bytes = sum(len(source.read(image_id)) for image_id in looked_up)
+        read_s = time.perf_counter() - reading
+    if num_bytes != len(_IMAGE) * len(looked_up):
+        raise RuntimeError("what was read is not what was written")
+    return {
+        "seconds": opened - start,
+        "read_us": read_s / len(looked_up) * 1e6,
+        "bytes": memory.added_bytes,
+        "held_bytes": memory.now_bytes() - memory.before_bytes,
+        "pickled_bytes": len(pickle.dumps(source)),
+        "index_bytes": sum(path.stat().st_size for path in (folder / "bank").iterdir()),
+    }
+
+
+def _print_openings(program: Program, what: str, folder: Path, num_members: int) -> None:
+    rows = []
+    for label in ("for the first time", "again"):
+        progress(f"opening {what} {label}")
+        found = in_fresh_process(open_archives, folder, num_members)
+        program.record.setdefault("measurements", {})[f"{what}, {label}"] = found
+        memory = (f"{found[name] / 1e6:,.0f}" for name in ("bytes", "held_bytes", "index_bytes"))
+        rows.append(
+            (label, f"{found['seconds']:.3f}", f"{found['read_us']:.0f}", *memory, f"{found['pickled_bytes']:,}")
+        )
+    progress("")
+    header = (f"{what} of {num_members:,} images", "s to open", "us to read an image", "MB at the peak", "MB held")
+    print_table((*header, "MB of index", "bytes to send a process"), rows)
+
+
+def open_zip(program: Program) -> None:
+    progress("writing the zip")
+    folder = program.folder()
+    write_zip(folder, program.args.images)
+    _print_openings(program, "zip", folder, program.args.images)
+
+
+def open_tars(program: Program) -> None:
+    progress("writing tars")
+    folder = program.folder()
+    write_tars(folder, program.args.tars)
+    _print_openings(program, f"{program.args.tars:,} tars", folder, program.args.tars * _MEMBERS_PER_TAR)
+
+
+# --- Files of triplets
+
+
+def write_triplets(folder: Path, num_images: int, num_triplets: int) -> dict[str, Path]:
+    """Writes a table and triplets, all different, in each format; returns the files by what they are."""
+    table = save_table(folder, num_images)
+    per_anchor = 1 + num_triplets // num_images
+    sampler = TripletSampler(table, SamplingSpec(images_per_landmark=None, triplets_per_anchor=per_anchor))
+    rows = pd.DataFrame(sampler.plan()).drop_duplicates().to_numpy()[:num_triplets]
+    texts = np.array([format_image_id(image_id) for image_id in table.image_ids])
+    frame = pd.DataFrame({name: texts[rows[:, i]] for i, name in enumerate(ID_COLUMNS)})
+    files = {"CSV": "plain.csv", "CSV with quotes": "quoted.csv", "Parquet": "triplets.parquet"}
+    paths = {what: folder / name for what, name in files.items()}
+    frame.to_csv(paths["CSV"], index=False)
+    frame.to_csv(paths["CSV with quotes"], index=False, quoting=csv.QUOTE_ALL)
+    frame.to_parquet(paths["Parquet"], index=False)
+    return paths
+
+
+def read_triplets(path: Path) -> Figures:
+    """Reads and checks a file."""
+    import pyarrow.csv
+    import pyarrow.parquet  # noqa: F401
+
+    table = load_table(path.parent)
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        file = read_triplets_file(str(path))
+        read = time.perf_counter()
+        spec = TripletsFileSpec(path=str(path))
+        GivenTriplets(file, spec, table, table, table).of_split(spec.split)
+        checked = time.perf_counter()
+    return {"read_s": read - start, "check_s": checked - read, "bytes": memory.added_bytes}
+
+
+def triplets(program: Program) -> None:
+    progress("writing files of triplets")
+    paths = write_triplets(program.folder(), program.args.images, program.args.triplets)
+    measured = measure_in_turns(program, {what: (read_triplets, [path]) for what, path in paths.items()})
+    rows = [
+        (
+            what,
+            f"{paths[what].stat().st_size / 1e6:,.0f}",
+            *(f"{statistics.median(run[name] for run in runs):.1f}" for name in ("read_s", "check_s")),
+            megabytes(runs),
+        )
+        for what, runs in measured.items()
+    ]
+    print_table((f"{program.args.triplets:,} triplets", "MB", "read s", "check s", "peak MB of memory"), rows)
+
+
+# --- Mining
+
+
+def write_embeddings(folder: Path, num_images: int, num_landmarks: int) -> None:
+    """Writes embeddings.npy, float32[num_images, 64], and their table."""
+    rng = np.random.default_rng(0)
+    landmarks, of_image = np.unique(save_table(folder, num_images, num_landmarks).landmark_ids, return_inverse=True)
+    num_groups = round(len(landmarks) ** 0.5)
+    groups = rng.standard_normal((num_groups, _DIM), dtype=np.float32)
+    centres = groups[np.arange(len(landmarks)) % num_groups]
+    centres += _SPREAD_OF_LANDMARKS * rng.standard_normal(centres.shape, dtype=np.float32)
+    embeddings = centres[of_image]
+    for part in np.array_split(embeddings, 1 + num_images // 65_536):
+        part += _SPREAD_OF_IMAGES * rng.standard_normal(part.shape, dtype=np.float32)
+    np.save(folder / "embeddings.npy", embeddings)
+
+
+def _read_embeddings(folder: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    table = load_table(folder)
+    return np.load(folder / "embeddings.npy", mmap_mode="r"), table.image_ids, table.landmark_ids
+
+
+def mine_in_process(folder: Path, search: Any) -> Figures:
+    """Mines all triplets with the defaults."""
+    images = _read_embeddings(folder)
+    if search == "approximate":
+        load_faiss()
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        mined = mine_triplets(*images, MiningSpec(search=search))
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "bytes": memory.added_bytes, "triplets": len(mined)}
+
+
+def compare_searches(folder: Path, k: int = 50) -> dict[int, tuple[float, float, float]]:
+    """Compares the neighbours that both searches find for some anchors.
+
+    Returns:
+      By the number of lists that are probed: the shares of the k nearest and of the nearest that are found, and the
+      seconds that searching for all would take.
+    """
+    images = arrange(*_read_embeddings(folder))
+    ceiling = MiningSpec().max_similarity
+    starts = np.linspace(0, len(images) - _PART_SIZE, _NUM_PARTS).astype(int).tolist()
+
+    def search_parts(search: NeighbourSearch) -> npt.NDArray[np.int64]:
+        return np.concatenate([search.search(start, start + _PART_SIZE, k).places for start in starts])
+
+    exact = search_parts(ExactSearch(images, ceiling))
+    approximate = ApproximateSearch(images, ceiling)
+    by_probes = {}
+    for num_probes in _PROBES:
+        approximate.num_probes = num_probes
+        start = time.perf_counter()
+        found = search_parts(approximate)
+        seconds = (time.perf_counter() - start) * len(images) / len(exact)
+        is_found = (exact[:, :, np.newaxis] == found[:, np.newaxis, :]).any(axis=2)
+        by_probes[num_probes] = (float(is_found.mean()), float(is_found[:, 0].mean()), seconds)
+    return by_probes
+
+
+def mine(program: Program) -> None:
+    args = program.args
+    rows, recall_rows = [], []
+    for per_landmark in args.per_landmark:
+        num_landmarks = args.embeddings // per_landmark
+        folder = program.folder()
+        write_embeddings(folder, args.embeddings, num_landmarks)
+        name = f"{num_landmarks:,} landmarks, {args.search}"
+        runs = measure_in_turns(program, {name: (mine_in_process, [folder, args.search])})[name]
+        met = "met" if max(run["bytes"] for run in runs) <= _MAX_MINING_BYTES else "missed"
+        seconds = spread([run["seconds"] for run in runs], ".1f")
+        rows.append((name, f"{runs[0]['triplets']:,}", seconds, megabytes(runs), met))
+        if args.search == "approximate":
+            found = program.record["searches"] = in_fresh_process(compare_searches, folder)
+            recall_rows += [
+                (name, num_probes, f"{all_50:.3f}", f"{nearest:.3f}", f"{seconds:.0f}")
+                for num_probes, (all_50, nearest, seconds) in found.items()
+            ]
+    print_table((f"{args.embeddings:,} images", "triplets", "seconds", "peak MB", "target: 1 GB"), rows)
+    if recall_rows:
+        header = ("landmarks", "lists probed", "of 50 nearest found", "nearest found", "s to search for all")
+        print_table(header, recall_rows)
+
+
+# --- Checks
+
+
+def verify(program: Program) -> None:
+    from landmark_triplets_tfds.commands.verify.command import verify as verify_dataset
+
+    _, builder = builds.build("128px_all", program.corpus, program.folder())
+    split = builder.info.splits["train"]
+
+    def check() -> None:
+        if verify_dataset(epath.Path(builder.data_dir)).findings.num_problems:
+            raise RuntimeError("landmark-triplets verify finds fault with a new dataset.")
+
+    def load() -> None:
+        for _ in builder.as_dataset(split="train", read_config=builds.tfds().ReadConfig(try_autocache=False)):
+            pass
+
+    def hash_shards() -> None:
+        for path in split.filepaths:
+            hashlib.sha256(Path(path).read_bytes())
+
+    def measure(read: Callable[[], object]) -> Measurement:
+        with Stopwatch() as watch:
+            read()
+        return watch.measurement(split.num_examples)
+
+    ways: dict[str, Callable[[], object]] = {"verify": check, "tfds.load": load, "sha256": hash_shards}
+    results = program.alternate({name: functools.partial(measure, read) for name, read in ways.items()})
+    print(f"{split.num_bytes / 1e6:,.0f} MB in {len(split.filepaths)} shards")
+    program.print_measurements(results, "records")
+
+
+CASES = {"plan": plan, "zip": open_zip, "tars": open_tars, "triplets": triplets, "mine": mine, "verify": verify}
+
+
+def main() -> None:
+    """Measures what was asked for."""
+    program = Program(__doc__, runs=1)
+    add = program.parser.add_argument
+    add("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    add("--images", type=int, default=NUM_COMPETITION_IMAGES, help="in tables and the zip (default: %(default)s)")
+    add("--draws", type=int, default=20_000, help="rows the notebook's procedure draws for (default: %(default)s)")
+    add("--tars", type=int, default=500, help=f"of {_MEMBERS_PER_TAR:,} images each (default: %(default)s)")
+    add("--triplets", type=int, default=5_000_000, help="in each file (default: %(default)s)")
+    add("--embeddings", type=int, default=160_000, help="to mine from (default: %(default)s)")
+    add("--per-landmark", type=int, nargs="+", default=[400, 40, 5], help="embeddings per landmark (default: 400 40 5)")
+    add("--search", choices=("exact", "approximate"), default="exact", help="of neighbours (default: %(default)s)")
+    with program:
+        for case in program.args.cases:
+            CASES[case](program)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""What builds are compared with: the notebook's procedure, two plain TFDS builders, the bare codecs.
+
+*The notebook's procedure* is that of the notebook that this package replaces, written anew from its description.
+Anchors are the first images of every landmark. Each gets a random positive of the same landmark, from all images (it
+may be the anchor itself), and a random negative of another landmark, from the sample: pandas, groupby and one function
+call per row. Then, triplet by triplet in one thread, TensorFlow reads, decodes, resizes and encodes the three images
+and writes them to TFRecord files. It must not be slower than it has to, so it is itself compared with a bare loop of
+its TensorFlow calls.
+
+*Two plain builders*: one that does the same work simply, as TFDS's guide has it, and one that writes the same record
+again and again, which is the time that TFDS's own writer takes; no builder on top of it takes less.
+
+*The codec loop* makes the thumbnails, byte for byte, in the fewest CPU seconds this project knows: read the file,
+decode it (libjpeg-turbo through simplejpeg, fast integer DCT), pick pixels with NumPy, encode (through imagecodecs) and
+patch the density into the header. One thread, no bookkeeping, no checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+import dataclasses
+import functools
+from pathlib import Path
+import random
+import struct
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import simplejpeg
+import tensorflow_datasets as tfds
+
+from benchmarks import builds
+from benchmarks.builds import IMAGES
+from benchmarks.corpus import image_path
+from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+
+RESOLUTION = 128
+_QUALITY = 94
+_NUM_SHARDS = 15
+
+_DENSITY = struct.pack(">BHH", 1, 300, 300)  # as TensorFlow writes it: 300 dots per inch
+_NUM_FILES_CHECKED = 50
+
+_RECORD_OVERHEAD_BYTES = 245  # of a serialized record beside its images: names, ids, lengths
+
+
+# --- The notebook's procedure
+
+
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """What the notebook draws from.
+
+    Attributes:
+      sample: the first images of every landmark, in the order of the table.
+      images_of: ids of all images, by landmark.
+      sample_ids: ids of the sampled images.
+      sample_landmarks: the landmark of each.
+    """
+
+    sample: pd.DataFrame
+    images_of: dict[Hashable, list[str]]
+    sample_ids: list[str]
+    sample_landmarks: list[int]
+
+
+def group_images(table: pd.DataFrame, images_per_landmark: int | None) -> Pools:
+    """Prepares the drawing; None: all images are sampled."""
+    sample = table.copy() if images_per_landmark is None else table.groupby("landmark_id").head(images_per_landmark)
+    images_of = table.groupby("landmark_id")["id"].apply(list).to_dict()
+    return Pools(sample, images_of, sample["id"].tolist(), sample["landmark_id"].tolist())
+
+
+def draw_triplets(anchors: pd.DataFrame, pools: Pools, seed: int = 0) -> pd.DataFrame:
+    """Returns ``anchors`` with the columns positive and negative: one function call per row for each.
+
+    The draws are from Python's generator, which costs a tenth of NumPy's for one number at a time.
+    """
+    rng = random.Random(seed)
+
+    def draw_positive(row: pd.Series) -> str:
+        return rng.choice(pools.images_of[row["landmark_id"]])
+
+    def draw_negative(row: pd.Series) -> str:
+        while True:
+            place = rng.randrange(len(pools.sample_ids))
+            if pools.sample_landmarks[place] != row["landmark_id"]:
+                return pools.sample_ids[place]
+
+    return anchors.assign(
+        positive=anchors.apply(draw_positive, axis=1),
+        negative=anchors.apply(draw_negative, axis=1),
+    )
+
+
+def every_nth(rows: pd.DataFrame, num_wanted: int) -> pd.DataFrame:
+    """Returns about ``num_wanted`` rows, evenly spread; all if there are fewer."""
+    return rows.iloc[:: max(1, len(rows) // num_wanted)]
+
+
+def make_with_tensorflow(path: str) -> bytes:
+    """Reads, decodes, resizes and encodes an image with TensorFlow, eagerly."""
+    import tensorflow as tf
+
+    image = tf.io.decode_jpeg(tf.io.read_file(path))
+    image = tf.image.resize(image, size=(RESOLUTION, RESOLUTION), method="nearest")
+    encoded: bytes = tf.io.encode_jpeg(image, quality=_QUALITY, optimize_size=True).numpy()
+    return encoded
+
+
+class Notebook:
+    """The notebook's procedure on a corpus, timed on some of its triplets: what it costs, it costs per triplet."""
+
+    def __init__(self, corpus: Path, images_per_landmark: int | None, num_timed: int, work: Path):
+        self._corpus = corpus
+        self._images_per_landmark = images_per_landmark
+        self._work = work
+        columns = ["id", "positive", "negative"]
+        self._triplets = every_nth(self._plan(), num_timed)[columns].to_numpy().tolist()
+
+    def _plan(self) -> pd.DataFrame:
+        pools = group_images(pd.read_csv(self._corpus / "train.csv"), self._images_per_landmark)
+        return draw_triplets(pools.sample, pools)
+
+    def files(self) -> list[str]:
+        """Returns the files of the timed triplets, three each, with repetitions."""
+        return [image_path(self._corpus, image_id) for triplet in self._triplets for image_id in triplet]
+
+    def __call__(self) -> Measurement:
+        """Plans all triplets, writes some; returns the time of writing these and their share of the planning."""
+        with Stopwatch() as planning:
+            planned = self._plan()
+        with temporary_folder(self._work) as folder, Stopwatch() as writing:
+            self._write(Path(folder))
+        share = len(self._triplets) / len(planned)
+        return writing.measurement(len(self._triplets)).plus(planning.measurement(len(planned)), share)
+
+    def _write(self, folder: Path) -> None:
+        """Writes TFRecord files with the three images of every triplet, one file after the other."""
+        import tensorflow as tf
+
+        per_shard = -(-len(self._triplets) // _NUM_SHARDS)
+        for shard, start in enumerate(range(0, len(self._triplets), per_shard)):
+            with tf.io.TFRecordWriter(str(folder / f"train_{shard:02d}.tfrec")) as writer:
+                for ids in self._triplets[start : start + per_shard]:
+                    images = [make_with_tensorflow(image_path(self._corpus, image_id)) for image_id in ids]
+                    features = {
+                        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+                        for name, image in zip(IMAGES, images, strict=True)
+                    }
+                    example = tf.train.Example(features=tf.train.Features(feature=features))
+                    writer.write(example.SerializeToString())
+
+
+def run_tensorflow(files: Sequence[str]) -> Measurement:
+    """Runs the notebook's TensorFlow calls and nothing else."""
+    with Stopwatch() as watch:
+        for path in files:
+            make_with_tensorflow(path)
+    return watch.measurement(len(files))
+
+
+# --- Plain builders
+
+
+class _PlainBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Writes what a generator yields, under keys from 0."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, features: Any, examples: Iterator[dict[str, Any]], **kwargs: Any):
+        self._features = features
+        self._examples = examples
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(builder=self, features=self._features)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((f"{number:016x}", example) for number, example in enumerate(self._examples))
+
+
+def _build_plainly(features: Any, examples: Iterator[dict[str, Any]], count: int, work: Path) -> Measurement:
+    with temporary_folder(work) as folder:
+        builder = _PlainBuilder(features=features, examples=examples, data_dir=folder)
+        with builds.quiet(), Stopwatch() as watch:
+            builder.download_and_prepare()
+    return watch.measurement(count)
+
+
+def build_plainly(files: Sequence[str], work: Path) -> Measurement:
+    """Builds the triplets of these files, three each, as TFDS's guide has it: decoded arrays, which TFDS encodes."""
+    import tensorflow as tf
+
+    def decode(path: str) -> Any:
+        image = tf.io.decode_jpeg(tf.io.read_file(path))
+        return tf.image.resize(image, (RESOLUTION, RESOLUTION), method="nearest").numpy()
+
+    image = tfds.features.Image(shape=(RESOLUTION, RESOLUTION, 3), encoding_format="jpeg")
+    triplets = [files[start : start + len(IMAGES)] for start in range(0, len(files), len(IMAGES))]
+    examples = (dict(zip(IMAGES, map(decode, paths), strict=True)) for paths in triplets)
+    return _build_plainly(tfds.features.FeaturesDict(dict.fromkeys(IMAGES, image)), examples, len(triplets), work)
+
+
+def build_constant(num_triplets: int, num_bytes: int, work: Path) -> Measurement:
+    """Writes the same record of this package's features ``num_triplets`` times, ``num_bytes`` in all."""
+    features = builds.tfds().builder(builds.DATASET).info.features
+    image = bytes(max(1, (num_bytes // num_triplets - _RECORD_OVERHEAD_BYTES) // len(IMAGES)))
+    record = {
+        **dict.fromkeys(IMAGES, image),
+        **dict.fromkeys(("anchor_id", "positive_id", "negative_id"), "0123456789abcdef"),
+        **dict.fromkeys(("landmark_id", "negative_landmark_id"), 123_456),
+    }
+    return _build_plainly(features, (record for _ in range(num_triplets)), num_triplets, work)
+
+
+# --- The codec loop
+
+
+@functools.lru_cache(maxsize=256)
+def _nearest_indices(size: int) -> npt.NDArray[np.int64]:
+    """Returns the places among ``size`` pixels that TensorFlow's nearest-neighbour resize reads."""
+    scale = np.float32(size) / np.float32(RESOLUTION)
+    centers = (np.arange(RESOLUTION, dtype=np.float32) + np.float32(0.5)) * scale
+    indices: npt.NDArray[np.int64] = np.minimum(np.floor(centers).astype(np.int64), size - 1)
+    return indices
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def decode(data: bytes) -> Any:
+    return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+
+
+def resize(pixels: Any) -> Any:
+    height, width = pixels.shape[:2]
+    return pixels.take(_nearest_indices(height), axis=0).take(_nearest_indices(width), axis=1)
+
+
+def encode(pixels: Any) -> bytes:
+    encoded = imagecodecs.jpeg8_encode(
+        pixels, level=_QUALITY, colorspace="rgb", outcolorspace="ycbcr", subsampling="420", optimize=True
+    )
+    return bytes(encoded[:13] + _DENSITY + encoded[18:])
+
+
+def run_codecs(files: Sequence[str]) -> Measurement:
+    """Makes the thumbnails of these files, which must be RGB JPEGs."""
+    with Stopwatch() as watch:
+        for path in files:
+            encode(resize(decode(read(path))))
+    return watch.measurement(len(files))
+
+
+def check_codecs(files: Sequence[str]) -> None:
+    """Compares the loop's bytes with TensorFlow's, on some of the files.
+
+    Raises:
+      RuntimeError: if they differ: then the loop is no yardstick.
+    """
+    for path in files[:: max(1, len(files) // _NUM_FILES_CHECKED)]:
+        if encode(resize(decode(read(path)))) != make_with_tensorflow(path):
+            raise RuntimeError(f"the codec loop's thumbnail of {path} is not TensorFlow's.")
+
+
+def run_package(files: Sequence[str], resize_method: str) -> Measurement:
+    """Makes them through the package's one function for it, which also looks at headers and copes with any file."""
+    spec = ThumbnailSpec(resolution=RESOLUTION, jpeg_quality=_QUALITY, resize_method=resize_method)
+    with Stopwatch() as watch:
+        for path in files:
+            make_thumbnail(read(path), spec)
+    return watch.measurement(len(files))
