@@ -62,6 +62,14 @@ def test_the_number_of_configs():
     assert f"builds all {len(LandmarkTriplets.BUILDER_CONFIGS)} of them" in read("README.md")
 
 
+@pytest.mark.parametrize("page", LINKING)
+def test_programs_that_a_page_cites_are_there(page):
+    """Also those that are not run, such as the ones that measured its figures."""
+    modules = re.findall(r"python -m ((?:benchmarks|tests)[\w.]*)", read(page))
+    files = [module.replace(".", "/") + ".py" for module in modules] + re.findall(r"python ([\w/]+\.py)", read(page))
+    assert [program for program in files if not (REPOSITORY / program).exists()] == []
+
+
 # --- Links
 
 
