@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.support.competition import DUMMY_DATA, REPOSITORY, build, read_examples, run, shard_hashes
+from tests.support.sources import copy_sources
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +82,7 @@ def test_build_from_a_checkout_by_path(tmp_path):
 
 def test_wheel_installed_elsewhere(tmp_path):
     checkout = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns(".git", "build", "*.egg-info", ".*cache", "__pycache__")
-    shutil.copytree(REPOSITORY, checkout, ignore=ignored)
+    copy_sources(REPOSITORY, checkout)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path / "dist", checkout)
     (wheel,) = (tmp_path / "dist").iterdir()

@@ -1,11 +1,9 @@
 """Splits of images without labels: the same from every kind of copy and on a cluster, recorded, compared, reported."""
 
-import json
+import functools
 import os
 import shutil
 
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from etils import epath
 import pytest
 import tensorflow_datasets as tfds
@@ -27,6 +25,7 @@ from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
 from landmark_triplets_tfds.training.records import read_image_index
 from landmark_triplets_tfds.triplets.draws import choose_queries
 from tests.support.archives import COPIES, image_files, pack_folder_as_tars, pack_tars
+from tests.support.beam_builds import build_with_beam, read_report
 from tests.support.competition import DUMMY_DATA, Competition, build_images, images_config, read_images, shard_hashes
 
 FIELDS = {"resolution": 16, "images_per_landmark": 2, "unlabeled_splits": True}
@@ -52,13 +51,7 @@ def config(**fields):
     return images_config(**(FIELDS | fields))
 
 
-def build_with_beam(data_dir, *arguments, beam_runner=None, **kwargs):
-    runner = {"beam_runner": beam_runner or FnApiRunner(), "beam_options": PipelineOptions([])}
-    return build_images(data_dir, *arguments, **runner, **kwargs)
-
-
-def read_report(builder) -> dict:
-    return json.loads((builder.data_path / "build_report.json").read_text())
+build_images_with_beam = functools.partial(build_with_beam, builder_class=LandmarkImages)
 
 
 def hashes_of(builder, *splits) -> dict[str, str]:
@@ -154,7 +147,7 @@ def test_one_id_may_be_two_images(tmp_path, kind):
     copy = competition.folder if kind == "beam" else COPIES[kind](competition.folder, tmp_path / "copy")
     for path in copy.rglob("*.tar"):
         os.utime(path, (1_600_000_000, 1_600_000_000))
-    make, num_builds = (build_with_beam, 1) if kind == "beam" else (build_images, 2)
+    make, num_builds = (build_images_with_beam, 1) if kind == "beam" else (build_images, 2)
     for attempt in range(num_builds):  # the second one finds what the first one left in the bank
         builder = make(tmp_path / f"data{attempt}", config(images_per_landmark=None), copy)
         for split in ("train", *SPLITS):
@@ -285,7 +278,7 @@ def test_same_on_a_cluster(tmp_path, monkeypatch):
     fields = config(validation_percent=50, images_per_landmark=None, missing_images="drop")
     local = build_images(tmp_path / "local", fields, competition.folder)
     assert len(listed) == len(SPLITS)
-    beam = build_with_beam(tmp_path / "beam", fields, competition.folder)
+    beam = build_images_with_beam(tmp_path / "beam", fields, competition.folder)
     assert len(listed) == 2 * len(SPLITS)
     assert beam.info.metadata == local.info.metadata
     assert list(beam.info.splits) == list(local.info.splits)
@@ -298,7 +291,7 @@ def test_same_on_a_cluster(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["zip, deflated", "tars"])
 def test_archives_are_read_by_workers_in_place(tmp_path, kind):
     copy = COPIES[kind](DUMMY_DATA, tmp_path / "copy")
-    beam = build_with_beam(tmp_path / "beam", config(), copy)
+    beam = build_images_with_beam(tmp_path / "beam", config(), copy)
     assert shard_hashes(beam) == shard_hashes(build_images(tmp_path / "local", config()))
     assert not [path for path in beam.data_path.iterdir() if path.suffix in (".index", ".npy")]
 

@@ -121,9 +121,9 @@ class Build:
         self._max_examples = max_examples
         self._resources = contextlib.ExitStack()
         started = time.perf_counter()
-        num_threads = self.options.num_readers(is_remote(str(manual_dir)))
-        self.source = open_copy(manual_dir, self.options.bank, num_threads)
-        self._selection = select_images_of(config, self.source, self.options)
+        num_threads = options.num_readers(is_remote(str(manual_dir)))
+        self.source = open_copy(manual_dir, options.bank, num_threads)
+        self._selection = select_images_of(config, self.source, options)
         self.table = self._selection.images.table
         self.report = BuildReport(self._selection, config.kind, seconds={"read_table": time.perf_counter() - started})
         self.planner = SplitPlanner(self._selection, config, self.report.stage)
@@ -136,11 +136,8 @@ class Build:
     ) -> None:
         self._resources.close()
 
-    def make_split(self, split: str | PlannedSplit) -> Any:
-        """Prepares a split.
-
-        Args:
-          split: its name, or a plan of its own.
+    def make_split(self, split: str) -> Any:
+        """Plans a split, and looks whether its images are there.
 
         Returns:
           What TFDS wants of a split: an iterator over (key, example), or a PTransform that makes them.
@@ -150,7 +147,7 @@ class Build:
           TripletsFileError: if the file that names the triplets cannot be used.
           MissingImagesError: if a sample of its images shows that many files are missing.
         """
-        planned = self.planner.plan_split(split) if isinstance(split, str) else split
+        planned = self.planner.plan_split(split)
         with self.report.stage("plan"):
             num_examples = planned.plan.num_examples
             if self._max_examples is not None:
@@ -161,7 +158,7 @@ class Build:
         with self.report.stage("look_up_images"):
             self._look_up(planned.images, rows)
         self.jobs.append(job)
-        self.report.splits[planned.split] = job.counts
+        self.report.splits[split] = job.counts
         return self._examples_of(job)
 
     def _examples_of(self, job: SplitJob) -> Any:

@@ -14,7 +14,7 @@ of them goes or changes its arguments:
     DatasetBuilder._post_download_and_prepare_hook()                           here
     DownloadManager.manual_dir raises AssertionError without a folder          here
     incomplete.*_<version>, the folder of an unfinished version                here
-    tensorflow_datasets.proto.tf_example_pb2                                   here, previews, checks of prepared data
+    tensorflow_datasets.proto.tf_example_pb2                                   here, and where records are read
     tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)           training.records
     tfds.core.data_sources.base.BaseDataSource, its deserialize_method         training.tf_data
     tfds.core.utils.tqdm, tfds.core.utils.is_notebook                          common.progress
@@ -70,11 +70,11 @@ class DeterministicExampleWriter(tfds.core.ExampleWriter):
 
 
 class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Base of the builders. While TFDS runs, ``self._build`` holds the table, the bank of thumbnails and the report."""
+    """Base of the builders. While TFDS runs, ``self._build`` is the build in progress."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = LAYOUT_INSTRUCTIONS
 
-    # What a build may use; None: what the environment says.
+    # For a program that builds: what a build may use; None: what the environment says.
     build_options: BuildOptions | None = None
 
     def _info(self) -> tfds.core.DatasetInfo:

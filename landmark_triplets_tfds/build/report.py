@@ -20,16 +20,12 @@ from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS
-from landmark_triplets_tfds.triplets import examples
-from landmark_triplets_tfds.triplets.examples import ExampleKind
+from landmark_triplets_tfds.triplets.examples import TRIPLETS, ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExampleCounts
 
 REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1
 IMPORT_STAGE = "import_tensorflow"
-
-TRIPLETS, IMAGES = examples.TRIPLETS.noun, examples.IMAGES.noun
-NOUN_IN_JSON = {kind.noun: kind.count_name for kind in examples.KINDS}
 
 _NUM_FILES_SHOWN = 5
 _DISTRIBUTIONS = (
@@ -131,7 +127,7 @@ class BuildReport:
 
     def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
         prefix = f"num_{self.kind.count_name}"
-        redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.kind is examples.TRIPLETS else {}
+        redrawn = {f"{prefix}_redrawn": counts.num_redrawn} if self.kind is TRIPLETS else {}
         return {
             prefix: counts.num_made,
             **redrawn,
@@ -175,7 +171,7 @@ class BuildReport:
                 )
         if self.unreadable:
             lines.append(f"  Unreadable images: {describe_unreadable(self.unreadable)}")
-            if self.kind is examples.TRIPLETS:
+            if self.kind is TRIPLETS:
                 lines.append(f"  Triplets that drew another image instead: {total.num_redrawn:,}.")
         if total.left_out:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in total.left_out.most_common())
@@ -191,7 +187,7 @@ class BuildReport:
         return "\n".join(lines)
 
     def _describe_total(self, total: ExampleCounts) -> str:
-        if self.kind is examples.TRIPLETS:
+        if self.kind is TRIPLETS:
             return f"{total.num_made:,} triplets from {self.num_images_read:,} distinct images"
         return f"{total.num_made:,} images"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import contextlib
 import os
 from pathlib import Path
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,8 @@ import sys
 import time
 from types import TracebackType
 from typing import TypeVar
+
+from tests.support.sources import copy_sources
 
 _Found = TypeVar("_Found")
 
@@ -156,9 +157,8 @@ def make_worker_python(folder: Path, repository: Path, *, fresh: bool) -> Path:
       fresh: True installs all requirements too, which takes minutes; False finds them in this environment.
     """
     quiet = ("--disable-pip-version-check", "--quiet")
-    sources = folder / "sources"  # a copy, since building leaves files behind
-    ignored = shutil.ignore_patterns(".git", "build", "*.egg-info", ".*cache", "__pycache__")
-    shutil.copytree(repository, sources, ignore=ignored)
+    sources = folder / "sources"
+    copy_sources(repository, sources)
     run(sys.executable, "-m", "pip", *quiet, "wheel", "--no-deps", "--wheel-dir", folder / "dist", sources)
     (wheel,) = (folder / "dist").iterdir()
     run(sys.executable, "-m", "venv", folder / "venv")
