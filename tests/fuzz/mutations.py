@@ -49,6 +49,14 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def mutate(data: bytes, rng: random.Random, own: Mutate) -> bytes:
+    """Damages a file without knowing its kind, or knowing it, or both."""
+    how = rng.choice(["bytes", "own", "own", "both"])
+    if how != "bytes":
+        data = own(data, rng)
+    return data if how == "own" else mutate_bytes(data, rng)
+
+
 # --- Images
 
 
@@ -202,19 +210,18 @@ def mutate_table(data: bytes, rng: random.Random) -> bytes:
 
 # --- Archives
 
+# Offset and size in bytes of the fields of a member's header, of the directory and of its end, by signature.
+_ZIP_FIELDS = (
+    (b"PK\3\4", [(4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 1)]),
+    (b"PK\1\2", [(6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, 1)]),
+    (b"PK\5\6", [(4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)]),
+)
+_TAR_FIELDS = ((0, 100), (100, 8), (124, 12), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155), (345, 155))
+
 
 def mutate_zip(data: bytes, rng: random.Random) -> bytes:
     """Changes a field of a member's header, of the directory or of what says where the directory is."""
-    signature, fields = rng.choice(
-        [
-            (b"PK\3\4", [(4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 1)]),
-            (
-                b"PK\1\2",
-                [(6, 2), (8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, 1)],
-            ),
-            (b"PK\5\6", [(4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2)]),
-        ]
-    )
+    signature, fields = rng.choice(_ZIP_FIELDS)
     places = [at for at in range(len(data)) if data.startswith(signature, at)]
     if not places:
         return mutate_bytes(data, rng)
@@ -236,18 +243,9 @@ def mutate_tar(data: bytes, rng: random.Random) -> bytes:
             return mutate_bytes(data, rng)
         at = rng.choice(headers)
         header = bytearray(blocks[at])
-        start, size = rng.choice(
-            [(0, 100), (100, 8), (124, 12), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155), (345, 155)]
-        )
-        texts = [
-            b"",
-            b"\0" * size,
-            b"7" * size,
-            b"\xff" * size,
-            b"\x80" + b"\0" * (size - 2) + b"\xff",
-            b"-1",
-            rng.randbytes(size),
-        ]
+        start, size = rng.choice(_TAR_FIELDS)
+        texts = [b"", b"\0" * size, b"7" * size, b"\xff" * size, b"\x80" + b"\0" * (size - 2) + b"\xff", b"-1"]
+        texts.append(rng.randbytes(size))
         texts += [b"../" * 8, b"/etc/passwd", bytes([rng.choice(b"01234567xgLKSDNMV")])]
         header[start : start + size] = rng.choice(texts)[:size].ljust(size, b"\0")
         header[148:156] = b" " * 8
