@@ -3,13 +3,11 @@
 There are many ways to spend bytes: more images per landmark, larger ones, better quality. For each number of images per
 landmark there is a largest resolution (a multiple of 16 px at quality 90 or better), and quality takes what is left.
 Of these, the best is the one with most images per landmark that still has 128 px, the resolution this package builds
-by default; where nothing has, the one with the largest images. Sizes of thumbnails are measured on a few images at a
-few resolutions; what is recommended is then forecast like any config, and has to fit with the whole of its error.
+by default; where nothing has, the one with the largest images.
 
-How large the thumbnails of a copy's images are, by resolution and quality: measured on a few, estimated between.
-
-The mean size of thumbnails grows smoothly with their resolution, so that it is measured at powers of two and, on
-logarithmic scales, interpolated; what another quality takes is about the same factor at each resolution.
+Sizes of thumbnails are measured on a few images. Their mean grows smoothly with the resolution, so that it is measured
+at powers of two and, on logarithmic scales, interpolated; what another quality takes is about the same factor at each
+resolution. What is recommended is then forecast like any config, and has to fit with the whole of its error.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import re
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +28,20 @@ from landmark_triplets_tfds.errors import CommandError, NoExampleError, Unreadab
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.draws import choose_rows
-from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec
 
 _SIZE_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
 _POWERS: dict[str, int] = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 _LIKELY = 1.1  # what is estimated to be larger than so many budgets is not looked at
 
+# Custom configs. Resolutions are measured at the lowest quality, qualities at the resolution that is good enough.
 _PER_LANDMARK = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, None)
-_RESOLUTION_STEP_PX = 16
-_MIN_RESOLUTION_PX, _GOOD_RESOLUTION_PX = 32, 128
+_STEP_PX, _MIN_PX, _GOOD_PX, _MAX_PX = 16, 32, 128, 1024
 _MIN_QUALITY, _MAX_QUALITY = 90, 95
+_NUM_TRIED = 5
 
-_NUM_TRIED = 5  # custom configs
+_NUM_MEASURED = 150  # images; their mean is off by some 3 %
+_GRID_PX = (32, 64, 128, 256, 512)
 
 
 def parse_size(text: str) -> int:
@@ -71,7 +69,7 @@ class BudgetAnswer:
       smallest_named: where none fits, the one that comes closest.
       all_fit: whether all configs with names fit.
       custom: the best custom config; None if none fits, or none is larger than the named one.
-      alternatives: other custom configs, with the estimated bytes of their datasets.
+      alternatives: custom configs, with their numbers of examples and the estimated bytes of their datasets.
     """
 
     budget: int
@@ -93,10 +91,14 @@ def find_fitting(
       budget: bytes.
       seed: of the sample on which sizes are measured.
       on_forecast: called with each config that was looked at closely.
+
+    Raises:
+      NoExampleError: if no config makes an example of the copy.
+      CommandError: if none of a few images is readable.
     """
     table = forecaster.table(named_choices(dataset)[0])
-    with ThumbnailSizes(forecaster.source, table.image_ids, forecaster.options.num_workers(), seed) as sizes:
-        return _Search(forecaster, sizes, dataset, budget, on_forecast).answer()
+    sizes = ThumbnailSizes(forecaster.source, table.image_ids, forecaster.options.num_workers(), seed)
+    return _Search(forecaster, sizes, dataset, budget, on_forecast).answer()
 
 
 class _Search:
@@ -133,6 +135,16 @@ class _Search:
         self._on_forecast()
         return forecast
 
+    def _num_examples(self, choice: ConfigChoice) -> int:
+        try:
+            return self._forecaster.num_examples(choice)
+        except NoExampleError:
+            return 0
+
+    def _dataset_bytes(self, choice: ConfigChoice, num_examples: int, mean_bytes: float) -> float:
+        overhead = self._forecaster.overhead_bytes(choice)
+        return num_examples * (choice.config.kind.num_images * mean_bytes + overhead)
+
     # --- Configs with names
 
     def _named_sizes(self) -> Iterator[tuple[float, ConfigChoice]]:
@@ -141,15 +153,6 @@ class _Search:
             if not choice.config.validation_percent and (num_examples := self._num_examples(choice)):
                 mean = self._sizes.mean_bytes(choice.config.thumbnail_spec())
                 yield self._dataset_bytes(choice, num_examples, mean), choice
-
-    def _num_examples(self, choice: ConfigChoice) -> int:
-        try:
-            return self._forecaster.num_examples(choice)
-        except NoExampleError:
-            return 0
-
-    def _dataset_bytes(self, choice: ConfigChoice, num_examples: int, mean_bytes: float) -> float:
-        return num_examples * (_num_images(choice) * mean_bytes + self._forecaster.overhead_bytes(choice))
 
     def _largest_fitting(self, named: list[tuple[float, ConfigChoice]]) -> Forecast | None:
         for num_bytes, choice in reversed(named):
@@ -165,41 +168,39 @@ class _Search:
         """Yields, for each number of images per landmark, the best images that fit: config, examples, bytes."""
         last_num_examples = 0
         for per_landmark in _PER_LANDMARK:
-            probe = self._custom(_GOOD_RESOLUTION_PX, per_landmark, _MAX_QUALITY)
-            num_examples = self._num_examples(probe)
+            num_examples = self._num_examples(self._custom(_GOOD_PX, per_landmark, _MAX_QUALITY))
             if num_examples == last_num_examples:  # no landmark has more images
                 continue
             last_num_examples = num_examples
             choice = self._fit(per_landmark, num_examples, self._budget)
             if choice is None:
                 return  # more images fit even less
-            config = choice.config
-            mean = self._sizes.estimate(config.resolution, config.jpeg_quality)
-            yield choice, num_examples, round(self._dataset_bytes(choice, num_examples, mean))
+            yield choice, num_examples, round(self._estimate(choice, num_examples))
+
+    def _estimate(self, choice: ConfigChoice, num_examples: int) -> float:
+        """Returns the estimated bytes of a custom config."""
+        mean = self._sizes.estimate(choice.config.resolution, choice.config.jpeg_quality)
+        return self._dataset_bytes(choice, num_examples, mean)
 
     def _fit(self, per_landmark: int | None, num_examples: int, num_bytes: float) -> ConfigChoice | None:
         """Returns the config with the best images that are estimated to fit; None if even the smallest do not."""
-        probe = self._custom(_GOOD_RESOLUTION_PX, per_landmark, _MAX_QUALITY)
-        limit = (num_bytes / num_examples - self._forecaster.overhead_bytes(probe)) / _num_images(probe)
-        resolution = self._largest_resolution(limit)
-        if resolution is None:
-            return None
-        qualities = range(_MIN_QUALITY + 1, _MAX_QUALITY + 1)
-        quality = max(
-            (each for each in qualities if self._sizes.estimate(resolution, each) <= limit), default=_MIN_QUALITY
-        )
-        return self._custom(resolution, per_landmark, quality)
 
-    def _largest_resolution(self, limit: float) -> int | None:
-        """Returns the largest resolution whose thumbnails have at most ``limit`` bytes on average."""
-        candidates = range(_MIN_RESOLUTION_PX, self._sizes.max_resolution_px + 1, _RESOLUTION_STEP_PX)
-        return max((px for px in candidates if self._sizes.estimate(px, _MIN_QUALITY) <= limit), default=None)
+        def fitting(resolution: int, quality: int) -> ConfigChoice | None:
+            choice = self._custom(resolution, per_landmark, quality)
+            return choice if self._estimate(choice, num_examples) <= num_bytes else None
+
+        resolutions = range(_MIN_PX, self._sizes.max_px + 1, _STEP_PX)
+        largest = next(filter(None, (fitting(px, _MIN_QUALITY) for px in reversed(resolutions))), None)
+        if largest is None:
+            return None
+        qualities = range(_MAX_QUALITY, _MIN_QUALITY, -1)
+        return next(filter(None, (fitting(largest.config.resolution, each) for each in qualities)), largest)
 
     def _best_of(self, options: list[tuple[ConfigChoice, int, int]]) -> Forecast | None:
         """Forecasts the best option; with what that teaches about the estimates, it is chosen anew a few times."""
         if not options:
             return None
-        good = [option for option in options if option[0].config.resolution >= _GOOD_RESOLUTION_PX]
+        good = [option for option in options if option[0].config.resolution >= _GOOD_PX]
         choice, num_examples, _ = good[-1] if good else options[0]
         tried: ConfigChoice | None = choice
         best: Forecast | None = None
@@ -208,9 +209,7 @@ class _Search:
         while tried is not None and tried.config.name not in names and len(names) < _NUM_TRIED:
             names.add(tried.config.name)
             forecast = self._forecast(tried)
-            mean = self._sizes.estimate(tried.config.resolution, tried.config.jpeg_quality)
-            estimated = self._dataset_bytes(tried, num_examples, mean)
-            corrected = self._budget * estimated / (forecast.num_bytes + forecast.error_bytes)
+            corrected = self._budget * self._estimate(tried, num_examples) / (forecast.num_bytes + forecast.error_bytes)
             if forecast.fits(self._budget):
                 best = forecast if best is None or forecast.num_bytes > best.num_bytes else best
                 limit = corrected
@@ -227,26 +226,11 @@ class _Search:
         return ConfigChoice(self._dataset, config)
 
 
-def _num_images(choice: ConfigChoice) -> int:
-    """Returns how many images an example holds."""
-    return 1 if isinstance(choice.config.example_spec("train"), ImageSamplingSpec) else 3
-
-
-_NUM_MEASURED = 150  # images; their mean is off by some 3 %
-
-_GRID_PX = (32, 64, 128, 256, 512)
-_MAX_RESOLUTION_PX = 1024
-_STEP_PX = 16
-
-# The quality at which resolutions are measured, and the resolution at which qualities are.
-_QUALITY, _RESOLUTION_PX = 90, 128
-
-
 class ThumbnailSizes:
-    """Mean sizes of thumbnails. A context manager.
+    """Mean sizes of thumbnails.
 
     Attributes:
-      max_resolution_px: up to which sizes are estimated: what the images themselves have.
+      max_px: the resolution up to which sizes are estimated: what the images themselves have.
     """
 
     def __init__(self, source: ImageSource, image_ids: npt.NDArray[np.uint64], num_workers: int, seed: int):
@@ -274,32 +258,24 @@ class ThumbnailSizes:
             short_sides.append(min(header.height, header.width))
         if not self._files:
             raise CommandError(TOO_FEW_READABLE)
-        limit = min(_MAX_RESOLUTION_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX)
-        self.max_resolution_px = max(_RESOLUTION_PX, limit)
-        self._grid = [px for px in _GRID_PX if px < self.max_resolution_px] + [self.max_resolution_px]
+        self._num_workers = num_workers
+        self.max_px = max(_GOOD_PX, min(_MAX_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX))
+        self._grid = [px for px in _GRID_PX if px < self.max_px] + [self.max_px]
         self._means: dict[ThumbnailSpec, float] = {}
-        self._pool = ThreadPoolExecutor(num_workers)
-
-    def __enter__(self) -> ThumbnailSizes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
     def mean_bytes(self, spec: ThumbnailSpec) -> float:
         """Returns the mean size of thumbnails, measured."""
         if spec not in self._means:
-            sizes = self._pool.map(lambda content: len(make_thumbnail(content, spec)), self._files)
-            self._means[spec] = float(np.mean(list(sizes)))
+            with ThreadPoolExecutor(self._num_workers) as pool:
+                sizes = list(pool.map(lambda content: len(make_thumbnail(content, spec)), self._files))
+            self._means[spec] = float(np.mean(sizes))
         return self._means[spec]
 
     def estimate(self, resolution: int, quality: int) -> float:
-        """Returns the mean size of thumbnails of up to `max_resolution_px`, estimated."""
-        sizes = [self.mean_bytes(ThumbnailSpec(resolution=px, jpeg_quality=_QUALITY)) for px in self._grid]
+        """Returns the mean size of thumbnails of up to `max_px`, estimated."""
+        sizes = [self.mean_bytes(ThumbnailSpec(resolution=px, jpeg_quality=_MIN_QUALITY)) for px in self._grid]
         size = float(np.exp(np.interp(np.log(resolution), np.log(self._grid), np.log(sizes))))
         wanted, measured = (
-            self.mean_bytes(ThumbnailSpec(resolution=_RESOLUTION_PX, jpeg_quality=each)) for each in (quality, _QUALITY)
+            self.mean_bytes(ThumbnailSpec(resolution=_GOOD_PX, jpeg_quality=each)) for each in (quality, _MIN_QUALITY)
         )
         return size * wanted / measured
