@@ -6,8 +6,10 @@ import sys
 import time
 
 import pytest
+import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.errors import BankError
+from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
 from tests.support.competition import (
     DUMMY_DATA,
@@ -15,6 +17,7 @@ from tests.support.competition import (
     Competition,
     build,
     custom_config,
+    make_builder,
     mounted_tmpfs,
     read_examples,
     run,
@@ -181,3 +184,22 @@ def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
             build(tmp_path / "data", "256px_all")
         assert "LANDMARK_TRIPLETS_BANK=off" in str(error.value)
     assert list((tmp_path / "data" / "landmark_triplets" / "256px_all").iterdir()) == []
+
+
+def test_a_split_without_a_readable_image_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_MAX_UNREADABLE", "100%")
+    competition = Competition(tmp_path / "copy")
+    for image_id in competition.ids():
+        competition.path(image_id).write_bytes(b"<html>")
+    with pytest.raises(TooManyUnreadableError, match=r"(?s)no example of split 'train' could be made.*HTML page"):
+        build(tmp_path / "data", "64px", competition.folder)
+    assert not (tmp_path / "data" / "landmark_triplets" / "64px" / "1.0.0").exists()
+
+
+def test_options_that_are_given_take_the_place_of_the_environment(tmp_path, bank):
+    builder = make_builder(tmp_path / "data", "64px")
+    builder.build_options = BuildOptions(bank=str(tmp_path / "own"), triplets_csv=True)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY_DATA))
+    assert (builder.data_path / "triplets.csv").exists()
+    assert list((tmp_path / "own").glob("*.sqlite"))
+    assert not list(bank.iterdir())

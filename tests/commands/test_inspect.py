@@ -18,11 +18,6 @@ def competition(tmp_path):
     return Competition(tmp_path / "copy")
 
 
-@pytest.fixture(autouse=True)
-def _bank(tmp_path, monkeypatch):
-    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(tmp_path / "bank"))
-
-
 def run_inspect(capsys, folder, *arguments):
     """Returns the exit status and the JSON object."""
     status = cli.main(["inspect", "--manual_dir", str(folder), "--json", *arguments])
