@@ -34,12 +34,12 @@ def need_torch():
 def worker_options(workers: int) -> dict:
     """Returns a DataLoader's options for so many worker processes that live on from epoch to epoch.
 
-    They are forked from a process that has read nothing, see `fork_safety`, and imports once what all of them need.
+    They are forked from a process that has read nothing, and that imports once what all of them need.
     """
     if not workers:
         return {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "readers"])
+    context.set_forkserver_preload(["torch", "tests.support.readers"])
     return {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": context}
 
 
