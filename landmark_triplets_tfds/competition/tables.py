@@ -174,8 +174,8 @@ def _parse_clean_table(columns: CsvColumns) -> tuple[npt.NDArray[np.uint64], npt
         if before != row:
             raise columns.problem(
                 row,
-                f"{LANDMARK_COLUMN} {int(landmark)} is there already, on {columns.where(before)}; each"
-                " landmark must have one line.",
+                f"{LANDMARK_COLUMN} {int(landmark)} is there already, on {columns.where(before)}; each landmark must"
+                " have one line.",
             )
         ids += listed
         counts.append(len(listed))
@@ -189,10 +189,10 @@ def _repeated_image(columns: CsvColumns, image_ids: npt.NDArray[np.uint64], rows
     is_first[np.unique(image_ids, return_index=True)[1]] = True
     again = int(is_first.argmin())
     before = int(rows[(image_ids == image_ids[again]).argmax()])
-    where = columns.where(before)
     return columns.problem(
         int(rows[again]),
-        f"{ID_COLUMN} {format_image_id(image_ids[again])} is there already, on {where}; each image must occur once.",
+        f"{ID_COLUMN} {format_image_id(image_ids[again])} is there already, on {columns.where(before)}; each image must"
+        " occur once.",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 import io
-import pickle
 import random
 import subprocess
 import sys
@@ -219,14 +218,6 @@ def test_the_limit_is_inclusive(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert make_thumbnail(data, SPEC) == reference(data, SPEC)
     monkeypatch.setattr(thumbnails, "MAX_PIXELS", 2999)
     assert refusal(data).reason == UnreadableImageError.TOO_LARGE
-
-
-@pytest.mark.parametrize("detail", ["", "where and what"])
-def test_errors_keep_both_parts_when_pickled(detail: str) -> None:
-    error = UnreadableImageError(UnreadableImageError.DAMAGED, detail)
-    for copy in (pickle.loads(pickle.dumps(error)), error.without_traceback()):
-        assert type(copy) is UnreadableImageError
-        assert (copy.reason, copy.detail, str(copy)) == (error.reason, detail, str(error))
 
 
 # --- What comes out
