@@ -1,4 +1,7 @@
-"""Which config of which dataset an argument names: ``128px``, ``landmark_images/128px_all``, or JSON as TFDS does."""
+"""The two datasets, and which config of which of them an argument names.
+
+A config is named as ``128px``, as ``landmark_images/128px_all``, or by its fields in JSON as TFDS takes them.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from landmark_triplets_tfds.build.hooks import LandmarkBuilder
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.landmark_images import LandmarkImages
 from landmark_triplets_tfds.landmark_triplets import LandmarkTriplets
+from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 
-BUILDERS: dict[str, type[LandmarkBuilder]] = {
-    "landmark_triplets": LandmarkTriplets,
-    "landmark_images": LandmarkImages,
-}
+BUILDERS: dict[str, type[LandmarkBuilder]] = {TRIPLETS.dataset: LandmarkTriplets, IMAGES.dataset: LandmarkImages}
 _OF_EVERY_CONFIG = ("name", "version", "release_notes", "supported_versions", "tags")
 
 
@@ -58,6 +59,12 @@ class ConfigChoice:
         return command if self.is_named else f"{command} --config {shlex.quote(json.dumps(self.as_json()))}"
 
 
+def check_dataset(name: str) -> None:
+    """Raises CommandError if there is no such dataset."""
+    if name not in BUILDERS:
+        raise CommandError(f"There is no dataset {name!r}; there are {' and '.join(BUILDERS)}.")
+
+
 def named_choices(dataset: str) -> list[ConfigChoice]:
     """Returns the configs of a dataset that have names."""
     return [ConfigChoice(dataset, config) for config in BUILDERS[dataset].BUILDER_CONFIGS]
@@ -77,8 +84,7 @@ def find_config(text: str, dataset: str) -> ConfigChoice:
         return ConfigChoice(dataset, _config_from_json(text, dataset))
     if "/" in text:
         dataset, _, text = text.partition("/")
-    if dataset not in BUILDERS:
-        raise CommandError(f"There is no dataset {dataset!r}; there are {' and '.join(BUILDERS)}.")
+    check_dataset(dataset)
     choices = {choice.config.name: choice for choice in named_choices(dataset)}
     if text not in choices:
         close = difflib.get_close_matches(text, choices, n=1)

@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.datasets import BUILDERS, ConfigChoice, find_config
+from landmark_triplets_tfds.commands.datasets import BUILDERS, ConfigChoice, check_dataset, find_config
 from landmark_triplets_tfds.commands.verify.findings import Findings
 from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_version_folder, read_prepared_data
 from landmark_triplets_tfds.commands.verify.records import choose_records
@@ -92,8 +92,7 @@ def _choose_config(dataset: str, config: str | None) -> ConfigChoice:
     """Returns the config that ``landmark_triplets/128px``, or ``landmark_triplets`` with ``--config``, means."""
     dataset, _, name = dataset.strip("/").partition("/")
     name = name.partition(":")[0]
-    if dataset not in BUILDERS:
-        raise CommandError(f"There is no dataset {dataset!r}; there are {' and '.join(BUILDERS)}.")
+    check_dataset(dataset)
     if name and config is not None:
         raise CommandError(f"Name the config once: either {dataset}/{name} or --config.")
     return find_config(config or name or BUILDERS[dataset].DEFAULT_BUILDER_CONFIG_NAME, dataset)
