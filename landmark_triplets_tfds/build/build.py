@@ -152,7 +152,7 @@ class Build:
             num_examples = planned.plan.num_examples
             if self._max_examples is not None:
                 num_examples = min(num_examples, self._max_examples)
-            rows = find_distinct_images(planned.plan, num_examples, planned.images.table.num_images)
+            rows = find_distinct_images(planned.plan, num_examples)
         limit = self.options.max_num_unreadable(len(rows))
         job = SplitJob(planned, num_examples, rows, limit, ExampleCounts(left_out=planned.left_out))
         with self.report.stage("look_up_images"):

@@ -116,7 +116,7 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     return ImagePlan(table, sample)
 
 
-class Triplets(Protocol):
+class TripletSource(Protocol):
     """Where a `TripletPlan` has its triplets from, numbered from 0: a `TripletSampler`, or rows that are given.
 
     Attributes:
@@ -140,7 +140,7 @@ class Triplets(Protocol):
 
 
 class _GivenTriplets:
-    """`Triplets` that are given one by one: someone chose their images, so no other one takes the place of one."""
+    """A `TripletSource` of rows that are given. Someone chose these images, so no other one takes the place of one."""
 
     def __init__(self, rows: GivenRows):
         self._rows = rows
@@ -173,19 +173,19 @@ class TripletPlan:
 
     kind = TRIPLETS
 
-    def __init__(self, table: LandmarkTable, triplets: Triplets):
-        """Takes the table of the images, and the triplets."""
+    def __init__(self, table: LandmarkTable, source: TripletSource):
+        """Takes the table of the images, and where the triplets come from."""
         self.table = table
-        self._triplets = triplets
-        self.num_examples = triplets.num_triplets
+        self._source = source
+        self.num_examples = source.num_triplets
 
     def rows(self, start: int, stop: int) -> Rows:
-        return self._triplets.plan(start, stop)
+        return self._source.plan(start, stop)
 
     def keys(self, start: int, stop: int) -> list[str]:
         triplets = np.arange(start, stop)
-        anchors = self.table.image_ids[self._triplets.anchors(triplets)].tolist()
-        numbers = self._triplets.draw_numbers(triplets).tolist()
+        anchors = self.table.image_ids[self._source.anchors(triplets)].tolist()
+        numbers = self._source.draw_numbers(triplets).tolist()
         return [
             f"{format_image_id(anchor)}/{k}" if k else format_image_id(anchor)
             for anchor, k in zip(anchors, numbers, strict=True)
@@ -200,7 +200,7 @@ class TripletPlan:
             (positive, Purpose.POSITIVE, NO_READABLE_POSITIVE),
             (negative, Purpose.NEGATIVE, NO_READABLE_NEGATIVE),
         ):
-            candidates = itertools.chain([planned], self._triplets.redraws(number, purpose))
+            candidates = itertools.chain([planned], self._source.redraws(number, purpose))
             row = next(filter(is_readable, candidates), None)
             if row is None:
                 return reason
@@ -238,9 +238,12 @@ def make_example(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumb
       rows: of the example's k images.
       thumbnails: of these, in any form.
     """
-    example: Example = dict(zip(kind.image_features, thumbnails, strict=True))
-    example |= zip(kind.id_features, map(format_image_id, table.image_ids[rows]), strict=True)
-    example |= zip(kind.landmark_features, table.landmark_ids[rows], strict=True)
+    example: Example = {}
+    features = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)
+    for (image, image_id, landmark_id), row, thumbnail in zip(features, rows, thumbnails, strict=True):
+        example[image] = thumbnail
+        example[image_id] = format_image_id(table.image_ids[row])
+        example[landmark_id] = table.landmark_ids[row]
     return example
 
 
@@ -258,9 +261,9 @@ def plan_in_chunks(plan: ExamplePlan, stop: int, start: int = 0) -> Iterator[tup
         yield first, plan.rows(first, min(first + _CHUNK_SIZE, stop))
 
 
-def find_distinct_images(plan: ExamplePlan, num_examples: int, num_images: int) -> Rows:
+def find_distinct_images(plan: ExamplePlan, num_examples: int) -> Rows:
     """Returns the rows, ascending, of all images in the first ``num_examples`` examples, before any redraw."""
-    used = np.zeros(num_images, dtype=bool)
+    used = np.zeros(plan.table.num_images, dtype=bool)
     for _, rows in plan_in_chunks(plan, num_examples):
         used[rows] = True
     return np.flatnonzero(used)

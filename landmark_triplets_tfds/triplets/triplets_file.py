@@ -217,6 +217,8 @@ def _find_rows(file: TripletsFile, table: LandmarkTable) -> _TripletRows:
 
 def _row_in(part: LandmarkTable, whole: LandmarkTable) -> npt.NDArray[np.int32]:
     """Returns int32[whole.num_images]: in which row of a part of the table each image is, -1: in none."""
+    if part is whole:
+        return np.arange(whole.num_images, dtype=np.int32)
     rows = np.full(whole.num_images, -1, dtype=np.int32)
     rows[whole.find_rows(part.image_ids)] = np.arange(part.num_images)
     return rows

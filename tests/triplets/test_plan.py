@@ -208,7 +208,7 @@ def test_chunks_make_up_the_plan(landmarks: list[int], spec: SamplingSpec, data:
         assert [row for _, rows in chunks for row in rows.tolist()] == planned
         assert [start for start, _ in chunks] == np.cumsum([0, *(len(rows) for _, rows in chunks)])[:-1].tolist()
         distinct = sorted({row for rows in planned for row in rows})
-        assert find_distinct_images(plan, count, table.num_images).tolist() == distinct
+        assert find_distinct_images(plan, count).tolist() == distinct
 
 
 @settings(max_examples=50, deadline=None)
