@@ -1,8 +1,8 @@
 """What a build will make and take, before it runs.
 
 Numbers of examples and of distinct images come from the plan itself and are exact. Bytes and CPU time come from a trial
-build (`trial`) of a random sample of the config's own images: a config of two images per landmark sees other
-images than one of all. In a dataset of triplets an image counts as often as the plan uses it.
+build of a random sample of the config's own images: a config of two images per landmark sees other images than one of
+all. In a dataset of triplets an image counts as often as the plan uses it.
 """
 
 from __future__ import annotations
