@@ -2,7 +2,7 @@
 
     python -m benchmarks.forecast --corpus CORPUS --runs 3
 
-It carries "How well it foretells" in docs/command.md. In every round the sample of images is another one, so that the
+It carries a figure of docs/commands.md ("forecast"). In every round the sample of images is another one, so that the
 spread shows the luck of the sample too. Counts have to be equal, bytes of the dataset within 5 %, CPU-seconds within
 25 %; the program ends with status 1 if the median of a config is not.
 """

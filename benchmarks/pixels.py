@@ -9,7 +9,7 @@ Each case carries a table of a page:
 * decoders: how far apart the decoders of the frameworks are; what ``tfds.load`` gives is what the others are compared
   to (docs/reading.md).
 * sizes: how large the datasets of the whole competition get: the mean size of a triplet times the competition's number
-  of triplets ("Sizes" in docs/configs.md).
+  of triplets ("Names" in docs/configs.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.read_speed --corpus CORPUS
 
-It carries the ratios under "Reading" in docs/performance.md and those of `tfds.load`'s options in docs/reading.md.
+It carries the ratios under "`tfds.load`" in docs/reading.md.
 
 The same triplets are read through ``tfds.load`` with its defaults and with the options that suit three small pictures
 a record, by the notebook's own reader from the very same TFRecord files, and from the raw JPEG files with decoding and
