@@ -208,9 +208,10 @@ class ArchiveSource:
         return present
 
     def list_images(self, num_threads: int, on_listed: OnListed) -> npt.NDArray[np.uint64]:
-        ids = np.unique(self.index().members["image_id"])
+        ids: npt.NDArray[np.uint64] = self.index().members["image_id"]  # ascending; some perhaps several times
         on_listed(1, 1)
-        return ids
+        distinct: npt.NDArray[np.uint64] = ids[np.diff(ids, prepend=~ids[:1]) != 0]
+        return distinct
 
     # --- The index
 

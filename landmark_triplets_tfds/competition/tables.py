@@ -149,7 +149,8 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
         rows = np.arange(len(image_ids))
     if not len(image_ids):
         raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
-    if len(np.unique(image_ids)) != len(image_ids):
+    in_order = np.sort(image_ids)  # np.unique, which hashes in NumPy 2.3 and later, takes ten times as long
+    if (in_order[1:] == in_order[:-1]).any():
         raise _repeated_image(columns, image_ids, rows)
     return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
 
