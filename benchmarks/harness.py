@@ -7,7 +7,7 @@ contestant runs on the same cores.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 import contextlib
 import dataclasses
@@ -30,14 +30,14 @@ from typing import Any, TypeVar
 
 import loky
 import numpy as np
+import psutil
 
 from benchmarks import corpus
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-_HAS_PROC = sys.platform == "linux" and Path("/proc/self/stat").exists()
-_SECONDS_BETWEEN_SAMPLES = 0.25
+_SECONDS_BETWEEN_SAMPLES = 0.5
 _VERSIONS_SHOWN = ("tensorflow", "tensorflow-datasets", "numpy", "pandas", "simplejpeg", "imagecodecs")
 
 _Result = TypeVar("_Result")
@@ -115,92 +115,71 @@ def measure_batches(batches: Iterable[Any], names: Sequence[str], num_before: in
 
 
 # --- Processes: worker processes count like threads, for a build is no cheaper because its work happens next door.
-# Python's own figures know children only after they have ended, so on Linux the living ones are looked up in /proc.
-# Elsewhere only ended children are counted.
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    """Yields the process ids of all living descendants of a process."""
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            pids = [int(word) for word in children.read_text().split()]
-        except OSError:  # the thread has ended
-            continue
-        for child in pids:
-            yield child
-            yield from _descendants(child)
 
 
 def cpu_seconds() -> float:
     """Returns the CPU time, user and system, used so far by this process and all its children, living or ended."""
-    times = os.times()
-    seconds = times.user + times.system + times.children_user + times.children_system
-    if _HAS_PROC:
-        for pid in _descendants(os.getpid()):
-            try:
-                # The command's name, in parentheses, may hold spaces; utime, stime, cutime, cstime are fields 14 to 17.
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    this, seconds = psutil.Process(), 0.0
+    for process in [this, *this.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it has ended
+            seconds += sum(process.cpu_times()[:4])  # its own, and those of its children that have ended
     return seconds
 
 
-def _memory_bytes(pid: int | str, field: str) -> int:
-    """Reads a field of /proc/<pid>/status that is given in KiB; 0 if the process has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{field}:")), 0)
+def resident_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Returns the memory that processes occupy together."""
+    num_bytes = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            num_bytes += process.memory_info().rss
+    return num_bytes
 
 
-def _peak_from_usage() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
+def _own_peak_bytes() -> int:
+    """Returns the peak of this process, as the kernel knows it.
+
+    On Linux from VmHWM and not from ru_maxrss, into which Linux carries the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if "VmHWM" in line)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class PeakMemory:
     """A context manager that finds the peak of resident memory, from start of the process to leaving the context.
 
-    Of this process it takes the kernel's own record, which misses nothing. (VmHWM and not ru_maxrss, into which Linux
-    carries the peak of the process that started this one.) Living children are looked at every quarter of a second.
+    Living children are looked at every half second.
 
     Attributes:
-      before_bytes: what this process occupied on entering (outside Linux: its peak until then).
+      before_bytes: what this process occupied on entering.
       peak_bytes: peak of this process plus peak of the sum of its children.
     """
 
     def __enter__(self) -> PeakMemory:
-        self.peak_bytes = 0
+        self._this = psutil.Process()
         self.before_bytes = self.now_bytes()
-        self._children_peak = 0
+        self.peak_bytes = self._children_peak = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
-        if _HAS_PROC:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
-        if _HAS_PROC:
-            self._thread.join()
-            self.peak_bytes = _memory_bytes("self", "VmHWM") + self._children_peak
-        else:
-            self.peak_bytes = _peak_from_usage()
+        self._thread.join()
+        self.peak_bytes = _own_peak_bytes() + self._children_peak
 
     @property
     def added_bytes(self) -> int:
         return self.peak_bytes - self.before_bytes
 
-    @staticmethod
-    def now_bytes() -> int:
-        return _memory_bytes("self", "VmRSS") if _HAS_PROC else _peak_from_usage()
+    def now_bytes(self) -> int:
+        return resident_bytes([self._this])
 
     def _sample(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_SAMPLES):
-            children = sum(_memory_bytes(pid, "VmRSS") for pid in _descendants(os.getpid()))
-            self._children_peak = max(self._children_peak, children)
+            self._children_peak = max(self._children_peak, resident_bytes(self._this.children(recursive=True)))
 
 
 def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Result:
