@@ -1,7 +1,7 @@
 """Image triplets and images of the Google Landmark Retrieval 2020 competition as TensorFlow Datasets builders.
 
 Importing the package registers the builders with TFDS. Here are all public names; what is not here is private. All but
-the builders are imported when they are first used, so that the import is fast and takes neither TensorFlow nor pandas.
+the builders are imported when they are first used, so that the import is fast and does not take TensorFlow.
 """
 
 import importlib
