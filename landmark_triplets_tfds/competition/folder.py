@@ -55,6 +55,9 @@ class FolderSource:
         except OSError:
             return -1, -1
 
+    def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        return np.argsort(image_ids)
+
     def find_present(
         self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
     ) -> npt.NDArray[np.bool_]:

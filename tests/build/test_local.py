@@ -1,13 +1,14 @@
 """Local builds do not do work again that is done: killed builds, other configs, changed files, damaged banks."""
 
 import os
-import sqlite3
+import shutil
 import sys
 import time
 
 import pytest
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.build import local
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
@@ -87,9 +88,9 @@ def test_off_keeps_nothing(tmp_path, made, bank, monkeypatch, capsys):
 
 def test_the_end_of_a_build_says_where_the_bank_is(tmp_path, bank, capsys):
     build(tmp_path, "64px_all")
-    (file,) = bank.glob("*.sqlite")
+    (folder,) = bank.iterdir()
     printed = capsys.readouterr().out
-    assert f"Thumbnails are kept for the next build in {file} (" in printed
+    assert f"Thumbnails are kept for the next build in {folder} (" in printed
     assert "0 came from there). It may be deleted at any time." in printed
 
 
@@ -127,7 +128,7 @@ def test_unreadable_images_are_remembered_until_the_file_changes(tmp_path, made)
     assert shard_hashes(mended) == shard_hashes(build(tmp_path / "fourth", "64px_all"))
 
 
-def damage_truncate(path):
+def damage_cut(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -138,35 +139,47 @@ def damage_flip(path):
     path.write_bytes(content)
 
 
-def damage_blobs(path):
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE blobs SET thumbnail = zeroblob(1000) WHERE blob_number % 2")
-    connection.close()
-
-
-def damage_schema(path):
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 7")
-    connection.close()
-
-
 def damage_rewrite(path):
-    path.write_bytes(b"not a database")
+    path.write_bytes(b"something else")
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_blobs, damage_schema, damage_rewrite])
-def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, made, bank, damage):
+def damage_remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("suffix", [".data", ".places"])
+@pytest.mark.parametrize("damage", [damage_cut, damage_flip, damage_rewrite, damage_remove])
+def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, bank, suffix, damage):
     first = build(tmp_path / "first", "64px_all")
-    (path,) = bank.glob("*.sqlite")
+    (path,) = bank.glob(f"*/*{suffix}")
     damage(path)
-    made.clear()
-    second = build(tmp_path / "second", "64px_all")
-    assert shard_hashes(second) == shard_hashes(first)
-    assert made
-    made.clear()
-    third = build(tmp_path / "third", "64px_all")
-    assert shard_hashes(third) == shard_hashes(first)
-    assert not made  # the bank is whole again
+    for name in ("second", "third"):
+        assert shard_hashes(build(tmp_path / name, "64px_all")) == shard_hashes(first)
+
+
+@pytest.mark.parametrize("when", ["thumbnails", "shards"])
+def test_the_bank_may_be_deleted_while_it_is_used(tmp_path, bank, monkeypatch, when):
+    """It is a convenience: a build goes on without it."""
+    first = build(tmp_path / "first", "64px_all")
+    module, name = (thumbnail_maker, "make_thumbnail") if when == "thumbnails" else (local, "write_shard")
+    original = getattr(module, name)
+
+    def delete_first(*args):
+        shutil.rmtree(bank, ignore_errors=True)
+        return original(*args)
+
+    monkeypatch.setattr(module, name, delete_first)
+    shutil.rmtree(bank)
+    assert shard_hashes(build(tmp_path / "second", "64px_all")) == shard_hashes(first)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 7])
+def test_the_number_of_processes_decides_nothing(tmp_path, monkeypatch, num_workers):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    here = build(tmp_path / "here", "64px_all", num_shards=5)
+    monkeypatch.setattr("landmark_triplets_tfds.common.worker_pool._WORTH_S", 0.0)
+    monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", str(num_workers))
+    assert shard_hashes(build(tmp_path / "processes", "64px_all", num_shards=5)) == shard_hashes(here)
 
 
 def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
