@@ -8,13 +8,14 @@ where a file is refused, or something is to be said about a row, Python's csv mo
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
 import io
+import itertools
 import mmap
 import re
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,12 @@ _BATCH_ROWS = 1 << 17
 
 # A field that begins with a quote and ends with one, or else is wrong.
 _QUOTED_PATTERN = re.compile(rb'"(?:(?<![^,\r\n]")|(?<=\A\xef\xbb\xbf"))(?:[^"]*(?:""[^"]*)*"(?![^,\r\n])|(?P<wrong>))')
-# What Python's "surrogateescape" makes of bytes that are not UTF-8; no UTF-8 text holds these.
-_NOT_UTF8_PATTERN = re.compile("[\udc80-\udcff]")
+# NUL, and what Python's "surrogateescape" makes of bytes that are not UTF-8; no UTF-8 text holds these.
+_NO_TEXT_PATTERN = re.compile("[\0\udc80-\udcff]")
 
 _TEXT_TYPES = ("string", "large_string", "string_view", "null")  # of Parquet; null: a column without any value
 
-_Content = bytes | mmap.mmap
+Content = bytes | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,46 +54,30 @@ class TextKind:
     convert: Callable[[Any], npt.NDArray[Any]]
 
 
-class Place(NamedTuple):
-    """Where a row is in its file.
-
-    Attributes:
-      where: 'line 7' or, in Parquet, 'row 7'; both count from 1.
-      text: what the file has there in the column that was asked for; None if it has no such column, or has it twice.
-    """
-
-    where: str
-    text: str | None
-
-
 class Columns:
     """Base of what reads columns of a file. Rows count from 0, without the header and blank lines."""
 
     def __init__(
-        self,
-        open_file: Callable[[], IO[bytes]],
-        name: str,
-        columns: Mapping[str, TextKind],
-        error: type[ValueError],
+        self, get_content: Callable[[], Content], name: str, kinds: Mapping[str, TextKind], error: type[ValueError]
     ):
         """Reads nothing yet.
 
         Args:
-          open_file: opens the file at its beginning, anew for each time that it is read.
+          get_content: gives the bytes of the file, anew for each time that it is read.
           name: of the file, for messages.
-          columns: that are read, and what their texts are. Each must be there once; others are ignored.
+          kinds: the columns that are read, and what their texts are. Each must be there once; others are ignored.
           error: type of what is raised, with name, line or row, and value, for whatever is wrong with the file.
         """
-        self._open_file = open_file
+        self._get_content = get_content
         self._name = name
-        self._columns = columns
-        *others, last = columns
+        self._kinds = kinds
+        *others, last = kinds
         self._listed = f"the columns {', '.join(others)} and {last}"
         self._error = error
 
     def header(self) -> list[str]:
         """Returns the names of all columns."""
-        raise NotImplementedError
+        return self._find_header()[1]
 
     def read(self) -> list[npt.NDArray[Any]]:
         """Returns the values of the columns, an array of n values for each; n may be 0.
@@ -100,10 +85,13 @@ class Columns:
         Raises:
           ValueError: of the type that was given, if it is no file with these columns, or a text does not match.
         """
-        kinds = self._columns.values()
+        place, header = self._find_header()
+        if any(header.count(column) != 1 for column in self._kinds):
+            raise self._error(f"{place} must have {self._listed}, each once, got {shorten(','.join(header))}.")
+        kinds = self._kinds.values()
         batches: list[list[npt.NDArray[Any]]] = []
         num_rows = 0
-        for columns in self._batches():
+        for columns in self._batches(list(self._kinds)):
             try:
                 batches.append([kind.convert(texts) for kind, texts in zip(kinds, columns, strict=True)])
             except ValueError:
@@ -112,72 +100,58 @@ class Columns:
             num_rows += len(columns[0])
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)] or [np.zeros(0)] * len(kinds)
 
-    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
-        """Returns where rows are, and the text of a column there. Reads the file again, up to the last of them."""
-        raise NotImplementedError
+    def texts(self, column: str, rows: npt.NDArray[np.int64]) -> list[str | None]:
+        """Returns the texts of any column that is there once in rows, int64[n], that ascend."""
+        found: list[str | None] = []
+        start = 0
+        for (texts,) in self._batches([column]):
+            found += _decode(texts.take(rows[(start <= rows) & (rows < start + len(texts))] - start))
+            start += len(texts)
+        return found
 
     def where(self, row: int) -> str:
-        """Returns where a row is, see `Place`."""
-        place = self.places([row]).get(row)  # the file may have changed since
-        return place.where if place else f"row {row + 1}"
+        """Returns where a row is: 'line 7' or, in Parquet, 'row 7'; both count from 1."""
+        return f"row {row + 1}"
 
     def problem(self, row: int, message: str) -> ValueError:
         """Returns the error to raise for something that is wrong with a row; its message names the place."""
         return self._error(f"{self._name}, {self.where(row)}: {message}")
 
-    def _batches(self) -> Iterator[list[Any]]:
-        """Yields the columns of a part of the file at a time, as Arrow arrays of strings."""
+    def _find_header(self) -> tuple[str, list[str]]:
+        """Returns what messages call the header, with its place, and the names in it."""
+        raise NotImplementedError
+
+    def _batches(self, names: list[str]) -> Iterator[list[Any]]:
+        """Yields columns of a part of the file at a time, as Arrow arrays of strings."""
         raise NotImplementedError
 
     def _raise_for_texts(self, start: int, columns: list[Any]) -> None:
         """Raises the error for the first text that does not match, in columns of rows from ``start`` on."""
         for row, texts in enumerate(zip(*map(_decode, columns), strict=True), start):
-            for text, (column, kind) in zip(texts, self._columns.items(), strict=True):
+            for text, (column, kind) in zip(texts, self._kinds.items(), strict=True):
                 if text is None or not kind.pattern.fullmatch(text):
                     raise self.problem(row, f"{column} must be {kind.rule}, got {shorten(text)}.")
-
-    def _are_in(self, header: list[str]) -> bool:
-        return all(header.count(column) == 1 for column in self._columns)
-
-    def _content(self) -> _Content:
-        """Returns the bytes of the file, mapped if it is a local one, so that they need no memory."""
-        with self._open_file() as file:
-            try:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError, AttributeError):  # it is empty, or no local file
-                return file.read()
 
 
 class CsvColumns(Columns):
     """Columns of a CSV file with a header. A byte order mark, any line ends, and blank lines are accepted."""
 
-    def header(self) -> list[str]:
-        return next(self._records(self._content()))[1]
+    def where(self, row: int) -> str:
+        records = self._records(self._get_content())
+        line, _ = next(itertools.islice(records, row + 1, None), (None, []))
+        return f"line {line}" if line else super().where(row)  # the file may have changed since
 
-    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
-        places: dict[int, Place] = {}
-        records = self._records(self._content())
-        _, header = next(records)
-        index = header.index(column) if column is not None and header.count(column) == 1 else None
-        for row, (line, fields) in enumerate(records):
-            if row in rows:
-                places[row] = Place(f"line {line}", None if index is None else fields[index])
-                if len(places) == len(rows):
-                    break
-        return places
+    def _find_header(self) -> tuple[str, list[str]]:
+        line, header = next(self._records(self._get_content()))
+        return f"{self._name}, line {line}: the header", header
 
-    def _batches(self) -> Iterator[list[Any]]:
+    def _batches(self, names: list[str]) -> Iterator[list[Any]]:
         import pyarrow as pa
         import pyarrow.csv
 
-        content = self._content()
-        line, header = next(self._records(content))
-        if not self._are_in(header):
-            raise self._error(
-                f"{self._name}, line {line}: expected a header with {self._listed}, each once, got"
-                f" {shorten(','.join(header))}."
-            )
-        names = [str(header.index(column)) for column in self._columns]
+        content = self._get_content()
+        _, header = next(self._records(content))
+        numbers = [str(header.index(name)) for name in names]
         num_to_skip = 1  # to Arrow, the header is a row
         try:
             _check_bytes(content)
@@ -185,17 +159,17 @@ class CsvColumns(Columns):
                 pa.BufferReader(pa.py_buffer(content)),
                 pyarrow.csv.ReadOptions(column_names=list(map(str, range(len(header)))), block_size=_BLOCK_BYTES),
                 pyarrow.csv.ParseOptions(newlines_in_values=content.find(b'"') >= 0, invalid_row_handler=_skip_blank),
-                pyarrow.csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.string())),
+                pyarrow.csv.ConvertOptions(include_columns=numbers, column_types=dict.fromkeys(numbers, pa.string())),
             )
             for batch in reader:
-                yield batch.columns if not num_to_skip else batch.slice(num_to_skip).columns
+                yield batch.slice(num_to_skip).columns
                 num_to_skip = max(0, num_to_skip - batch.num_rows)
         except (ValueError, pa.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
             for _ in self._records(content):
                 pass
             raise self._error(f"{self._name} is not CSV ({error}).") from None
 
-    def _records(self, content: _Content) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, content: Content) -> Iterator[tuple[int, list[str]]]:
         """Yields line and fields of the header and of each record; raises the error for the first wrong one."""
         kind = stand_in(content[:_HEAD_BYTES])
         if kind:
@@ -223,22 +197,17 @@ class CsvColumns(Columns):
         if not num_fields:
             raise self._error(f"{self._name} is empty. Expected a CSV file with {self._listed}.")
 
-    def _lines(self, content: _Content) -> Iterator[str]:
+    def _lines(self, content: Content) -> Iterator[str]:
         import pyarrow as pa
 
         file = pa.BufferReader(pa.py_buffer(content))
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         for line, text in enumerate(lines, 1):
-            if not text.isascii() and (match := _NOT_UTF8_PATTERN.search(text)):
+            if match := _NO_TEXT_PATTERN.search(text):
                 byte = match[0].encode(errors="surrogateescape")
                 raise self._error(
-                    f"{self._name}, line {line}: the byte {byte!r} is not UTF-8 text. Expected a CSV file with"
-                    f" {self._listed}; was an archive or another file given this name?"
-                )
-            if "\0" in text:
-                raise self._error(
-                    f"{self._name}, line {line}: a NUL byte ({shorten(chr(0))}) is not text. Expected a CSV file with"
-                    f" {self._listed}; was the file cut off or damaged on its way?"
+                    f"{self._name}, line {line}: the byte {byte!r} is no part of UTF-8 text. Expected a CSV file with"
+                    f" {self._listed}; was the file damaged on its way, or an archive or another file given this name?"
                 )
             yield text
 
@@ -246,47 +215,24 @@ class CsvColumns(Columns):
 class ParquetColumns(Columns):
     """Columns of a Parquet file, whose first bytes are `PARQUET_MAGIC`."""
 
-    def header(self) -> list[str]:
-        return list(self._parse().schema_arrow.names)
+    def _find_header(self) -> tuple[str, list[str]]:
+        return self._name, list(self._parse().schema_arrow.names)
 
-    def places(self, rows: Collection[int], column: str | None = None) -> dict[int, Place]:
-        if column is None or self.header().count(column) != 1:
-            return {row: Place(f"row {row + 1}", None) for row in rows}
-        places: dict[int, Place] = {}
-        start = 0
-        for (texts,) in self._read([column]):
-            here = [row for row in rows if start <= row < start + len(texts)]
-            places |= {row: Place(f"row {row + 1}", str(texts[row - start].as_py())) for row in here}
-            start += len(texts)
-        return places
-
-    def _batches(self) -> Iterator[list[Any]]:
+    def _batches(self, names: list[str]) -> Iterator[list[Any]]:
         import pyarrow as pa
 
-        schema = self._parse().schema_arrow
-        if not self._are_in(schema.names):
-            raise self._error(
-                f"{self._name}: expected {self._listed}, each once, got {shorten(','.join(schema.names))}."
-            )
-        for column, kind in self._columns.items():
-            of_column = schema.field(column).type
+        file = self._parse()
+        for name in (name for name in names if name in self._kinds):
+            of_column = file.schema_arrow.field(name).type
             of_values = of_column.value_type if pa.types.is_dictionary(of_column) else of_column
             if str(of_values) not in _TEXT_TYPES:
                 raise self._error(
-                    f"{self._name}: the column {column} must hold texts of {kind.rule}, got {of_column}. Write the ids"
-                    " as texts, as train.csv has them."
+                    f"{self._name}: the column {name} must hold texts of {self._kinds[name].rule}, got {of_column}."
+                    " Write the ids as texts, as train.csv has them."
                 )
-        for columns in self._read(list(self._columns)):
-            yield [texts.cast(pa.string()) for texts in columns]
-
-    def _read(self, names: list[str]) -> Iterator[list[Any]]:
-        """Yields columns of a part of the file at a time, as they are."""
-        import pyarrow as pa
-
-        batches = self._parse().iter_batches(_BATCH_ROWS, columns=names)
         try:
-            for batch in batches:
-                yield [batch.column(name) for name in names]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                yield [batch.column(name).cast(pa.string()) for name in names]
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error) from None
 
@@ -295,7 +241,7 @@ class ParquetColumns(Columns):
         import pyarrow.parquet
 
         try:
-            return pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(self._content())))
+            return pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(self._get_content())))
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damaged(error) from None
 
@@ -303,15 +249,13 @@ class ParquetColumns(Columns):
         return self._error(f"{self._name} is damaged, or Parquet of an unusual kind ({error}).")
 
 
-def _check_bytes(content: _Content) -> None:
+def _check_bytes(content: Content) -> None:
     """Raises ValueError if the bytes are not UTF-8 text without NUL, or a quote is not closed where a field ends."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(content), _BLOCK_BYTES):
-        block = content[start : start + _BLOCK_BYTES]
-        decoder.decode(block)
-        if b"\0" in block:
-            raise ValueError("a NUL byte")
-    decoder.decode(b"", final=True)
+    blocks = (content[start : start + _BLOCK_BYTES] for start in range(0, len(content), _BLOCK_BYTES))
+    for _ in codecs.iterdecode(blocks, "utf-8"):
+        pass
+    if content.find(b"\0") >= 0:
+        raise ValueError("a NUL byte")
     if any(match["wrong"] is not None for match in _QUOTED_PATTERN.finditer(content)):
         raise ValueError("a quote is not closed where a field ends")
 

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 import re
 from typing import Any
@@ -137,7 +136,7 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
     """
 
     def columns_of(kinds: Mapping[str, TextKind]) -> CsvColumns:
-        return CsvColumns(lambda: io.BytesIO(content), name, kinds, LandmarkTableError)
+        return CsvColumns(lambda: content, name, kinds, LandmarkTableError)
 
     columns = columns_of({ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: _LANDMARK_ID})
     header = columns.header()

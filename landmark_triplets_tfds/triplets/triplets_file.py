@@ -15,16 +15,17 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
+import mmap
 import os
 import pathlib
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, CsvColumns, ParquetColumns
+from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, Content, CsvColumns, ParquetColumns
 from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, hash_words, is_held_out
@@ -103,18 +104,22 @@ def read_triplets_file(path: str) -> TripletsFile:
       OSError: if it cannot be read.
     """
     path = os.fspath(epath.Path(path).expanduser())
-    with _open(path) as file:
-        reader = ParquetColumns if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC else CsvColumns
-    columns = reader(lambda: _open(path), path, dict.fromkeys(ID_COLUMNS, IMAGE_ID), TripletsFileError)
+    reader = ParquetColumns if _map(path)[: len(PARQUET_MAGIC)] == PARQUET_MAGIC else CsvColumns
+    columns = reader(lambda: _map(path), path, dict.fromkeys(ID_COLUMNS, IMAGE_ID), TripletsFileError)
     ids = np.stack(columns.read(), axis=1)
     if not len(ids):
         raise TripletsFileError(f"{path} has the columns {_LISTED_COLUMNS}, but no triplets.")
     return TripletsFile(path, columns, ids)
 
 
-def _open(path: str) -> IO[bytes]:
+def _map(path: str) -> Content:
+    """Returns the bytes of a file, mapped if it is a local one, so that they need no memory."""
     try:
-        return file_access.open_file(path)
+        with file_access.open_file(path) as file:
+            try:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError, AttributeError):  # it is empty, or no local file
+                return file.read()
     except FileNotFoundError:
         looked_in = "" if file_access.is_remote(path) else f" (looked for in {pathlib.Path.cwd()})"
         raise FileNotFoundError(
@@ -285,16 +290,13 @@ def _check_repetitions(file: TripletsFile, rows: _TripletRows) -> None:
     is_equal = np.diff(hashes[order]) == 0
     if not is_equal.any():
         return
-    candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)]).tolist()
-    has_keys = file.columns.header().count(_KEY_COLUMN) == 1
-    keys = (
-        {number: place.text for number, place in file.columns.places(candidates, _KEY_COLUMN).items()}
-        if has_keys
-        else {}
-    )
+    candidates = np.sort(order[np.append(is_equal, False) | np.insert(is_equal, 0, False)])
+    keys: list[str | None] = [None] * len(candidates)
+    if file.columns.header().count(_KEY_COLUMN) == 1:
+        keys = file.columns.texts(_KEY_COLUMN, candidates)
     first: dict[tuple[int | str | None, ...], int] = {}
-    for number in candidates:
-        triplet = (*rows[number].tolist(), keys.get(number))
+    for number, key in zip(candidates.tolist(), keys, strict=False):  # the file may have been cut since
+        triplet = (*rows[number].tolist(), key)
         before = first.setdefault(triplet, number)
         if before != number:
             listed = ", ".join(map(format_image_id, file.ids[number]))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import csv
 import io
+import itertools
 import pathlib
 import re
-from typing import IO
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from landmark_triplets_tfds.competition import columns as columns_module
-from landmark_triplets_tfds.competition.columns import Columns, CsvColumns, ParquetColumns, Place, TextKind
+from landmark_triplets_tfds.competition.columns import Columns, CsvColumns, ParquetColumns, TextKind
 from landmark_triplets_tfds.errors import LandmarkTableError, TripletsFileError
 
 
@@ -33,12 +32,12 @@ KINDS = {"b": TEXT, "a": TEXT}
 
 def csv_columns(content: str | bytes, error: type[ValueError] = TripletsFileError) -> CsvColumns:
     data = content.encode() if isinstance(content, str) else content
-    return CsvColumns(lambda: io.BytesIO(data), "x.csv", KINDS, error)
+    return CsvColumns(lambda: data, "x.csv", KINDS, error)
 
 
 def parquet_columns(path: pathlib.Path, **columns: object) -> ParquetColumns:
     pa.parquet.write_table(pa.table(columns), path)
-    return ParquetColumns(lambda: path.open("rb"), "x", KINDS, TripletsFileError)
+    return ParquetColumns(path.read_bytes, "x", KINDS, TripletsFileError)
 
 
 def rows_of(columns: Columns) -> list[tuple[str, ...]]:
@@ -46,9 +45,8 @@ def rows_of(columns: Columns) -> list[tuple[str, ...]]:
 
 
 def lines_of(columns: Columns) -> list[int]:
-    places = columns.places(range(100))
-    assert list(places) == list(range(len(places)))
-    return [int(place.where.removeprefix("line ")) for place in places.values()]
+    places = itertools.takewhile(lambda place: place.startswith("line "), map(columns.where, range(100)))
+    return [int(place.removeprefix("line ")) for place in places]
 
 
 @pytest.mark.parametrize(
@@ -77,16 +75,16 @@ def test_csv(content: str, expected: list[tuple[int, tuple[str, ...]]]) -> None:
     [
         ("", r"x\.csv is empty\. Expected a CSV file with the columns b and a\."),
         ("\ufeff\n \n", r"x\.csv is empty"),
-        ("a,c\n1,2\n", r"x\.csv, line 1: expected a header with the columns b and a, each once, got 'a,c'"),
-        ("a,b,a\n1,2,3\n", r"line 1: expected a header .* each once, got 'a,b,a'"),
+        ("a,c\n1,2\n", r"x\.csv, line 1: the header must have the columns b and a, each once, got 'a,c'"),
+        ("a,b,a\n1,2,3\n", r"line 1: the header must have .* each once, got 'a,b,a'"),
         ("a,b\n1,2\n1\n", r"x\.csv, line 3: expected 2 fields as in the header, got 1: \['1'\]"),
         ("a,b\n\n1,2,3\n", r"x\.csv, line 3: expected 2 fields as in the header, got 3"),
         ('a,b\n1,"2\n', r"x\.csv, line 2: not CSV"),
         ('a,b\n1,"2"x\n', r"x\.csv, line 2: not CSV"),
         ('a,b\n1,"2\n3,4\n5,"6"\n', r"x\.csv, line 2: not CSV"),
-        (b"a,b,c\n1,2,\xff\n", r"x\.csv, line 2: the byte b'\\xff' is not UTF-8"),
-        (b"a,b,c\n1,2,\xc3", r"x\.csv, line 2: the byte b'\\xc3' is not UTF-8"),
-        ("a,b\n1,2\0\n", r"x\.csv, line 2: a NUL byte"),
+        (b"a,b,c\n1,2,\xff\n", r"x\.csv, line 2: the byte b'\\xff' is no part of UTF-8"),
+        (b"a,b,c\n1,2,\xc3", r"x\.csv, line 2: the byte b'\\xc3' is no part of UTF-8"),
+        ("a,b\n1,2\0\n", r"x\.csv, line 2: the byte b'\\x00' is no part of UTF-8"),
         ("<!DOCTYPE html>\n<p>Sign in</p>", r"x\.csv, line 1: not a table, but an HTML page\. .* Fetch"),
         (
             "version https://git-lfs.github.com/spec/v1\n",
@@ -109,38 +107,20 @@ def test_lines_of_large_files(monkeypatch: pytest.MonkeyPatch, quote: str) -> No
     columns = csv_columns("a,b\r\n" + "".join(lines))
     assert rows_of(columns) == [(f"{i}", f"é{i}") for i in range(500)]
     assert lines_of(columns)[:3] == [2, 3, 4]
-    assert columns.places([400, 499]) == {400: Place("line 404", None), 499: Place("line 503", None)}
+    assert [columns.where(400), columns.where(499)] == ["line 404", "line 503"]
+    assert columns.texts("b", np.array([0, 400, 499])) == ["0", "400", "499"]
     lines[450] = "1,wrong\r\n"
     with pytest.raises(TripletsFileError, match=r"x\.csv, line 452: b must be right"):
         csv_columns("a,b\r\n" + "".join(lines)).read()
 
 
-def test_places_with_the_text_of_a_column() -> None:
+def test_places_and_texts_of_another_column() -> None:
     columns = csv_columns("a,b,key\n1,2,k\n\n3,4,l\n")
-    assert columns.places([1, 0], "key") == {0: Place("line 2", "k"), 1: Place("line 4", "l")}
-    assert columns.places([1], "other") == {1: Place("line 4", None)}
-    assert columns.places([2]) == {}
-    assert csv_columns("a,b,key,key\n1,2,k,l\n").places([0], "key") == {0: Place("line 2", None)}
+    assert columns.header() == ["a", "b", "key"]
+    assert columns.texts("key", np.array([0, 1])) == ["k", "l"]
+    assert columns.texts("key", np.array([1])) == ["l"]
     assert str(columns.problem(1, "is wrong.")) == "x.csv, line 4: is wrong."
     assert str(columns.problem(2, "is wrong.")) == "x.csv, row 3: is wrong."  # of a file that has changed since
-
-
-def opened(path: pathlib.Path) -> Callable[[], IO[bytes]]:
-    return lambda: path.open("rb")
-
-
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n"])
-def test_files(tmp_path: pathlib.Path, content: str) -> None:
-    path = tmp_path / "x.csv"
-    path.write_text(content)
-    columns = CsvColumns(opened(path), "x.csv", KINDS, TripletsFileError)
-    if content:
-        assert rows_of(columns) == [("2", "1")]
-        path.write_text("a,b\n3,4\n")
-        assert rows_of(columns) == [("4", "3")]
-    else:
-        with pytest.raises(TripletsFileError, match=r"x\.csv is empty"):
-            columns.read()
 
 
 def test_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +129,8 @@ def test_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Non
     columns = parquet_columns(tmp_path / "x", key=range(50), a=texts, b=pa.array(texts).dictionary_encode())
     assert columns.header() == ["key", "a", "b"]
     assert rows_of(columns) == [(text, text) for text in texts]
-    assert columns.places([0, 49], "key") == {0: Place("row 1", "0"), 49: Place("row 50", "49")}
-    assert columns.places([30]) == {30: Place("row 31", None)}
+    assert columns.texts("key", np.array([0, 49])) == ["0", "49"]
+    assert columns.where(30) == "row 31"
     texts[40] = "wrong"
     with pytest.raises(TripletsFileError, match="x, row 41: a must be right, got 'wrong'"):
         parquet_columns(tmp_path / "x", a=texts, b=[""] * 50).read()
@@ -159,7 +139,7 @@ def test_parquet(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"a": ["1"]}, "x: expected the columns b and a, each once, got 'a'"),
+        ({"a": ["1"]}, "x must have the columns b and a, each once, got 'a'"),
         ({"a": ["1"], "b": [2]}, "x: the column b must hold texts of right, got int64. Write the ids as texts"),
         ({"a": ["1", None], "b": ["2", "3"]}, "x, row 2: a must be right, got None"),
     ],

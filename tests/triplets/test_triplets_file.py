@@ -96,7 +96,7 @@ def test_refuses_ids(path: pathlib.Path, bad: str, column: int) -> None:
         pytest.param(
             f"anchor_id,positive_id\n{A},{B}\n", 1, ["anchor_id, positive_id and negative_id"], id="no negative"
         ),
-        pytest.param(f"{A},{B},{C}\n", 1, ["expected a header"], id="no header"),
+        pytest.param(f"{A},{B},{C}\n", 1, ["the header must have"], id="no header"),
         pytest.param(
             HEADER.replace(",", ";") + LINES.replace(",", ";"), 1, ["'anchor_id;positive_id"], id="semicolons"
         ),
@@ -141,7 +141,7 @@ def test_reads_what_pandas_writes(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([(A, B)], COLUMNS[:2], r"expected the columns anchor_id, positive_id and negative_id, each once, got"),
+        ([(A, B)], COLUMNS[:2], r"must have the columns anchor_id, positive_id and negative_id, each once, got"),
         ([(A, B, C, A)], [*COLUMNS, "anchor_id"], "each once"),
         (
             [(1, 2, 3)],
