@@ -38,6 +38,7 @@ _ZIP_TABLE_PATTERN = re.compile(_OUTER_FOLDER + r"train\.csv")
 _TAR_IMAGE_PATTERN = re.compile(rf"(?:\./)?(?:{_IN_FOLDER})?{_IMAGE}")
 _IMAGE_FILE_PATTERN = re.compile(r"(?P<id>[0-9a-f]{16})\.jpg")
 TAR_PATTERN = re.compile(r"images_[0-9]+\.tar")
+ZIP_PATTERN = re.compile(r"[^.].*\.zip")
 
 LAYOUT_INSTRUCTIONS = f"""\
 Expected is one of these copies, in <manual_dir> or in <manual_dir>/{COMPETITION}. No archive has to be extracted.
@@ -130,19 +131,16 @@ class _NearMiss(NamedTuple):
       table: whether the folder must hold a table of images; None: it does not matter.
       text: what is said of it, with fields: manual_dir; root, the folder; place, the path of the place; table, the name
         of the table; names, those that match; name, the first of them; stem, that without what follows a dot.
-      num_names: how many names must match at least.
     """
 
     place: str
     pattern: re.Pattern[str] | None
     table: bool | None
     text: str
-    num_names: int = 1
 
 
 _ANY = re.compile(r".*")
 _TAR = re.compile(r".*\.tar")
-_ZIP = re.compile(r".*\.zip")
 _COMPRESSED_TAR = re.compile(r".*\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz)")
 _OTHER_ARCHIVE = re.compile(rf"{_COMPRESSED_TAR.pattern}|.*\.(7z|rar|gz|bz2|xz|zst)")
 _UNFINISHED = re.compile(r".*\.(zip|tar|csv)\.(part|partial|crdownload|download|aria2|tmp|filepart)")
@@ -186,7 +184,7 @@ _NEAR_MISSES = (
     _NearMiss("train", _ANY, True, "{place} holds neither folders 0 to f with images nor tars. Found there: {names}."),
     _NearMiss("train", None, True, "{place} is an empty folder: the images are missing."),
     _NearMiss("", _TAR, None, _TARS_TEXT),
-    _NearMiss("", _ZIP, None, _ZIPS_TEXT, 2),
+    _NearMiss("", ZIP_PATTERN, None, _ZIPS_TEXT),  # several, since a single one is a copy
     _NearMiss("", _UNFINISHED, None, _UNFINISHED_TEXT),
     _NearMiss("", _ZIP_PART, None, "{root} holds {name}, a part of a zip that was split. Join the parts."),
     _NearMiss("", _OTHER_ARCHIVE, None, "{root} holds {name}, a kind of archive that is not read. Extract it there."),
@@ -198,7 +196,7 @@ _NEAR_MISSES = (
 # Looked for in the folders within manual_dir.
 _NEAR_MISSES_BELOW = (
     _NearMiss("train", None, True, "{manual_dir} holds no train.csv, but {root} does: use that as manual_dir."),
-    _NearMiss("", _ZIP, None, "{manual_dir} holds no zip, but {root} holds {name}: use that as manual_dir."),
+    _NearMiss("", ZIP_PATTERN, None, "{manual_dir} holds no zip, but {root} holds {name}: use that as manual_dir."),
     _NearMiss("", TAR_PATTERN, None, _OTHER_FOLDER_TEXT),
 )
 _MAX_FOLDERS_LOOKED_INTO = 100
@@ -231,7 +229,7 @@ def _find(manual_dir: epath.Path, roots: list[epath.Path], near_misses: Iterable
             continue
         table = find_table(root)
         names = find_names(place, near_miss.pattern) if near_miss.pattern else [""]
-        if len(names) >= near_miss.num_names and near_miss.table in (None, table is not None):
+        if names and near_miss.table in (None, table is not None):
             fields = {"manual_dir": manual_dir, "root": root, "place": place, "table": table}
             fields |= {"names": _shorten(names), "name": names[0], "stem": names[0].split(".")[0]}
             yield near_miss.text.format(**fields)

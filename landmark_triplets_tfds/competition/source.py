@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import os
-import re
 from typing import Protocol
 
 from etils import epath
@@ -23,6 +22,7 @@ from landmark_triplets_tfds.competition.layout import (
     LAYOUT_INSTRUCTIONS,
     TAR_PATTERN,
     ZIP_NAME,
+    ZIP_PATTERN,
     describe_wrong_layout,
     find_names,
     find_table,
@@ -100,7 +100,7 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
         if (table_name := find_table(root)) and find_names(root / IMAGES_NAME, TAR_PATTERN):
             return TarSource(root, table_name, index_folder)
     for root in roots:
-        zips = find_names(root, re.compile(r"[^.].*\.zip"))
+        zips = find_names(root, ZIP_PATTERN)
         if ZIP_NAME in zips or len(zips) == 1:
             return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
     raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")

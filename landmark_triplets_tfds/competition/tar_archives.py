@@ -11,7 +11,6 @@ and compared, so that an image is only ever read from a tar that is right.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-import dataclasses
 import hashlib
 import os
 import re
@@ -34,11 +33,7 @@ from landmark_triplets_tfds.competition.layout import (
     mark_stamp,
     parse_tar_name,
 )
-from landmark_triplets_tfds.competition.tables import (
-    LandmarkTable,
-    format_image_id,
-    read_landmark_table,
-)
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _NUM_PROBLEMS_SHOWN = 5
@@ -57,14 +52,8 @@ _MAX_LIST_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Tar:
-    """What tells that a tar is still the same, and the MD5 it was verified to have, if it was."""
-
-    name: str
-    size: int
-    mtime_ns: int
-    md5: str | None
+# name, size and mtime_ns, which tell that a tar is still the same, and the md5 it was verified to have, or None.
+_Tar = dict[str, Any]
 
 
 class TarSource(ArchiveSource):
@@ -117,18 +106,18 @@ class TarSource(ArchiveSource):
                 tars = list(pool.map(lambda name: _describe(self.archive, name, md5_of_name.get(name)), names))
             except OSError as error:
                 raise ArchiveError(f"A tar in {self.archive} cannot be opened ({error}).") from None
-            if known is not None and known.archives == [dataclasses.asdict(tar) for tar in tars]:
+            if known is not None and known.archives == tars:
                 return known
-            known_members = {} if known is None else _split(known)
-            found: dict[_Tar, Members] = {}
+            known_tars = {} if known is None else _split(known)
+            found: list[tuple[_Tar, Members]] = []
             problems: list[str] = []
-            examined = pool.map(lambda tar: _examine(self.archive, tar, known_members, self._folder), tars)
+            examined = pool.map(lambda tar: self._examine(tar, known_tars.get(_key(tar))), tars)
             try:
                 for num_examined, (tar, result) in enumerate(zip(tars, examined, strict=True), 1):
                     if isinstance(result, str):
                         problems.append(result)
                     else:
-                        found[tar] = result
+                        found.append((tar, result))
                     on_listed(num_examined, len(tars))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -148,45 +137,42 @@ class TarSource(ArchiveSource):
             raise ArchiveError(f"The {len(tars):,} tars in {self.archive} hold no image a/b/c/<id>.jpg.")
         return index
 
+    def _examine(self, tar: _Tar, known: tuple[str | None, Members] | None) -> Members | str:
+        """Returns the images of a tar, from what is known of it if it has not changed, or what is wrong with it."""
+        verified_md5, members = known or (None, None)
+        path = f"{self.archive}/{tar['name']}"
+        try:
+            if tar["md5"] not in (None, verified_md5) and (md5 := md5_of(path)) != tar["md5"]:
+                return f"{path} has the MD5 {md5}; its list says {tar['md5']}."
+            if members is not None:
+                return members
+            images = list_images(path, tar["size"], self._folder)
+            return make_members((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
+        except OSError as error:  # an ArchiveError is one
+            return str(error)
+
 
 def _describe(folder: str, name: str, md5: str | None) -> _Tar:
     size, mtime_ns = file_access.stat_file(f"{folder}/{name}")
-    return _Tar(name=name, size=size, mtime_ns=mtime_ns, md5=md5)
+    return {"name": name, "size": size, "mtime_ns": mtime_ns, "md5": md5}
 
 
-def _examine(archive: str, tar: _Tar, known: dict[_Tar, tuple[str | None, Members]], folder: str) -> Members | str:
-    """Returns the images of a tar, from what is known if it has not changed, or what is wrong with it."""
-    verified_md5, members = known.get(dataclasses.replace(tar, md5=None), (None, None))
-    path = f"{archive}/{tar.name}"
-    try:
-        if tar.md5 not in (None, verified_md5) and (md5 := md5_of(path)) != tar.md5:
-            return f"{path} has the MD5 {md5}; its list says {tar.md5}."
-        if members is not None:
-            return members
-        images = list_images(path, tar.size, folder)
-        return make_members((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
-    except OSError as error:  # an ArchiveError is one
-        return str(error)
+def _key(tar: _Tar) -> tuple[str, int, int]:
+    return tar["name"], tar["size"], tar["mtime_ns"]
 
 
-def _split(index: ArchiveIndex) -> dict[_Tar, tuple[str | None, Members]]:
-    """Returns the MD5 that each tar was verified to have, and its members, by the tar without its MD5."""
+def _split(index: ArchiveIndex) -> dict[tuple[str, int, int], tuple[str | None, Members]]:
+    """Returns the MD5 that each tar was verified to have, and its members."""
     by_tar = index.members[np.argsort(index.members["archive"], kind="stable")]
-    bounds = np.searchsorted(by_tar["archive"], np.arange(len(index.archives) + 1))
-    return {
-        _Tar(**(tar | {"md5": None})): (tar["md5"], by_tar[bounds[number] : bounds[number + 1]])
-        for number, tar in enumerate(index.archives)
-    }
+    parts = np.split(by_tar, np.searchsorted(by_tar["archive"], np.arange(1, len(index.archives))))
+    return {_key(tar): (tar["md5"], members) for tar, members in zip(index.archives, parts, strict=True)}
 
 
-def _join(found: dict[_Tar, Members]) -> ArchiveIndex:
+def _join(found: list[tuple[_Tar, Members]]) -> ArchiveIndex:
     """Returns the index of tars, which are numbered in their order."""
-    archives = [dataclasses.asdict(tar) for tar in found]
-    if not found:
-        return ArchiveIndex.of(make_members([]), archives)
-    members = np.concatenate(list(found.values()))
-    members["archive"] = np.repeat(np.arange(len(found)), [len(members) for members in found.values()])
-    return ArchiveIndex.of(members, archives)
+    members = np.concatenate([make_members([]), *(members for _, members in found)])
+    members["archive"] = np.repeat(np.arange(len(found)), [len(members) for _, members in found])
+    return ArchiveIndex.of(members, [tar for tar, _ in found])
 
 
 def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:

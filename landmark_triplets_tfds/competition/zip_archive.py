@@ -30,11 +30,7 @@ from landmark_triplets_tfds.competition.layout import (
     is_zip_table,
     parse_zip_name,
 )
-from landmark_triplets_tfds.competition.tables import (
-    LandmarkTable,
-    format_image_id,
-    parse_landmark_table,
-)
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
@@ -70,10 +66,8 @@ class ZipSource(ArchiveSource):
         """
         table = self.index().archives[0]["table"]
         try:
-            if table["is_encrypted"] or table["size"] > _MAX_TABLE_BYTES:
-                raise UnreadableImageError(
-                    "encrypted" if table["is_encrypted"] else UnreadableImageError.FILE_TOO_LARGE
-                )
+            if table["size"] > _MAX_TABLE_BYTES:
+                raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE)
             content = read_member(self.archive, table, table["name"])
         except UnreadableImageError as error:
             raise ArchiveError(
@@ -160,19 +154,18 @@ def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
 def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
     try:
         with file_access.open_file(path) as file:
-            if file.read(4) not in (_SIGNATURE, b"") and not zipfile.is_zipfile(file):
-                raise ArchiveError(f"{path} is no zip; was another file, such as an error page, given this name?")
+            is_zip = file.read(4) in (_SIGNATURE, b"") or zipfile.is_zipfile(file)
             file.seek(0)
-            members = zipfile.ZipFile(file).infolist()
+            members = zipfile.ZipFile(file).infolist() if is_zip else []
     except OSError as error:
-        if isinstance(error, ArchiveError):
-            raise
         raise ArchiveError(f"{path} cannot be read ({error}).") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
         raise ArchiveError(
             f"{path} is cut off or damaged: its directory, which is at its end, cannot be read ({error}). It has"
             f" {size / 1e9:,.1f} GB. Fetch it again."
         ) from None
+    if not is_zip:
+        raise ArchiveError(f"{path} is no zip; was another file, such as an error page, given this name?")
     for info in members:
         if info.header_offset < 0 or info.header_offset >= 2**63:
             raise ArchiveError(f"{path} is damaged: {info.orig_filename!r} is said to be outside it. Fetch it again.")
@@ -209,17 +202,13 @@ def read_member(path: str, member: Any, name: str) -> bytes:
     stored = content[start : start + stored_size]
     if len(stored) < stored_size:
         raise _damaged(path, "the archive ends within it")
-    data = stored if method == _STORED else _inflate(stored, size, path)
+    try:
+        data = stored if method == _STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
+    except zlib.error as error:
+        raise _damaged(path, str(error)) from None
     if len(data) != size or zlib.crc32(data) != int(member["crc"]):
         raise _damaged(path, "its checksum (CRC) is another one")
     return data
-
-
-def _inflate(stored: bytes, size: int, path: str) -> bytes:
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
-    except zlib.error as error:
-        raise _damaged(path, str(error)) from None
 
 
 def _damaged(path: str, detail: str) -> UnreadableImageError:
