@@ -109,11 +109,6 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
 def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int) -> ImageSource:
     """Finds the competition's files, see `find_source`, and makes what reading them needs, with a progress bar.
 
-    Args:
-      manual_dir: the folder.
-      index_folder: where indexes of archives are kept, see `find_source`.
-      num_threads: that may read at a time.
-
     Raises:
       SourceLayoutError: if there is no copy.
       ArchiveError: if an archive cannot be used.

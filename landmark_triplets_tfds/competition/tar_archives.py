@@ -60,14 +60,7 @@ class TarSource(ArchiveSource):
     """An `ImageSource` of the members ``a/b/c/<id>.jpg`` of the tars ``train/images_<number>.tar``."""
 
     def __init__(self, root: epath.Path, table_name: str, index_folder: str | None, folder: str = IMAGES_NAME):
-        """Takes the folder with the table and ``train/``, the table's name, and where the index is kept.
-
-        Args:
-          root: the folder.
-          table_name: of the table in it.
-          index_folder: see `ArchiveSource`.
-          folder: which folder the tars are in.
-        """
+        """Takes the folder with the table, its name, where the index is kept, and the name of the tars' folder."""
         super().__init__(os.fspath(root / folder), index_folder)
         self.table_path = os.fspath(root / table_name)
         self._root = os.fspath(root)

@@ -67,39 +67,18 @@ class ImageSamplingSpec:
 
 def sample_images(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> Rows:
     """Returns int64[n]: the rows of the sample, landmark by landmark (ascending id), in train.csv order within each."""
-    return table.rows_by_landmark[_find_sample(table, spec).places]
+    return table.rows_by_landmark[_find_sample(table, spec)[0]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sample:
-    """The sampled images as places in ``table.rows_by_landmark``.
-
-    Attributes:
-      places: int64[sample size], ascending.
-      sizes: int64[num_landmarks], images of each landmark in the sample.
-      block, rank: int64[num_images], landmark number of each place and its rank among that landmark's.
-    """
-
-    places: Rows
-    sizes: Rows
-    block: Rows
-    rank: Rows
-
-
-def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> _Sample:
+def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> tuple[Rows, Rows]:
+    """Returns int64[n] twice: the sample as places in ``rows_by_landmark``, ascending; and the block of each."""
     landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
     in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
-    sizes = np.diff(table.block_starts)
-    block = np.repeat(np.arange(table.num_landmarks), sizes)
-    rank = np.arange(table.num_images) - table.block_starts[block]
-    limit = spec.images_per_landmark
-    is_sampled = in_split[block] if limit is None else in_split[block] & (rank < limit)
-    return _Sample(
-        places=np.flatnonzero(is_sampled),
-        sizes=(sizes if limit is None else np.minimum(sizes, limit)) * in_split,
-        block=block,
-        rank=rank,
-    )
+    blocks = np.repeat(np.arange(table.num_landmarks), np.diff(table.block_starts))
+    is_sampled = in_split[blocks]
+    if spec.images_per_landmark is not None:
+        is_sampled &= np.arange(table.num_images) - table.block_starts[blocks] < spec.images_per_landmark
+    return np.flatnonzero(is_sampled), blocks[is_sampled]
 
 
 class TripletSampler:
@@ -118,40 +97,36 @@ class TripletSampler:
         """
         self._table = table
         self._spec = spec
-        sample = _find_sample(table, spec)
-        num_landmarks = int((sample.sizes > 0).sum())
-        self._check_num_landmarks(num_landmarks)
+        places, blocks = _find_sample(table, spec)
         # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
-        self._sample: Rows = table.rows_by_landmark[sample.places]
-        self._sample_starts: Rows = np.concatenate([[0], np.cumsum(sample.sizes)])
-        has_other = np.diff(table.block_starts)[sample.block[sample.places]] >= 2
-        anchor_places = sample.places if spec.positive_may_be_anchor else sample.places[has_other]
-        if not len(anchor_places):
-            raise NoExampleError(
-                f"No triplet can be drawn: each of the {num_landmarks} landmarks{self._of_split()} has a single image,"
-                " so no anchor has a positive. A landmark with two images is needed (or set"
-                " positive_may_be_anchor=True, which pairs an image with itself)."
-            )
-        self._anchor_rows: Rows = table.rows_by_landmark[anchor_places]
-        self._anchor_blocks: Rows = sample.block[anchor_places]
-        self._anchor_ranks: Rows = sample.rank[anchor_places]
+        self._sample: Rows = table.rows_by_landmark[places]
+        self._sample_starts: Rows = np.searchsorted(blocks, np.arange(table.num_landmarks + 1))
+        is_anchor = spec.positive_may_be_anchor | (np.diff(table.block_starts)[blocks] >= 2)
+        self._anchor_rows: Rows = self._sample[is_anchor]
+        self._anchor_blocks: Rows = blocks[is_anchor]
+        self._anchor_ranks: Rows = places[is_anchor] - table.block_starts[self._anchor_blocks]
+        self._check_possible(int((np.diff(self._sample_starts) > 0).sum()))
 
-    def _of_split(self) -> str:
-        return f" of split {self._spec.split!r}" if self._spec.validation_percent else ""
-
-    def _check_num_landmarks(self, num_landmarks: int) -> None:
-        if num_landmarks >= 2:
-            return
-        if self._spec.validation_percent:
+    def _check_possible(self, num_landmarks: int) -> None:
+        """Raises NoExampleError if too few landmarks are sampled, or there is no anchor."""
+        split, percent = self._spec.split, self._spec.validation_percent
+        if num_landmarks < 2 and percent:
             raise NoExampleError(
-                f"No triplet can be drawn in split {self._spec.split!r}: validation_percent="
-                f"{self._spec.validation_percent} leaves it {num_landmarks} of the {self._table.num_landmarks}"
-                " landmarks, and two are needed."
+                f"No triplet can be drawn in split {split!r}: validation_percent={percent} leaves it {num_landmarks} of"
+                f" the {self._table.num_landmarks} landmarks, and two are needed."
             )
-        raise NoExampleError(
-            f"No triplet can be drawn: all {self._table.num_images} images show the same landmark, so there is no"
-            " negative. The table needs at least two landmarks."
-        )
+        if num_landmarks < 2:
+            raise NoExampleError(
+                f"No triplet can be drawn: all {self._table.num_images} images show the same landmark, so there is no"
+                " negative. The table needs at least two landmarks."
+            )
+        if not len(self._anchor_rows):
+            of_split = f" of split {split!r}" if percent else ""
+            raise NoExampleError(
+                f"No triplet can be drawn: each of the {num_landmarks} landmarks{of_split} has a single image, so no"
+                " anchor has a positive. A landmark with two images is needed (or set positive_may_be_anchor=True,"
+                " which pairs an image with itself)."
+            )
 
     @property
     def num_triplets(self) -> int:

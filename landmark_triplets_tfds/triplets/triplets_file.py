@@ -160,7 +160,7 @@ class GivenTriplets:
           TripletsFileError: with the line, if an id is not in the table, a positive is of another landmark or is the
             anchor, a negative is of the same landmark or of the other split, or a triplet occurs twice.
         """
-        self._path, self._num_triplets = file.path, len(file.ids)  # but not the ids, for the time of the build
+        self._path = file.path  # but not the ids, for the time of the build
         self._validation_percent = spec.validation_percent
         rows = _find_rows(file, whole)
         held_out = is_held_out(whole.landmark_ids, spec.validation_percent)
@@ -182,23 +182,19 @@ class GivenTriplets:
         in_split = self._is_validation == (split == VALIDATION)
         is_excluded = in_split & self._is_excluded
         is_dropped = in_split & self._is_dropped & ~is_excluded
-        counts = {EXCLUDED_LANDMARK: int(is_excluded.sum()), DROPPED_IMAGE: int(is_dropped.sum())}
-        left_out = Counter({reason: count for reason, count in counts.items() if count})
+        left_out = +Counter({EXCLUDED_LANDMARK: int(is_excluded.sum()), DROPPED_IMAGE: int(is_dropped.sum())})
         given = self._given[in_split & ~is_excluded & ~is_dropped]
-        if not len(given):
-            self._raise_empty(split, int(in_split.sum()), left_out)
-        return given, left_out
-
-    def _raise_empty(self, split: str, num_in_split: int, left_out: Counter[str]) -> None:
-        if num_in_split:
+        if len(given):
+            return given, left_out
+        if left_out:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
             raise NoExampleError(
-                f"All {num_in_split:,} triplets that {self._path} has for split {split!r} are left out ({listed})."
+                f"All {left_out.total():,} triplets that {self._path} has for split {split!r} are left out ({listed})."
             )
         side = "held out" if split == VALIDATION else "not held out"
         raise NoExampleError(
-            f"Split {split!r} would be empty: of the {self._num_triplets:,} triplets in {self._path}, none has an"
-            f" anchor whose landmark is {side} by validation_percent={self._validation_percent:g}. Add triplets of such"
+            f"Split {split!r} would be empty: of the {len(self._given):,} triplets in {self._path}, none has an anchor"
+            f" whose landmark is {side} by validation_percent={self._validation_percent:g}. Add triplets of such"
             " landmarks, or build without validation_percent."
         )
 
@@ -237,50 +233,37 @@ def _check(
     held_out: npt.NDArray[np.bool_],
 ) -> None:
     """Raises TripletsFileError for the first triplet that is none."""
-    landmarks = table.landmark_ids[rows]
-    of_anchor, of_positive, of_negative = landmarks.T
+    of_anchor, of_positive, of_negative = table.landmark_ids[rows].T
     in_validation = held_out[rows]
-    problems = (
-        (
-            of_positive != of_anchor,
-            "positive_id {positive} shows landmark {of_positive}, but anchor_id {anchor} shows landmark {of_anchor}."
-            " Both must show the same.",
-        ),
-        (
-            (rows[:, _POSITIVE] == rows[:, _ANCHOR]) & (not spec.positive_may_be_anchor),
-            "positive_id {positive} is the anchor itself. Where that is wanted, set positive_may_be_anchor=True.",
-        ),
-        (
-            of_negative == of_anchor,
-            "negative_id {negative} shows landmark {of_anchor}, as anchor_id {anchor} does. It must show another one.",
-        ),
-        (
-            in_validation[:, _NEGATIVE] != in_validation[:, _ANCHOR],
-            "negative_id {negative} is in split {negative_split!r} (landmark {of_negative}), but anchor_id {anchor} is"
-            " in {anchor_split!r} (landmark {of_anchor}), by validation_percent={percent:g}. Choose negatives within"
-            " the anchor's split, or build without validation_percent.",
-        ),
-    )
-    is_wrong = np.logical_or.reduce([where for where, _ in problems])
+    shows_another = of_positive != of_anchor
+    is_anchor = (rows[:, _POSITIVE] == rows[:, _ANCHOR]) & (not spec.positive_may_be_anchor)
+    shows_the_same = of_negative == of_anchor
+    is_elsewhere = in_validation[:, _NEGATIVE] != in_validation[:, _ANCHOR]
+    is_wrong = shows_another | is_anchor | shows_the_same | is_elsewhere
     if not is_wrong.any():
         return
     number = int(is_wrong.argmax())
-    message = next(message for where, message in problems if where[number])
     anchor, positive, negative = map(format_image_id, file.ids[number])
-    raise file.columns.problem(
-        number,
-        message.format(
-            anchor=anchor,
-            positive=positive,
-            negative=negative,
-            of_anchor=of_anchor[number],
-            of_positive=of_positive[number],
-            of_negative=of_negative[number],
-            anchor_split=VALIDATION if in_validation[number, _ANCHOR] else TRAIN,
-            negative_split=VALIDATION if in_validation[number, _NEGATIVE] else TRAIN,
-            percent=spec.validation_percent,
-        ),
-    )
+    landmark = of_anchor[number]
+    if shows_another[number]:
+        message = (
+            f"positive_id {positive} shows landmark {of_positive[number]}, but anchor_id {anchor} shows landmark"
+            f" {landmark}. Both must show the same."
+        )
+    elif is_anchor[number]:
+        message = f"positive_id {positive} is the anchor itself. Where that is wanted, set positive_may_be_anchor=True."
+    elif shows_the_same[number]:
+        message = (
+            f"negative_id {negative} shows landmark {landmark}, as anchor_id {anchor} does. It must show another one."
+        )
+    else:
+        splits = (TRAIN, VALIDATION) if in_validation[number, _NEGATIVE] else (VALIDATION, TRAIN)
+        message = (
+            f"negative_id {negative} is in split {splits[1]!r} (landmark {of_negative[number]}), but anchor_id {anchor}"
+            f" is in {splits[0]!r} (landmark {landmark}), by validation_percent={spec.validation_percent:g}. Choose"
+            " negatives within the anchor's split, or build without validation_percent."
+        )
+    raise file.columns.problem(number, message)
 
 
 def _check_repetitions(file: TripletsFile, rows: _TripletRows) -> None:
