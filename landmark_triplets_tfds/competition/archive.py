@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 import contextlib
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ from landmark_triplets_tfds.errors import UnreadableImageError
 
 FORMAT_VERSION = 1
 
-# 32 bytes per image. Sizes over 4 GiB are stored as that: no image that is read comes near.
+# The fields of an image in order, 32 bytes. Sizes over 4 GiB are stored as that: no image that is read comes near.
 MEMBER = np.dtype(
     [
         ("image_id", "<u8"),
@@ -119,11 +119,6 @@ class ArchiveIndex:
             return ArchiveIndex(members, description["archives"])
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
-
-
-def make_members(records: Iterable[tuple[int, ...]]) -> Members:
-    """Returns MEMBER[n] of n tuples with the fields in order."""
-    return np.fromiter(records, dtype=MEMBER)
 
 
 OnListed = Callable[[int, int], object]

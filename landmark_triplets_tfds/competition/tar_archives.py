@@ -23,7 +23,7 @@ import numpy as np
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import read_image_part
-from landmark_triplets_tfds.competition.archive import ArchiveIndex, ArchiveSource, Members, OnListed, make_members
+from landmark_triplets_tfds.competition.archive import MEMBER, ArchiveIndex, ArchiveSource, Members, OnListed
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
@@ -140,7 +140,8 @@ class TarSource(ArchiveSource):
             if members is not None:
                 return members
             images = list_images(path, tar["size"], self._folder)
-            return make_members((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
+            records = ((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
+            return np.fromiter(records, dtype=MEMBER)
         except OSError as error:  # an ArchiveError is one
             return str(error)
 
@@ -163,7 +164,7 @@ def _split(index: ArchiveIndex) -> dict[tuple[str, int, int], tuple[str | None, 
 
 def _join(found: list[tuple[_Tar, Members]]) -> ArchiveIndex:
     """Returns the index of tars, which are numbered in their order."""
-    members = np.concatenate([make_members([]), *(members for _, members in found)])
+    members = np.concatenate([np.zeros(0, dtype=MEMBER), *(members for _, members in found)])
     members["archive"] = np.repeat(np.arange(len(found)), [len(members) for _, members in found])
     return ArchiveIndex.of(members, [tar for tar, _ in found])
 

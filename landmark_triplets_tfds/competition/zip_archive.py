@@ -19,7 +19,7 @@ import numpy as np
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import read_image_part
-from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, ArchiveIndex, ArchiveSource, OnListed, make_members
+from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, OnListed
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
@@ -135,7 +135,7 @@ def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
             elif len(others) < _NUM_NAMES_SHOWN and not name.endswith("/"):
                 others.append(name)
 
-    of_all_folders = make_members(images())
+    of_all_folders = np.fromiter(images(), dtype=MEMBER)
     numbers = np.frombuffer(folders, dtype=np.uint8)
     members_of = {folder: of_all_folders[numbers == number] for number, folder in enumerate(FOLDER_NAMES)}
     members = members_of[IMAGES_NAME]

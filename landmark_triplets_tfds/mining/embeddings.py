@@ -17,9 +17,8 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.checks import shorten
 from landmark_triplets_tfds.common.file_access import is_remote
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_image_ids
+from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id, parse_image_ids
 from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 
 Vectors = npt.NDArray[np.float32]
@@ -140,19 +139,10 @@ def _read_lines(path: epath.Path) -> list[str]:
 def _parse_ids(path: epath.Path, texts: list[str], what: str, numbers: Places) -> npt.NDArray[np.uint64]:
     try:
         return parse_image_ids(texts)
-    except ValueError:
-        number, text = next(pair for pair in zip(numbers.tolist(), texts, strict=True) if not _is_image_id(pair[1]))
-        raise EmbeddingsError(
-            f"{path}, {what} {number:,}: an id must be 16 hex digits (0-9, a-f), got {shorten(text)}."
-        ) from None
-
-
-def _is_image_id(text: str) -> bool:
-    try:
-        parse_image_ids([text])
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        pairs = zip(numbers.tolist(), texts, strict=True)
+        number = next(number for number, text in pairs if not IMAGE_ID.pattern.fullmatch(text))
+        raise EmbeddingsError(f"{path}, {what} {number:,}: {error}") from None
 
 
 # --- What is mined
