@@ -114,6 +114,5 @@ class SplitPlanner:
         if self._given is None:
             file = read_triplets_file(spec.path)
             self.file_hashes["triplets_file"] = file.content_hash
-            selection = self._selection
-            self._given = GivenTriplets(file, spec, selection.whole, selection.not_excluded, selection.images.table)
+            self._given = GivenTriplets(file, spec, self._selection)
         return self._given.of_split(spec.split)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, Content, CsvColumns, ParquetColumns
+from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, hash_words, is_held_out
@@ -139,22 +140,13 @@ def _map(path: str) -> Content:
 class GivenTriplets:
     """The triplets of a file as rows of a table, split by split."""
 
-    def __init__(
-        self,
-        file: TripletsFile,
-        spec: TripletsFileSpec,
-        whole: LandmarkTable,
-        not_excluded: LandmarkTable,
-        kept: LandmarkTable,
-    ):
+    def __init__(self, file: TripletsFile, spec: TripletsFileSpec, selection: Selection):
         """Checks the file against the table.
 
         Args:
           file: of the triplets.
           spec: of any split.
-          whole: the table as it was read.
-          not_excluded: the table without excluded landmarks.
-          kept: this table without images dropped as missing; the rows of the splits are rows of this one.
+          selection: of the images; the rows of the splits are rows of its ``images.table``.
 
         Raises:
           TripletsFileError: with the line, if an id is not in the table, a positive is of another landmark or is the
@@ -162,15 +154,16 @@ class GivenTriplets:
         """
         self._path = file.path  # but not the ids, for the time of the build
         self._validation_percent = spec.validation_percent
+        whole = selection.whole
         rows = _find_rows(file, whole)
         held_out = is_held_out(whole.landmark_ids, spec.validation_percent)
         _check(file, spec, whole, rows, held_out)
         _check_repetitions(file, rows)
-        rows_of_kept = _row_in(kept, whole)[rows]
+        rows_of_kept = _row_in(selection.images.table, whole)[rows]
         # Numbered in the file as a whole, so that a key stays the same whatever else is left out.
         self._given: GivenRows = np.column_stack([rows_of_kept, _count_up(rows[:, _ANCHOR])])
         self._is_dropped = (rows_of_kept < 0).any(axis=1)
-        self._is_excluded = (_row_in(not_excluded, whole)[rows] < 0).any(axis=1)
+        self._is_excluded = (_row_in(selection.not_excluded, whole)[rows] < 0).any(axis=1)
         self._is_validation = held_out[rows[:, _ANCHOR]]
 
     def of_split(self, split: str) -> tuple[GivenRows, Counter[str]]:

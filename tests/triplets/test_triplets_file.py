@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.competition.selection import ImageSet, Selection
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.mining.hard_triplets import MinedTriplets, write_triplets
@@ -337,7 +338,8 @@ def choose(
     if dropped:
         kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, TABLE.image_ids[list(dropped)]))
     spec = TripletsFileSpec(path=str(path), **fields)
-    return GivenTriplets(read_triplets_file(str(path)), spec, TABLE, not_excluded, kept), kept
+    selection = Selection(ImageSet(kept, None), TABLE, not_excluded)
+    return GivenTriplets(read_triplets_file(str(path)), spec, selection), kept
 
 
 def keyed(chosen: GivenRows, table: LandmarkTable) -> list[tuple[str, str, str, str]]:
@@ -487,7 +489,7 @@ def test_valid_rows_come_back_as_exactly_these_examples(path: pathlib.Path, data
     not_excluded = table.restrict(~np.isin(landmarks, list(excluded)))
     kept = not_excluded.restrict(~np.isin(not_excluded.image_ids, table.image_ids[list(dropped)]))
     spec = TripletsFileSpec(path=str(path), positive_may_be_anchor=may_be_anchor, validation_percent=percent)
-    splits = GivenTriplets(read_triplets_file(str(path)), spec, table, not_excluded, kept)
+    splits = GivenTriplets(read_triplets_file(str(path)), spec, Selection(ImageSet(kept, None), table, not_excluded))
 
     seen: Counter[int] = Counter()
     expected: dict[str, list[tuple[str, ...]]] = {TRAIN: [], VALIDATION: []}
