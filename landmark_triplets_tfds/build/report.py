@@ -150,7 +150,7 @@ class BuildReport:
             "num_thumbnails_made": self.num_thumbnails_made,
             "bank": self.bank,
             "num_bank_bytes": self.num_bank_bytes,
-            "versions": _versions(),
+            "versions": versions(),
         }
 
     def summary(self, name: str, folder: str) -> str:
@@ -225,7 +225,7 @@ def check_num_unreadable(images: list[UnreadableImage], limit: int, num_images: 
         )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Returns the versions of everything that decides bytes, and the platform."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _DISTRIBUTIONS:

@@ -92,7 +92,7 @@ def verified(folder: pathlib.Path, **settings: Any) -> Verification:
 
 
 def problems_of(verification: Verification, kind: str) -> list[Problem]:
-    return verification.findings.by_kind().get(kind, [])
+    return verification.findings.by_kind.get(kind, [])
 
 
 def assert_all_well(verification: Verification) -> None:

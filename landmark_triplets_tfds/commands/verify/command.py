@@ -88,10 +88,8 @@ class Verification:
             "num_records": self.num_records,
             "num_bytes": self.num_bytes,
             "num_problems": self.findings.num_problems,
-            "num_problems_by_kind": {kind: self.findings.counts[kind] for kind in self.findings.by_kind()},
-            "problems": [
-                dataclasses.asdict(problem) for problems in self.findings.by_kind().values() for problem in problems
-            ],
+            "num_problems_by_kind": {kind: self.findings.counts[kind] for kind in self.findings.by_kind},
+            "problems": [dataclasses.asdict(problem) for problem in self.findings.problems],
             "notes": self.findings.notes,
             "sha256": self.hashes,
             "seconds": round(self.seconds, 3),
@@ -207,7 +205,7 @@ def _describe(verification: Verification, manual_dir: str | None, num_shown: int
         f" {verification.num_bytes / 1e6:,.1f} MB, read in {verification.seconds:,.1f} s.",
         *(f"{sha256}  {name}" for name, sha256 in verification.hashes.items()),
     ]
-    for kind, problems in findings.by_kind().items():
+    for kind, problems in findings.by_kind.items():
         count = findings.counts[kind]
         lines.append(console.styled(f"{kind.capitalize()}: {count:,} wrong", "red"))
         lines += [f"  {problem}" for problem in problems[:num_shown]]

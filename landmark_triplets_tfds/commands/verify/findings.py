@@ -60,38 +60,36 @@ class Findings:
 
     Attributes:
       counts: problems by kind.
-      problems: the first `NUM_KEPT` of each kind.
+      by_kind: the first `NUM_KEPT` problems of each kind that has any, in the order of the kinds.
+      problems: the same in one list.
       notes: sentences about what is not compared and why, or about what is odd and does no harm.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.problems: list[Problem] = []
         self.notes: list[str] = []
+        self._kept: dict[str, list[Problem]] = {kind: [] for kind in KINDS}
 
     def add(self, kind: str, message: str, **place: Any) -> None:
         """Adds a problem; its place as `Problem` has it."""
-        if self.counts[kind] < NUM_KEPT:
-            self.problems.append(Problem(kind, message, **place))
         self.counts[kind] += 1
-
-    def note(self, sentence: str) -> None:
-        """Adds a note."""
-        self.notes.append(sentence)
+        if len(self._kept[kind]) < NUM_KEPT:
+            self._kept[kind].append(Problem(kind, message, **place))
 
     def take_over(self, other: Findings) -> None:
         """Adds what was found elsewhere."""
-        room = {kind: NUM_KEPT - self.counts[kind] for kind in KINDS}
-        for problem in other.problems:
-            if room[problem.kind] > 0:
-                self.problems.append(problem)
-                room[problem.kind] -= 1
+        for kind, problems in self._kept.items():
+            problems += other._kept[kind][: NUM_KEPT - len(problems)]
         self.counts += other.counts
         self.notes += other.notes
 
+    @property
     def by_kind(self) -> dict[str, list[Problem]]:
-        """Returns the problems that were kept, by kind, for the kinds that have any."""
-        return {kind: [p for p in self.problems if p.kind == kind] for kind in KINDS if self.counts[kind]}
+        return {kind: problems for kind, problems in self._kept.items() if problems}
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for problems in self._kept.values() for problem in problems]
 
     @property
     def num_problems(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 import tensorflow_datasets as tfds
@@ -21,6 +21,8 @@ from landmark_triplets_tfds.commands.verify.findings import FILE, INFO, Findings
 from landmark_triplets_tfds.commands.verify.records import FILE_FORMATS
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
+
+_Parsed = TypeVar("_Parsed")
 
 INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
 
@@ -55,34 +57,25 @@ class PreparedData:
       file_format: one of `FILE_FORMATS`.
       shards: of all splits; those of a split are in their order.
       split_bytes: the sum of the sizes of all records, by split, as dataset_info.json has it.
-      metadata: what metadata.json holds; {} if it cannot be read.
+      metadata: what metadata.json holds; None if it cannot be read.
       report: what build_report.json holds; None if it is not there or cannot be read.
     """
 
     folder: epath.Path
     name: str
     kind: ExampleKind
-    image_px: tuple[int, int] | None
+    image_px: tuple[int, ...] | None
     features: frozenset[str]
     file_format: str
-    shards: tuple[Shard, ...]
+    shards: list[Shard]
     split_bytes: dict[str, int]
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
     report: dict[str, Any] | None
-
-    @property
-    def config_name(self) -> str:
-        return self.name.split("/")[1]
-
-    @property
-    def version(self) -> str:
-        return self.name.split("/")[-1]
 
     @property
     def config_fields(self) -> dict[str, Any]:
         """The recorded fields of the config; {} if there are none."""
-        fields: dict[str, Any] = self.metadata.get("config", {})
-        return fields
+        return self.metadata["config"] if self.metadata else {}
 
     def splits(self) -> list[str]:
         """Returns the names of the splits, in their order."""
@@ -96,110 +89,81 @@ def read_prepared_data(folder: epath.Path, findings: Findings) -> PreparedData:
       CommandError: if it is no dataset that can be looked at here.
     """
     names = sorted(path.name for path in folder.iterdir())
-    info = _read_json(folder / INFO_NAME, findings, _list_shards)
-    features = _read_features(folder, findings)
-    metadata = _read_json(folder / METADATA_NAME, findings, lambda content: content["config"].items())
-    report = None
-    if REPORT_NAME in names:
-        report = _read_json(folder / REPORT_NAME, findings, _look_at_report) or None
     matches = [match for match in map(SHARD_PATTERN.fullmatch, names) if match]
-    file_format = str(info.get("fileFormat") or (matches[0]["format"] if matches else FILE_FORMATS[0]))
+
+    def read(name: str, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
+        try:
+            return parse(json.loads((folder / name).read_text()))
+        except FileNotFoundError:
+            findings.add(INFO, "it is missing", file=name)
+        except Exception as error:  # whatever parsing comes upon; TFDS and protobuf raise many types
+            why = " ".join(str(error).split())[:200]
+            findings.add(INFO, f"it is damaged ({type(error).__name__}: {why})", file=name)
+        return None
+
+    info = read(INFO_NAME, _parse_info)
+    if info is None:  # then the names of the files say what there is
+        dataset, file_format = folder.parent.parent.name, FILE_FORMATS[0]
+        if matches:
+            dataset, file_format = matches[0].group("dataset", "format")
+        shards = [Shard(match["split"], match[0], None) for match in matches]
+        info = f"{dataset}/{folder.parent.name}/{folder.name}", file_format, shards, {}
+    name, file_format, shards, split_bytes = info
     if file_format not in FILE_FORMATS:
         raise CommandError(
             f"{folder} is in the file format {file_format}. What can be looked at is {' and '.join(FILE_FORMATS)}."
         )
-    dataset = str(info.get("name") or (matches[0]["dataset"] if matches else folder.parent.parent.name))
-    if info:
-        shards, split_bytes = _list_shards(info)
-    else:
-        shards, split_bytes = [Shard(match["split"], match[0], None) for match in matches], {}
-    _compare_files(names, shards, findings)
-    kind = kind_of_features(features) if features else kind_of_dataset(dataset)
+    listed = {shard.name for shard in shards}
+    for missing in sorted(listed.difference(names)):
+        findings.add(FILE, "it is missing", file=missing)
+    for match in matches:
+        if match[0] not in listed:
+            findings.add(FILE, f"{INFO_NAME} lists no such shard", file=match[0])
+    features = read(FEATURES_NAME, lambda content: dict(tfds.features.FeatureConnector.from_json(content).items()))
+    kind = kind_of_dataset(name.split("/")[0]) if features is None else kind_of_features(features)
     if kind is None:
         raise CommandError(
             f"{folder} holds neither triplets nor single images of this package: its records have the features"
             f" {', '.join(sorted(features or {})) or 'of no readable features.json'}."
         )
-    shape: tuple[int | None, ...] = features[kind.image_features[0]].shape if features else ()
-    image_px = (shape[0], shape[1]) if len(shape) == 3 and shape[0] and shape[1] else None
-    if image_px is None and isinstance(resolution := metadata.get("config", {}).get("resolution"), int):
-        image_px = (resolution, resolution)
-    config, version = str(info.get("configName") or folder.parent.name), str(info.get("version") or folder.name)
     return PreparedData(
         folder=folder,
-        name=f"{dataset}/{config}/{version}",
+        name=name,
         kind=kind,
-        image_px=image_px,
-        features=frozenset(features) if features else kind.feature_names,
+        image_px=features[kind.image_features[0]].shape[:2] if features else None,
+        features=frozenset(features or kind.feature_names),
         file_format=file_format,
-        shards=tuple(shards),
+        shards=shards,
         split_bytes=split_bytes,
-        metadata=metadata,
-        report=report,
+        metadata=read(METADATA_NAME, _parse_metadata),
+        report=read(REPORT_NAME, _parse_report) if REPORT_NAME in names else None,
     )
 
 
-def _read_json(path: epath.Path, findings: Findings, look_at: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Returns the object in a JSON file; {} with a problem added if there is none that can be looked at."""
-    try:
-        content = json.loads(path.read_text())
-        look_at(content)
-    except FileNotFoundError:
-        findings.add(INFO, "it is missing", file=path.name)
-    # UnicodeDecodeError and JSON's are ValueErrors.
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
-        findings.add(INFO, f"it is damaged ({why})", file=path.name)
-    else:
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
-def _look_at_report(content: dict[str, Any]) -> object:
-    return content["counts"].items(), [int(image["image_id"], 16) for image in content["unreadable_images"]]
-
-
-def _read_features(folder: epath.Path, findings: Findings) -> dict[str, Any] | None:
-    """Returns the features of a record by name, as TFDS describes them."""
-    if not (folder / FEATURES_NAME).exists():
-        findings.add(INFO, "it is missing", file=FEATURES_NAME)
-        return None
-    try:
-        return dict(tfds.features.FeatureConnector.from_config(folder).items())
-    except Exception as error:  # TFDS and protobuf raise many types
-        findings.add(
-            INFO, f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})", file=FEATURES_NAME
-        )
-        return None
-
-
-def _list_shards(info: dict[str, Any]) -> tuple[list[Shard], dict[str, int]]:
-    """Returns the shards that dataset_info.json lists, and the size of each split."""
+def _parse_info(info: dict[str, Any]) -> tuple[str, str, list[Shard], dict[str, int]]:
+    """Returns the name of the dataset, its file format, its shards, and the size of each split."""
+    dataset, file_format = str(info["name"]), str(info["fileFormat"])
     shards, split_bytes = [], {}
     for split in info["splits"]:
-        name, lengths = str(split["name"]), [int(length) for length in split.get("shardLengths", [])]
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=epath.Path(),
-            template=split.get("filepathTemplate", ""),
-            dataset_name=str(info["name"]),
-            split=name,
-            filetype_suffix=str(info["fileFormat"]),
-        )
-        files = template.sharded_filenames(len(lengths)) if lengths else []
-        shards += [Shard(name, file, length) for file, length in zip(files, lengths, strict=True)]
+        name, lengths = str(split["name"]), split.get("shardLengths", [])
+        for number, length in enumerate(lengths):
+            file = f"{dataset}-{name}.{file_format}-{number:05d}-of-{len(lengths):05d}"
+            shards.append(Shard(name, file, int(length)))
         split_bytes[name] = int(split.get("numBytes", 0))
-    return shards, split_bytes
+    return f"{dataset}/{info['configName']}/{info['version']}", file_format, shards, split_bytes
 
 
-def _compare_files(names: list[str], shards: list[Shard], findings: Findings) -> None:
-    """Adds shards that are missing and files that look like shards and belong to none."""
-    listed = {shard.name for shard in shards}
-    for name in sorted(listed - set(names)):
-        findings.add(FILE, "it is missing", file=name)
-    for name in names:
-        if name not in listed and SHARD_PATTERN.fullmatch(name):
-            findings.add(FILE, f"{INFO_NAME} lists no such shard", file=name)
+# Of the other files all is kept, once what is looked up in them has been there.
+
+
+def _parse_metadata(content: dict[str, Any]) -> dict[str, Any]:
+    content["config"].items(), [counts.items() for counts in content["counts"]["splits"].values()]
+    return content
+
+
+def _parse_report(content: dict[str, Any]) -> dict[str, Any]:
+    content["versions"].items(), [int(image["image_id"], 16) for image in content["unreadable_images"]]
+    return content
 
 
 _NUM_NAMES_SHOWN = 20
@@ -219,48 +183,27 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
     root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     name, _, version = dataset.rstrip("/").partition(":") if "://" not in dataset else (dataset.rstrip("/"), "", "")
     for folder in (root / name, epath.Path(name).expanduser()):
-        if _is_version(folder):
+        files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if any(file in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(file) for file in files):
             return folder
-        configs = (
-            [folder] if _list_versions(folder) else [path for path in _list_folders(folder) if _list_versions(path)]
-        )
+        versions = _list_versions(folder, "*") or _list_versions(folder, "*/*")
+        configs = list(dict.fromkeys(path.parent for path in versions))
         if len(configs) > 1:
             names = ", ".join(f"{name}/{path.name}" for path in configs)
             raise CommandError(f"{folder} holds several datasets. Name one of them: {names}.")
-        if configs:
-            versions = _list_versions(configs[0])
-            if version and version not in versions:
-                raise CommandError(f"{configs[0]} has the versions {', '.join(versions)}, but no {version}.")
-            return configs[0] / (version or versions[-1])
-    raise CommandError(f"There is no prepared dataset {dataset} in {root}. {_describe_prepared(root)}")
+        chosen = [path for path in versions if version in ("", path.name)]
+        if chosen:
+            return chosen[-1]
+        if versions:
+            names = ", ".join(path.name for path in versions)
+            raise CommandError(f"{configs[0]} has the versions {names}, but no {version}.")
+    found = list(dict.fromkeys(str(path.parent.relative_to(root)) for path in _list_versions(root, "*/*/*")))
+    others = ", ".join(found[:_NUM_NAMES_SHOWN]) + (", ..." if len(found) > _NUM_NAMES_SHOWN else "")
+    advice = f"It holds {others}." if found else "Name the folder that the dataset was built into: --data_dir DIR."
+    raise CommandError(f"There is no prepared dataset {dataset} in {root}. {advice}")
 
 
-def _is_version(folder: epath.Path) -> bool:
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return any(name in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(name) for name in names)
-
-
-def _list_versions(folder: epath.Path) -> list[str]:
-    """Returns the versions in a folder, the newest last."""
-    names = [path.name for path in _list_folders(folder) if tfds.core.Version.is_valid(path.name)]
-    return sorted((name for name in names if "*" not in name), key=tfds.core.Version)
-
-
-def _list_folders(folder: epath.Path) -> list[epath.Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
-
-
-def _describe_prepared(root: epath.Path) -> str:
-    if not root.is_dir():
-        return "That folder does not exist. Name the folder that the dataset was built into: --data_dir DIR."
-    found = [
-        f"{dataset.name}/{config.name}"
-        for dataset in _list_folders(root)
-        for config in _list_folders(dataset)
-        if _list_versions(config)
-    ]
-    if not found:
-        return "It holds no datasets. Name the folder that the dataset was built into: --data_dir DIR."
-    return f"It holds {', '.join(found[:_NUM_NAMES_SHOWN])}{', ...' if len(found) > _NUM_NAMES_SHOWN else ''}."
+def _list_versions(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns the folders of versions that the pattern finds, those of a config together, the newest last."""
+    found = (path for path in folder.glob(pattern) if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and path.is_dir())
+    return sorted(found, key=lambda path: (path.parent, *map(int, path.name.split("."))))

@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import hashlib
-import re
 from typing import Any
 
-from etils import epath
 import loky
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +24,14 @@ from tensorflow_datasets.proto import tf_example_pb2
 from landmark_triplets_tfds.commands.verify.findings import CHECKSUM, CONTENT, COUNT, FILE, IMAGE, RULE, Findings
 from landmark_triplets_tfds.commands.verify.prepared import INFO_NAME, PreparedData, Shard
 from landmark_triplets_tfds.commands.verify.records import hash_file, read_records
-from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.triplets.examples import TRIPLETS, ExampleKind
+from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_ids
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 # Less than this is done before other processes have started.
 _MIN_BYTES_FOR_PROCESSES = 16 << 20  # 16 MiB
 
 # Digests of images that were decoded already; each takes about 100 bytes. Triplets hold an image about three times.
 _MAX_NUM_KNOWN = 1_000_000
-
-_IMAGE_ID_PATTERN = re.compile(rb"[0-9a-f]{16}")
 
 # Of each image of a record: id, landmark, digest.
 _Content = tuple[list[int], list[int], list[int]]
@@ -98,20 +94,6 @@ class ShardResult:
     findings: Findings
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordRules:
-    """What records must be like; the fields are those of `PreparedData`, and of the config.
-
-    Attributes:
-      positive_may_be_anchor: whether the anchor may be its own positive.
-    """
-
-    kind: ExampleKind
-    features: frozenset[str]
-    image_px: tuple[int, int] | None
-    positive_may_be_anchor: bool
-
-
 def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterator[ShardResult]:
     """Checks all shards; yields what comes of each, in their order.
 
@@ -119,13 +101,7 @@ def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterat
       data: the dataset.
       num_processes: None: one for each usable core.
     """
-    rules = RecordRules(
-        kind=data.kind,
-        features=data.features,
-        image_px=data.image_px,
-        positive_may_be_anchor=bool(data.config_fields.get("positive_may_be_anchor", False)),
-    )
-    check = functools.partial(_check_shard, rules, data.folder, data.file_format)
+    check = functools.partial(_check_shard, dataclasses.replace(data, report=None))  # which may be long
     num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
     sizes = [path.stat().length for shard in data.shards if (path := data.folder / shard.name).exists()]
     if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
@@ -135,23 +111,21 @@ def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterat
         yield from pool.map(check, range(len(data.shards)), data.shards)
 
 
-def _check_shard(
-    rules: RecordRules, folder: epath.Path, file_format: str, number_of_shard: int, shard: Shard
-) -> ShardResult:
-    findings, known = Findings(), _known_images(rules)
+def _check_shard(data: PreparedData, number_of_shard: int, shard: Shard) -> ShardResult:
+    findings = Findings()
     contents: list[_Content] = []
     numbers: list[int] = []
     num_records = num_bytes = 0
-    path, sha256 = folder / shard.name, None
+    path, sha256 = data.folder / shard.name, None
     try:
         sha256 = hash_file(path)
-        for record, problem in read_records(path, file_format):
+        for record, problem in read_records(path, data.file_format):
             place = {"file": shard.name, "record": num_records}
             if record is None:
                 findings.add(CHECKSUM, problem, **place)
             else:
                 num_bytes += len(record)
-                content = _check_record(record, rules, known, findings, place)
+                content = _check_record(record, data, findings, place)
                 if content is not None:
                     contents.append(content)
                     numbers.append(num_records)
@@ -165,7 +139,7 @@ def _check_shard(
             message = f"it has {num_records:,} records, and {INFO_NAME} says {shard.num_records:,}"
             findings.add(COUNT, message, file=shard.name)
     ids, landmarks, digests = zip(*contents, strict=True) if contents else ([], [], [])
-    shape = (len(contents), rules.kind.num_images)
+    shape = (len(contents), data.kind.num_images)
     records = Records(
         image_ids=np.array(ids, dtype=np.uint64).reshape(shape),
         landmark_ids=np.array(landmarks, dtype=np.int64).reshape(shape),
@@ -177,80 +151,61 @@ def _check_shard(
 
 
 @functools.lru_cache(maxsize=1)
-def _known_images(rules: RecordRules) -> set[int]:
-    """Returns the digests of images that this process has found well under these rules, in whatever shard."""
+def _known_images(image_px: tuple[int, ...] | None) -> set[int]:
+    """Returns the digests of images of this size that this process has found well, in whatever shard."""
     return set()
 
 
-def _check_record(
-    record: bytes, rules: RecordRules, known: set[int], findings: Findings, place: dict[str, Any]
-) -> _Content | None:
+def _check_record(record: bytes, data: PreparedData, findings: Findings, place: dict[str, Any]) -> _Content | None:
     """Checks a record.
 
     Args:
       record: the bytes in the shard.
-      rules: what it must be like.
-      known: digests of images that need no second look; are added to.
+      data: the dataset.
       findings: are added to.
       place: of the record, without its key.
 
     Returns:
       What it says; None if that is too little to be compared with others.
     """
-    kind = rules.kind
+    kind, known = data.kind, _known_images(data.image_px)
     try:
         features = tf_example_pb2.Example.FromString(record).features.feature
     except Exception as error:  # google.protobuf.message.DecodeError, and whatever else it comes upon
         findings.add(CONTENT, f"it is no tf.train.Example ({error})", **place)
         return None
-    found = set(features)
-    if found != rules.features:
-        missing, surplus = sorted(rules.features - found), sorted(found - rules.features)
-        parts = [f"it lacks {', '.join(missing)}"] if missing else []
-        parts += [f"it has {', '.join(surplus)}, which features.json does not know"] if surplus else []
-        findings.add(CONTENT, "; ".join(parts), **place)
-        if missing:
-            return None
+    missing, surplus = sorted(data.features.difference(features)), sorted(set(features) - data.features)
+    if surplus:
+        findings.add(CONTENT, f"it has {', '.join(surplus)}, which features.json does not know", **place)
+    if missing:
+        findings.add(CONTENT, f"it lacks {', '.join(missing)}", **place)
+        return None
     try:
-        ids = [_only_value(features, name, "bytes_list") for name in kind.id_features]
+        texts = [_only_value(features, name, "bytes_list").decode(errors="replace") for name in kind.id_features]
         landmarks = [_only_value(features, name, "int64_list") for name in kind.landmark_features]
         images = [_only_value(features, name, "bytes_list") for name in kind.image_features]
+        ids = parse_image_ids(texts).tolist()
     except ValueError as error:
         findings.add(CONTENT, str(error), **place)
         return None
-    for name, image_id in zip(kind.id_features, ids, strict=True):
-        if not _IMAGE_ID_PATTERN.fullmatch(image_id):
-            message = f"{name} must be 16 hex digits (0-9, a-f), got {image_id[:40]!r}"
-            findings.add(CONTENT, message, **place)
-            return None
-    place = place | {"key": ids[0].decode()}
+    place = place | {"key": texts[0]}
     digests = [digest_image(image_bytes) for image_bytes in images]
     for name, image_bytes, digest in zip(kind.image_features, images, digests, strict=True):
         if digest in known:
             continue
-        if problem := find_image_problem(image_bytes, rules.image_px):
+        if problem := find_image_problem(image_bytes, data.image_px):
             findings.add(IMAGE, f"{name} {problem}", **place)
         elif len(known) < _MAX_NUM_KNOWN:
             known.add(digest)
-    numbers = [int(image_id, 16) for image_id in ids]
     if kind == TRIPLETS:
-        for problem in _find_broken_rules(numbers, landmarks, rules.positive_may_be_anchor):
-            findings.add(RULE, problem, **place)
-    return numbers, landmarks, digests
-
-
-def _find_broken_rules(ids: list[int], landmarks: list[int], positive_may_be_anchor: bool) -> Iterator[str]:
-    """Yields what is wrong with the images of a triplet."""
-    anchor, positive, negative = ids
-    landmark, _, negative_landmark = landmarks
-    if min(landmarks) < 0:
-        yield f"a landmark_id must be 0 or more, got {min(landmarks)}"
-    if anchor == positive and not positive_may_be_anchor:
-        yield "the positive is the anchor itself"
-    if landmark == negative_landmark:
-        yield f"the negative shows the anchor's landmark, {landmark}"
-    if negative in (anchor, positive):
-        yield f"the negative is the {'anchor' if negative == anchor else 'positive'} itself"
+        if min(landmarks) < 0:
+            findings.add(RULE, f"a landmark_id must be 0 or more, got {min(landmarks)}", **place)
+        if ids[0] == ids[1] and not data.config_fields.get("positive_may_be_anchor"):
+            findings.add(RULE, "the positive is the anchor itself", **place)
+        # So the negative is another image too: an image that shows two landmarks is found where records are compared.
+        if landmarks[0] == landmarks[2]:
+            findings.add(RULE, f"the negative shows the anchor's landmark, {landmarks[0]}", **place)
+    return ids, landmarks, digests
 
 
 def digest_image(image_bytes: bytes) -> int:
@@ -258,7 +213,7 @@ def digest_image(image_bytes: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(image_bytes, digest_size=8).digest(), "little")
 
 
-def find_image_problem(image_bytes: bytes, image_px: tuple[int, int] | None) -> str:
+def find_image_problem(image_bytes: bytes, image_px: tuple[int, ...] | None) -> str:
     """Returns what is wrong with a stored image, as the rest of a sentence; '' if nothing is.
 
     Args:
@@ -270,7 +225,7 @@ def find_image_problem(image_bytes: bytes, image_px: tuple[int, int] | None) -> 
     except ValueError as error:
         return f"is no JPEG ({error})"
     if image_px not in (None, (height, width)):  # before it is decoded: a wrong size may be an enormous one
-        return f"has {height} x {width} px, and features.json says {image_px[0]} x {image_px[1]}"
+        return f"has {height} x {width} px, and features.json says {' x '.join(map(str, image_px))}"
     try:
         simplejpeg.decode_jpeg(image_bytes, "GRAY", fastdct=True, strict=True)  # the colours need no second look
     except ValueError as error:
@@ -279,11 +234,8 @@ def find_image_problem(image_bytes: bytes, image_px: tuple[int, int] | None) -> 
 
 
 def _only_value(features: Any, name: str, kind: str) -> Any:
-    """Returns the single value of a feature; raises ValueError with what it has instead."""
-    feature = features[name]
-    values = getattr(feature, kind).value
+    """Returns the single value of a feature; raises ValueError if it has none of this kind, or several."""
+    values = getattr(features[name], kind).value
     if len(values) != 1:
-        found = feature.WhichOneof("kind") or "nothing"
-        count = len(getattr(feature, found).value) if found != "nothing" else 0
-        raise ValueError(f"{name} must be one value in a {kind}, got {count} in {found}")
+        raise ValueError(f"{name} must be one value in a {kind}, got {len(values)}")
     return values[0]

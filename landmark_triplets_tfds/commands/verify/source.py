@@ -7,10 +7,10 @@ why not. To make all images again would take as long as a build, so that is done
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
-import importlib.metadata
+import itertools
 import os
 from typing import Any
 
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.report import REPORT_NAME
-from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
+from landmark_triplets_tfds.build.report import REPORT_NAME, versions
+from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import BUILDERS
 from landmark_triplets_tfds.commands.verify.findings import INFO, PLAN, SOURCE, TABLE, Findings
@@ -33,7 +33,7 @@ from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.triplets.plan import ExamplePlan, plan_in_chunks
+from landmark_triplets_tfds.triplets.plan import plan_in_chunks
 
 _Ids = npt.NDArray[np.uint64]
 
@@ -75,12 +75,13 @@ def check_against_source(
         return
     selection = select_images_of(config, source, build_options)
     planner = SplitPlanner(selection, config)
+    made_from: dict[ImageSource, list[Records]] = {}  # labeled splits share a source
     for split, records in splits.items():
-        table = selection.whole if split in config.splits() else planner.images_of(split).table
-        _check_table(data, records, table, findings)
-    differing = [
-        name for name, fingerprint in selection.fingerprints().items() if data.metadata.get(name) != fingerprint
-    ]
+        images = planner.images_of(split)
+        _check_table(data, records, selection.whole if split in config.splits() else images.table, findings)
+        made_from.setdefault(images.source, []).append(records)
+    metadata = data.metadata or {}
+    differing = [name for name, found in selection.fingerprints().items() if metadata.get(name) != found]
     for name in differing:
         findings.add(
             TABLE,
@@ -88,13 +89,15 @@ def check_against_source(
             " plan is not compared",
             file=METADATA_NAME,
         )
-    if not differing:
-        _check_plan(data, splits, planner, findings)
-    made_from: dict[ImageSource, list[Records]] = {}  # labeled splits share a source
-    for split, records in splits.items():
-        made_from.setdefault(planner.images_of(split).source, []).append(records)
-    for images, parts in made_from.items():
-        _check_images(data, Records.join(parts), images, config.thumbnail_spec(), options, num_threads, findings)
+    if data.report is None:
+        findings.notes.append(f"Without {REPORT_NAME}, what a build would make is not compared.")
+    elif not differing:
+        unreadable = [int(image["image_id"], 16) for image in data.report["unreadable_images"]]
+        for split, records in splits.items():
+            planned = _plan_ids(planner.plan_split(split), metadata.get("max_examples_per_split"), unreadable)
+            _compare_with_plan(data, records, planned, split, findings)
+    for image_source, parts in made_from.items():
+        _check_images(data, Records.join(parts), image_source, config.thumbnail_spec(), options, num_threads, findings)
 
 
 def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findings) -> LandmarkBuilderConfig | None:
@@ -104,38 +107,36 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
       LandmarkTableError: if the list of excluded landmarks is another one.
     """
     builder = BUILDERS[data.kind.dataset]
-    config_class = type(builder.BUILDER_CONFIGS[0])
-    fields = dict(data.config_fields)
-    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(config_class)})
-    hashed = sorted(name for name, value in fields.items() if str(value).startswith("sha256:"))
-    recorded_hash = fields.pop("exclude_landmarks", None)
-    why = advice = ""
-    if not data.config_fields:
+    _, name, version = data.name.split("/")
+    fields, given = data.config_fields, {"exclude_landmarks": options.exclude_landmarks}
+    hashes = {field: value for field, value in fields.items() if str(value).startswith("sha256:")}
+    files = {field: given.get(field) for field in hashes}
+    missing = sorted(field for field, file in files.items() if file is None)
+    why = ""
+    if not fields:
         why = f"{METADATA_NAME} holds no config"
-    elif data.version.rpartition(".")[0] != str(builder.VERSION).rpartition(".")[0]:
-        why = f"It is version {data.version}, and this package makes {builder.VERSION}, with other bytes"
-    elif unknown:
-        why = f"This version of the package does not know the recorded {', '.join(unknown)}"
-    elif set(hashed) - {"exclude_landmarks"}:
-        why = f"Of {', '.join(hashed)} the hash alone is recorded"
-    elif recorded_hash and options.exclude_landmarks is None:
-        why = "Landmarks were excluded by a list of which the hash is recorded"
-        advice = " Give the list: --exclude_landmarks FILE."
+    elif version.rpartition(".")[0] != str(builder.VERSION).rpartition(".")[0]:
+        why = f"It is version {version}, and this package makes {builder.VERSION}, with other bytes"
+    elif missing:
+        why = f"Of {', '.join(missing)} the hash alone is recorded"
+        why += " (give the list: --exclude_landmarks FILE)" if "exclude_landmarks" in missing else ""
+    else:
+        try:
+            config: LandmarkBuilderConfig = type(builder.BUILDER_CONFIGS[0])(name=name, **(fields | files))
+        except TypeError as error:  # of a field that it has not
+            why = f"This version of the package does not know the recorded config ({error})"
+        except ValueError as error:
+            findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
+            return None
     if why:
-        findings.note(f"{why}: what a build would plan, and images made again, are not compared.{advice}")
+        findings.notes.append(f"{why}: what a build would plan, and images made again, are not compared.")
         return None
-    if recorded_hash:
-        fields["exclude_landmarks"] = options.exclude_landmarks
-    try:
-        config: LandmarkBuilderConfig = config_class(name=data.config_name, **fields)
-    except (TypeError, ValueError) as error:
-        findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
-        return None
-    if recorded_hash and (found := config.dataset_fields()["exclude_landmarks"]) != recorded_hash:
-        raise LandmarkTableError(
-            f"{options.exclude_landmarks} is not the list of landmarks that was excluded: its hash is {found}, and"
-            f" {recorded_hash} is recorded."
-        )
+    for field, recorded in hashes.items():
+        if (found := config.dataset_fields()[field]) != recorded:
+            raise LandmarkTableError(
+                f"{files[field]} is not the list of landmarks that was excluded: its hash is {found}, and {recorded} is"
+                " recorded."
+            )
     return config
 
 
@@ -154,25 +155,12 @@ def _check_table(data: PreparedData, records: Records, table: LandmarkTable, fin
         findings.add(TABLE, f"{name} {what}", **records.place(number, data))
 
 
-def _check_plan(data: PreparedData, splits: Mapping[str, Records], planner: SplitPlanner, findings: Findings) -> None:
-    """The records are those that a build makes, with the recorded unreadable images left out."""
-    if data.report is None:
-        findings.note(f"Without {REPORT_NAME}, what a build would make is not compared.")
-        return
-    unreadable = [int(image["image_id"], 16) for image in data.report["unreadable_images"]]
-    for split, records in splits.items():
-        planned = planner.plan_split(split)
-        table = planned.images.table
-        is_unreadable = np.isin(table.image_ids, np.array(unreadable, dtype=np.uint64))
-        made = _plan_ids(table, planned.plan, data.metadata.get("max_examples_per_split"), is_unreadable)
-        _compare_with_plan(data, records, made, split, findings)
-
-
-def _plan_ids(table: LandmarkTable, plan: ExamplePlan, cap: int | None, is_unreadable: npt.NDArray[np.bool_]) -> _Ids:
-    """Returns uint64[n, k]: the images of each example that a build makes of a split."""
-    num_examples = plan.num_examples if cap is None else min(cap, plan.num_examples)
+def _plan_ids(split: PlannedSplit, cap: int | None, unreadable: Sequence[int]) -> _Ids:
+    """Returns uint64[n, k]: the images of each example that a build makes of a split, without the unreadable images."""
+    table, plan = split.images.table, split.plan
+    is_unreadable = np.isin(table.image_ids, np.array(unreadable, dtype=np.uint64))
     parts = []
-    for first, rows in plan_in_chunks(plan, num_examples):
+    for first, rows in plan_in_chunks(plan, plan.num_examples if cap is None else min(cap, plan.num_examples)):
         odd = is_unreadable[rows].any(axis=1)
         parts.append(rows[~odd])
         for i in np.flatnonzero(odd).tolist():
@@ -185,14 +173,11 @@ def _plan_ids(table: LandmarkTable, plan: ExamplePlan, cap: int | None, is_unrea
 def _compare_with_plan(data: PreparedData, records: Records, planned: _Ids, split: str, findings: Findings) -> None:
     """Each planned example is there once, in whatever order, and no other one is."""
     found = records.image_ids
-    both = np.concatenate([planned, found])
-    order = np.lexsort(both.T[::-1])  # equal lines stand beside each other
-    is_new = np.concatenate([[True], (both[order][1:] != both[order][:-1]).any(axis=1)])
-    group = np.empty(len(both), dtype=np.int64)
-    group[order] = np.cumsum(is_new) - 1
+    _, group = np.unique(np.concatenate([planned, found]), axis=0, return_inverse=True)
+    group = group.ravel()  # NumPy 2.0 gives it another dimension
     of_planned, of_found = group[: len(planned)], group[len(planned) :]
-    num_planned = np.bincount(of_planned, minlength=len(both))
-    num_found = np.bincount(of_found, minlength=len(both))
+    num_planned = np.bincount(of_planned, minlength=len(group))
+    num_found = np.bincount(of_found, minlength=len(group))
     surplus = np.flatnonzero(num_found[of_found] > num_planned[of_found])
     missing = np.flatnonzero(num_planned[of_planned] > num_found[of_planned])
     missing_keys = planned[missing, 0]
@@ -254,16 +239,7 @@ def _check_images(
 
 def _describe_other_versions(report: dict[str, Any] | None) -> str:
     """Returns which libraries differ from those of the build, as a remark; '' if none is known to."""
-    recorded = (report or {}).get("versions")
-    if not isinstance(recorded, dict):
-        return ""
-    differing = []
-    for names in CODEC_DISTRIBUTIONS:
-        for name in names:
-            try:
-                here = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-            if name in recorded and recorded[name] != here:
-                differing.append(f"{name} {recorded[name]}, here {here}")
+    recorded, here = report["versions"] if report else {}, versions()
+    names = [name for name in itertools.chain(*CODEC_DISTRIBUTIONS) if name in recorded and name in here]
+    differing = [f"{name} {recorded[name]}, here {here[name]}" for name in names if recorded[name] != here[name]]
     return f" (it was built with {'; '.join(differing)}: other versions may give other bytes)" if differing else ""

@@ -84,15 +84,6 @@ def _check_repetitions(data: PreparedData, records: Records, findings: Findings)
         already = "is its key already" if per_anchor == 1 else f"begin the {per_anchor} triplets of its anchor"
         for at in order[starts[run] + per_anchor : stops[run]].tolist():
             findings.add(REPEATED, f"in {first} {already}", **records.place(at, data))
-    limit = data.config_fields.get("images_per_landmark")
-    if not isinstance(limit, int):
-        return
-    found = records.landmark_ids[order[starts], 0]  # of each anchor or image once
-    landmarks, counts = np.unique(found[found >= 0], return_counts=True)
-    what = "images" if data.kind == IMAGES else "anchors"
-    for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
-        allowed = f"the config allows images_per_landmark={limit}"
-        findings.add(RULE, f"landmark {landmark} has {count:,} {what}, and {allowed}")
 
 
 def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
@@ -118,7 +109,7 @@ def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: F
 def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
     """index.npz lists the records of each split, in their order."""
     if not (data.folder / INDEX_NAME).exists():
-        findings.note(f"There is no {INDEX_NAME}: builds on clusters with --nondeterministic_order write none.")
+        findings.notes.append(f"There is no {INDEX_NAME}: builds on clusters with --nondeterministic_order write none.")
         return
     for split, records in splits.items():
         try:
@@ -126,80 +117,49 @@ def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Fi
         except ImageIndexError as error:
             findings.add(INDEX, str(error), file=INDEX_NAME)
             return
-        numbers = [number for number, shard in enumerate(data.shards) if shard.split == split]
-        lengths = [length for number in numbers if (length := data.shards[number].num_records) is not None]
-        if len(lengths) < len(numbers):
-            continue  # what place in the split a record has is not known
-        if len(index) != sum(lengths):
-            message = f"it lists {len(index):,} records of {split}, which has {sum(lengths):,}"
+        if len(index) != len(records):
+            message = f"it lists {len(index):,} records of {split}, of which {len(records):,} are there to be compared"
             findings.add(INDEX, message, file=INDEX_NAME)
             continue
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        at = starts[records.shards - numbers[0]] + records.numbers
-        inside = np.flatnonzero(at < len(index))  # records in excess are counted already
-        at = at[inside]
-        listed_ids, listed_landmarks = index.image_ids[at], index.landmark_ids[at]
-        ids, landmarks = records.image_ids[inside, 0], records.landmark_ids[inside, 0]
-        for i in np.flatnonzero((listed_ids != ids) | (listed_landmarks != landmarks)).tolist():
+        ids, landmarks = records.image_ids[:, 0], records.landmark_ids[:, 0]
+        for i in np.flatnonzero((index.image_ids != ids) | (index.landmark_ids != landmarks)).tolist():
             findings.add(
                 INDEX,
-                f"{INDEX_NAME} lists image {format_image_id(listed_ids[i])} of landmark {listed_landmarks[i]} for it,"
-                f" and it says landmark {landmarks[i]}",
-                **records.place(int(inside[i]), data),
+                f"{INDEX_NAME} lists image {format_image_id(index.image_ids[i])} of landmark {index.landmark_ids[i]}"
+                f" for it, and it says landmark {landmarks[i]}",
+                **records.place(i, data),
             )
 
 
 def check_recorded(data: PreparedData, results: Sequence[ShardResult], findings: Findings) -> None:
     """Adds what does not fit together in dataset_info.json, metadata.json, build_report.json and the shards."""
     num_records = dict.fromkeys(data.splits(), 0)
-    for result in results:
-        num_records[result.shard.split] += result.num_records
-    _check_sizes(data, results, findings)
-    resolution = data.config_fields.get("resolution")
-    if data.image_px and resolution is not None and data.image_px != (resolution, resolution):
-        message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
-        findings.add(INFO, message, file=METADATA_NAME)
-    if data.metadata:
-        _check_counts(data, num_records, findings)
+    for split in num_records:
+        of_split = [result for result in results if result.shard.split == split]
+        num_records[split] = sum(result.num_records for result in of_split)
+        found, expected = sum(result.num_bytes for result in of_split), data.split_bytes.get(split)
+        # A damaged record is said to be damaged already.
+        if expected not in (None, found) and not any(result.findings.num_problems for result in of_split):
+            message = f"the records of {split} have {found:,} bytes, and it says num_bytes={expected:,}"
+            findings.add(COUNT, message, file=INFO_NAME)
+    if data.metadata is not None:
+        resolution = data.config_fields.get("resolution")
+        if data.image_px not in (None, (resolution, resolution)):
+            message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
+            findings.add(INFO, message, file=METADATA_NAME)
+        name = f"num_{data.kind.count_name}"
+        recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
+        for split in {**recorded, **num_records}:
+            if (recorded.get(split) or 0) != num_records.get(split, 0):
+                message = (
+                    f"{name} of {split} is {recorded.get(split)}, and its shards hold {num_records.get(split, 0):,}"
+                )
+                findings.add(COUNT, message, file=METADATA_NAME)
     if data.report is None:
-        findings.note(f"There is no readable {REPORT_NAME}: which images were left out is not known.")
+        findings.notes.append(f"There is no readable {REPORT_NAME}: which images were left out is not known.")
         return
     if data.report.get("dataset") != data.name:
         findings.add(INFO, f"it is of {data.report.get('dataset')!r}, not of {data.name}", file=REPORT_NAME)
     for field in ("config", "table_sha256", "max_examples_per_split", "counts"):
-        if data.metadata and data.report.get(field) != data.metadata.get(field):
+        if data.metadata is not None and data.report.get(field) != data.metadata.get(field):
             findings.add(INFO, f"its {field} is not that of {METADATA_NAME}", file=REPORT_NAME)
-    num_listed = len(data.report.get("unreadable_images") or [])
-    counts = data.report.get("counts")
-    if isinstance(counts, dict) and num_listed != counts.get("num_images_unreadable"):
-        message = f"it lists {num_listed:,} unreadable images, and counts {counts.get('num_images_unreadable')}"
-        findings.add(COUNT, message, file=REPORT_NAME)
-
-
-def _check_sizes(data: PreparedData, results: Sequence[ShardResult], findings: Findings) -> None:
-    """The sizes of the records add up to those of the splits; a damaged record is said to be damaged already."""
-    for split, expected in data.split_bytes.items():
-        of_split = [result for result in results if result.shard.split == split]
-        found = sum(result.num_bytes for result in of_split)
-        if found != expected and not any(result.findings.num_problems for result in of_split):
-            message = f"the records of {split} have {found:,} bytes, and it says num_bytes={expected:,}"
-            findings.add(COUNT, message, file=INFO_NAME)
-
-
-def _check_counts(data: PreparedData, num_records: Mapping[str, int], findings: Findings) -> None:
-    """metadata.json counts the records that the shards hold, in all and of each split."""
-    counts = data.metadata.get("counts")
-    if not isinstance(counts, dict):
-        findings.add(INFO, "it has no counts", file=METADATA_NAME)
-        return
-    name = f"num_{data.kind.count_name}"
-    if counts.get(name) != sum(num_records.values()):
-        message = f"{name} is {counts.get(name)}, and the shards hold {sum(num_records.values()):,}"
-        findings.add(COUNT, message, file=METADATA_NAME)
-    splits = counts.get("splits")
-    if isinstance(splits, dict) and len(num_records) > 1:
-        for split, found in num_records.items():
-            recorded = (splits.get(split) or {}).get(name)
-            if recorded != found:
-                message = f"{name} of {split} is {recorded}, and its shards hold {found:,}"
-                findings.add(COUNT, message, file=METADATA_NAME)

@@ -19,12 +19,12 @@ def test_what_is_taken_over():
         for record in range(60):
             findings.add(CONTENT, "is wrong", file=file, record=record)
         findings.add(FILE, "is missing", file=file)
-        findings.note(f"a note on {file}")
+        findings.notes.append(f"a note on {file}")
         everything.take_over(findings)
     assert (everything.num_problems, everything.counts) == (122, {CONTENT: 120, FILE: 2})
-    assert [(p.file, p.record) for p in everything.by_kind()[CONTENT]][59:61] == [("first", 59), ("second", 0)]
-    assert len(everything.by_kind()[CONTENT]) == NUM_KEPT
-    assert list(everything.by_kind()) == [FILE, CONTENT]
+    assert [(p.file, p.record) for p in everything.by_kind[CONTENT]][59:61] == [("first", 59), ("second", 0)]
+    assert len(everything.by_kind[CONTENT]) == NUM_KEPT
+    assert list(everything.by_kind) == [FILE, CONTENT]
     assert everything.notes == ["a note on first", "a note on second"]
 
 

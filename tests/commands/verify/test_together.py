@@ -42,13 +42,6 @@ def test_a_landmark_that_other_records_contradict(copy):
     assert f"shows landmark {lie}, and landmark " in problem.message
 
 
-def test_more_anchors_than_the_config_allows(copy):
-    edit_json(copy / "metadata.json", lambda metadata: metadata["config"].update(images_per_landmark=3))
-    found = problems_of(verified(copy), findings.RULE)
-    assert found
-    assert all("images_per_landmark=3" in p.message for p in found)
-
-
 def test_landmarks_in_the_wrong_split(copy_of_images):
     train, *_, validation = shards_of(copy_of_images)
     moved = read_examples(validation)[0]
