@@ -73,6 +73,11 @@ def shorten(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def list_some(texts: Sequence[str], number: int) -> str:
+    """Returns the first of some texts as messages list them, and dots if there are more."""
+    return ", ".join(texts[:number]) + (", ..." if len(texts) > number else "")
+
+
 def _name_number(number: int) -> str:
     exponent = (number + 1).bit_length() - 1
     return f"2**{exponent} - 1" if number + 1 == 1 << exponent and exponent > 30 else str(number)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.competition.tables import format_image_id
 
 COMPETITION = "landmark-retrieval-2020"
@@ -217,7 +218,7 @@ def describe_wrong_layout(manual_dir: epath.Path) -> str:
         return f"{manual_dir} holds no {TABLE_NAME}, but {parent} holds {table_name}: use that as manual_dir."
     below = [manual_dir / name for name in names[:_MAX_FOLDERS_LOOKED_INTO]]
     found = itertools.chain(_find(manual_dir, roots, _NEAR_MISSES), _find(manual_dir, below, _NEAR_MISSES_BELOW))
-    nothing = f"{manual_dir} does not hold the competition's files. Found there: {_shorten(names)}."
+    nothing = f"{manual_dir} does not hold the competition's files. Found there: {list_some(names, _NUM_NAMES_SHOWN)}."
     return next(found, nothing)
 
 
@@ -231,9 +232,5 @@ def _find(manual_dir: epath.Path, roots: list[epath.Path], near_misses: Iterable
         names = find_names(place, near_miss.pattern) if near_miss.pattern else [""]
         if names and near_miss.table in (None, table is not None):
             fields = {"manual_dir": manual_dir, "root": root, "place": place, "table": table}
-            fields |= {"names": _shorten(names), "name": names[0], "stem": names[0].split(".")[0]}
+            fields |= {"names": list_some(names, _NUM_NAMES_SHOWN), "name": names[0], "stem": names[0].split(".")[0]}
             yield near_miss.text.format(**fields)
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_NAMES_SHOWN]) + (", ..." if len(names) > _NUM_NAMES_SHOWN else "")

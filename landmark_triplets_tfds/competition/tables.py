@@ -148,9 +148,14 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
         rows = np.arange(len(image_ids))
     if not len(image_ids):
         raise LandmarkTableError(f"{name} has a header but no images. Fetch it again.")
-    in_order = np.sort(image_ids)  # np.unique, which hashes in NumPy 2.3 and later, takes ten times as long
-    if (in_order[1:] == in_order[:-1]).any():
-        raise _repeated_image(columns, image_ids, rows)
+    repeated = find_repeated(image_ids)
+    if repeated:
+        before, again = rows[list(repeated)].tolist()
+        raise columns.problem(
+            again,
+            f"{ID_COLUMN} {format_image_id(image_ids[repeated[0]])} is there already, on {columns.where(before)}; each"
+            " image must occur once.",
+        )
     return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
 
 
@@ -183,17 +188,15 @@ def _parse_clean_table(columns: CsvColumns) -> tuple[npt.NDArray[np.uint64], npt
     return _parse_joined_ids("".join(ids).encode()), landmark_ids, np.repeat(np.arange(len(counts)), counts)
 
 
-def _repeated_image(columns: CsvColumns, image_ids: npt.NDArray[np.uint64], rows: _Rows) -> ValueError:
-    """Returns the error for the first image that is in the table before, given the row of each in the file."""
-    is_first = np.zeros(len(image_ids), dtype=np.bool_)
-    is_first[np.unique(image_ids, return_index=True)[1]] = True
-    again = int(is_first.argmin())
-    before = int(rows[(image_ids == image_ids[again]).argmax()])
-    return columns.problem(
-        int(rows[again]),
-        f"{ID_COLUMN} {format_image_id(image_ids[again])} is there already, on {columns.where(before)}; each image must"
-        " occur once.",
-    )
+def find_repeated(image_ids: npt.NDArray[np.uint64]) -> tuple[int, int] | None:
+    """Returns the first place that repeats an id, behind the place of what it repeats; None if all ids differ."""
+    in_order = np.sort(image_ids)  # np.unique, which hashes in NumPy 2.3 and later, takes ten times as long
+    if not (in_order[1:] == in_order[:-1]).any():
+        return None
+    order = np.argsort(image_ids, kind="stable")
+    again = np.flatnonzero(image_ids[order[1:]] == image_ids[order[:-1]])
+    at = again[np.argmin(order[again + 1])]
+    return int(order[at]), int(order[at + 1])
 
 
 def parse_image_ids(texts: Sequence[str]) -> npt.NDArray[np.uint64]:

@@ -17,8 +17,15 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import is_remote
-from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id, parse_image_ids
+from landmark_triplets_tfds.competition.tables import (
+    IMAGE_ID,
+    LandmarkTable,
+    find_repeated,
+    format_image_id,
+    parse_image_ids,
+)
 from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 
 Vectors = npt.NDArray[np.float32]
@@ -83,12 +90,10 @@ def landmarks_of(image_ids: npt.NDArray[np.uint64], table: LandmarkTable, table_
     rows = table.find_rows(image_ids)
     missing = np.flatnonzero(rows < 0)
     if len(missing):
-        shown = ", ".join(
-            f"{format_image_id(image_ids[row])} (row {row:,})" for row in missing[:_NUM_IDS_SHOWN].tolist()
-        )
+        named = [f"{format_image_id(image_ids[row])} (row {row:,})" for row in missing[: _NUM_IDS_SHOWN + 1].tolist()]
         raise EmbeddingsError(
-            f"{len(missing):,} of the {len(image_ids):,} images are not in {table_name}: {shown}"
-            f"{', ...' if len(missing) > _NUM_IDS_SHOWN else ''}. Are the ids of another dataset, or in another form?"
+            f"{len(missing):,} of the {len(image_ids):,} images are not in {table_name}:"
+            f" {list_some(named, _NUM_IDS_SHOWN)}. Are the ids of another dataset, or in another form?"
         )
     return table.landmark_ids[rows]
 
@@ -252,13 +257,11 @@ def _check_labels(count: int, image_ids: npt.NDArray[np.uint64], landmark_ids: n
 
 def _check_distinct(image_ids: npt.NDArray[np.uint64], name: str, what: str, numbers: Places) -> None:
     """Raises EmbeddingsError if an id occurs twice, with the numbers, int64[n], of its rows or lines."""
-    order = np.argsort(image_ids, kind="stable")
-    again = np.flatnonzero(image_ids[order[1:]] == image_ids[order[:-1]])
-    if len(again):
-        at = again[np.argmin(order[again + 1])]  # the first that repeats one
-        first, second = numbers[order[at : at + 2]].tolist()
+    repeated = find_repeated(image_ids)
+    if repeated:
+        first, second = numbers[list(repeated)].tolist()
         raise EmbeddingsError(
-            f"{name}, {what} {second:,}: image {format_image_id(image_ids[order[at]])} is there already, in {what}"
+            f"{name}, {what} {second:,}: image {format_image_id(image_ids[repeated[0]])} is there already, in {what}"
             f" {first:,}; each image must occur once."
         )
 

@@ -4,7 +4,15 @@ import re
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.common.checks import check_bool, check_choice, check_int, check_number, check_word, shorten
+from landmark_triplets_tfds.common.checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_number,
+    check_word,
+    list_some,
+    shorten,
+)
 
 
 @pytest.mark.parametrize("value", [1, 9, np.int32(9), np.uint64(1)])
@@ -58,6 +66,11 @@ def test_check_bool(value):
     check_bool("shuffle", True)
     with pytest.raises(ValueError, match=re.escape(f"shuffle must be True or False, got {value!r}.")):
         check_bool("shuffle", value)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, ""), (1, "0"), (2, "0, 1"), (3, "0, 1, ..."), (9, "0, 1, ...")])
+def test_list_some(count, text):
+    assert list_some([str(number) for number in range(count)], 2) == text
 
 
 def test_shorten():

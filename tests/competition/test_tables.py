@@ -13,6 +13,7 @@ import pytest
 
 from landmark_triplets_tfds.competition.tables import (
     LandmarkTable,
+    find_repeated,
     format_image_id,
     parse_image_ids,
     parse_landmark_table,
@@ -270,6 +271,13 @@ def test_find_rows(ids: list[int], wanted: list[int]) -> None:
     rows = table.find_rows(np.array([wanted], dtype=np.uint64))
     assert rows.dtype == np.int64
     assert rows.tolist() == [[ids.index(image_id) if image_id in ids else -1 for image_id in wanted]]
+
+
+@given(st.lists(st.integers(0, 20), max_size=12))
+def test_find_repeated(ids: list[int]) -> None:
+    again = next((place for place, image_id in enumerate(ids) if image_id in ids[:place]), None)
+    expected = None if again is None else (ids.index(ids[again]), again)
+    assert find_repeated(np.array(ids, dtype=np.uint64)) == expected
 
 
 def test_fingerprint_is_pinned(table_path: epath.Path) -> None:

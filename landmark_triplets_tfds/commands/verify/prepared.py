@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands.verify.findings import FILE, INFO, Findings
 from landmark_triplets_tfds.commands.verify.records import FILE_FORMATS
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
 
@@ -198,8 +199,11 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
             names = ", ".join(path.name for path in versions)
             raise CommandError(f"{configs[0]} has the versions {names}, but no {version}.")
     found = list(dict.fromkeys(str(path.parent.relative_to(root)) for path in _list_versions(root, "*/*/*")))
-    others = ", ".join(found[:_NUM_NAMES_SHOWN]) + (", ..." if len(found) > _NUM_NAMES_SHOWN else "")
-    advice = f"It holds {others}." if found else "Name the folder that the dataset was built into: --data_dir DIR."
+    advice = (
+        f"It holds {list_some(found, _NUM_NAMES_SHOWN)}."
+        if found
+        else "Name the folder that the dataset was built into: --data_dir DIR."
+    )
     raise CommandError(f"There is no prepared dataset {dataset} in {root}. {advice}")
 
 
