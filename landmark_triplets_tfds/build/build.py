@@ -22,7 +22,6 @@ from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import REPORT_NAME, BuildReport, UnreadableImage, check_num_unreadable
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
-from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
@@ -121,7 +120,7 @@ class Build:
         self._max_examples = max_examples
         self._resources = contextlib.ExitStack()
         started = time.perf_counter()
-        num_threads = options.num_readers(is_remote(str(manual_dir)))
+        num_threads = options.num_readers_of(manual_dir)
         self.source = open_copy(manual_dir, options.bank, num_threads)
         self._selection = select_images_of(config, self.source, options)
         self.table = self._selection.images.table

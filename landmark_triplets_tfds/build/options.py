@@ -16,6 +16,7 @@ from typing import Any
 import loky
 
 from landmark_triplets_tfds.common.checks import check_int, check_number
+from landmark_triplets_tfds.common.file_access import is_remote
 
 PREFIX = "LANDMARK_TRIPLETS_"
 
@@ -86,6 +87,10 @@ class BuildOptions:
         if self.readers:
             return self.readers
         return min(64, max(32 if is_remote else 8, 4 * self.num_workers()))
+
+    def num_readers_of(self, folder: str | os.PathLike[str]) -> int:
+        """Returns with how many threads a copy in a folder is read, before it is known what kind of copy it is."""
+        return self.num_readers(is_remote(os.fspath(folder)))
 
     def max_num_unreadable(self, num_images: int) -> int:
         """Returns how many of ``num_images`` images may be unreadable: the share, and 10 in any case."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.common.file_access import ADVICE, is_remote
+from landmark_triplets_tfds.common.file_access import ADVICE
 from landmark_triplets_tfds.common.progress import listing_bar, progress_bar
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.folder import FolderSource
@@ -188,7 +188,7 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
             f"{manual_dir} is a file, not a folder. Name the folder that holds it: --manual_dir {manual_dir.parent}"
         )
     result = Inspection(os.fspath(manual_dir))
-    num_readers = options.num_readers(is_remote(result.manual_dir))
+    num_readers = options.num_readers_of(result.manual_dir)
     try:
         source = open_copy(manual_dir, options.bank, num_readers)
         result.source = describe_source(source)

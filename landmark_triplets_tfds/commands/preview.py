@@ -23,7 +23,6 @@ from landmark_triplets_tfds.commands.datasets import BUILDERS, ConfigChoice, che
 from landmark_triplets_tfds.commands.verify.findings import Findings
 from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_version_folder, read_prepared_data
 from landmark_triplets_tfds.commands.verify.records import choose_records
-from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
@@ -205,7 +204,7 @@ class PlannedExamples:
         if split not in config.splits():
             raise CommandError(f"{choice.full_name} has no split {split!r}; it has {', '.join(config.splits())}.")
         options = console.build_options()
-        self._source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(str(manual_dir))))
+        self._source = open_copy(manual_dir, options.bank, options.num_readers_of(manual_dir))
         self._plan = SplitPlanner(select_images_of(config, self._source, options), config).plan_split(split).plan
         self._spec = config.thumbnail_spec()
         self._thumbnails: dict[int, bytes | None] = {}

@@ -12,7 +12,6 @@ from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import find_config
 from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer, find_fitting, parse_size
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
-from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import open_copy
 
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     choices = [find_config(name, arguments.dataset) for name in names]
     options = console.build_options()
     manual_dir = epath.Path(arguments.manual_dir).expanduser()
-    source = open_copy(manual_dir, options.bank, options.num_readers(is_remote(arguments.manual_dir)))
+    source = open_copy(manual_dir, options.bank, options.num_readers_of(arguments.manual_dir))
     forecaster = Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed)
     forecasts = []
     with progress_bar(len(choices) or None, "Trial builds", " configs") as bar:

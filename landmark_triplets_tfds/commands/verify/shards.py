@@ -202,9 +202,10 @@ def _check_record(record: bytes, data: PreparedData, findings: Findings, place: 
             findings.add(RULE, f"a landmark_id must be 0 or more, got {min(landmarks)}", **place)
         if ids[0] == ids[1] and not data.config_fields.get("positive_may_be_anchor"):
             findings.add(RULE, "the positive is the anchor itself", **place)
-        # So the negative is another image too: an image that shows two landmarks is found where records are compared.
         if landmarks[0] == landmarks[2]:
             findings.add(RULE, f"the negative shows the anchor's landmark, {landmarks[0]}", **place)
+        if ids[2] in ids[:2]:
+            findings.add(RULE, f"the negative is the {'anchor' if ids[2] == ids[0] else 'positive'} itself", **place)
     return ids, landmarks, digests
 
 

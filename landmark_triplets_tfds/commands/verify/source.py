@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import itertools
-import os
 from typing import Any
 
 from etils import epath
@@ -27,7 +26,6 @@ from landmark_triplets_tfds.commands.verify.findings import INFO, PLAN, SOURCE, 
 from landmark_triplets_tfds.commands.verify.prepared import METADATA_NAME, PreparedData
 from landmark_triplets_tfds.commands.verify.shards import Records, digest_image
 from landmark_triplets_tfds.commands.verify.together import find_runs
-from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
@@ -64,7 +62,7 @@ def check_against_source(
       SourceLayoutError, LandmarkTableError, ArchiveError: if these cannot be used.
     """
     build_options = console.build_options()
-    num_threads = build_options.num_readers(is_remote(os.fspath(options.manual_dir)))
+    num_threads = build_options.num_readers_of(options.manual_dir)
     source = open_copy(options.manual_dir, build_options.bank, num_threads)
     config = _recorded_config(data, options, findings)
     if config is None:

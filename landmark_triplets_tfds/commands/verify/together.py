@@ -84,6 +84,15 @@ def _check_repetitions(data: PreparedData, records: Records, findings: Findings)
         already = "is its key already" if per_anchor == 1 else f"begin the {per_anchor} triplets of its anchor"
         for at in order[starts[run] + per_anchor : stops[run]].tolist():
             findings.add(REPEATED, f"in {first} {already}", **records.place(at, data))
+    limit = data.config_fields.get("images_per_landmark")
+    if not isinstance(limit, int):
+        return
+    found = records.landmark_ids[order[starts], 0]  # of each anchor or image once
+    landmarks, counts = np.unique(found[found >= 0], return_counts=True)
+    what = "images" if data.kind == IMAGES else "anchors"
+    for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
+        allowed = f"the config allows images_per_landmark={limit}"
+        findings.add(RULE, f"landmark {landmark} has {count:,} {what}, and {allowed}")
 
 
 def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
@@ -148,6 +157,9 @@ def check_recorded(data: PreparedData, results: Sequence[ShardResult], findings:
             message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
             findings.add(INFO, message, file=METADATA_NAME)
         name = f"num_{data.kind.count_name}"
+        total, num_found = data.metadata["counts"].get(name), sum(num_records.values())
+        if total != num_found:
+            findings.add(COUNT, f"{name} is {total}, and the shards hold {num_found:,}", file=METADATA_NAME)
         recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
         for split in {**recorded, **num_records}:
             if (recorded.get(split) or 0) != num_records.get(split, 0):
@@ -163,3 +175,7 @@ def check_recorded(data: PreparedData, results: Sequence[ShardResult], findings:
     for field in ("config", "table_sha256", "max_examples_per_split", "counts"):
         if data.metadata is not None and data.report.get(field) != data.metadata.get(field):
             findings.add(INFO, f"its {field} is not that of {METADATA_NAME}", file=REPORT_NAME)
+    num_listed, num_counted = len(data.report["unreadable_images"]), data.report["counts"].get("num_images_unreadable")
+    if num_listed != num_counted:
+        message = f"it lists {num_listed:,} unreadable images, and counts {num_counted}"
+        findings.add(COUNT, message, file=REPORT_NAME)

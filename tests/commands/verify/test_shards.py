@@ -150,7 +150,7 @@ def negative_is_the_positive(examples):
 
 FORGERIES = {
     "negative of the same landmark": (negative_of_the_same_landmark, findings.RULE, 3, "shows the anchor's landmark"),
-    "negative is the positive": (negative_is_the_positive, findings.RULE, 3, "negative_img, image"),
+    "negative is the positive": (negative_is_the_positive, findings.RULE, 3, "the negative is the positive itself"),
     "positive is the anchor": (positive_is_anchor, findings.RULE, 3, "the positive is the anchor itself"),
     "negative landmark_id": (set_value(3, "landmark_id", -5), findings.RULE, 3, "must be 0 or more, got -5"),
     "wrong size": (

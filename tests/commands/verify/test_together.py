@@ -42,6 +42,13 @@ def test_a_landmark_that_other_records_contradict(copy):
     assert f"shows landmark {lie}, and landmark " in problem.message
 
 
+def test_more_anchors_than_the_config_allows(copy):
+    edit_json(copy / "metadata.json", lambda metadata: metadata["config"].update(images_per_landmark=3))
+    found = problems_of(verified(copy), findings.RULE)
+    assert found
+    assert all("images_per_landmark=3" in p.message for p in found)
+
+
 def test_landmarks_in_the_wrong_split(copy_of_images):
     train, *_, validation = shards_of(copy_of_images)
     moved = read_examples(validation)[0]
@@ -93,3 +100,21 @@ def test_the_index_of_images(copy_of_images):
 def test_a_report_of_another_build(copy, change, file):
     edit_json(copy / "build_report.json", change)
     assert [p.file for p in problems_of(verified(copy), findings.INFO)] == [file]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("metadata.json", lambda counts: counts.update(num_triplets=1), "num_triplets is 1, and the shards hold"),
+        (
+            "build_report.json",
+            lambda counts: counts.update(num_images_unreadable=77),
+            "unreadable images, and counts 77",
+        ),
+    ],
+)
+def test_counts_that_what_is_counted_contradicts(copy, name, change, message):
+    edit_json(copy / name, lambda content: change(content["counts"]))
+    (problem,) = problems_of(verified(copy), findings.COUNT)
+    assert problem.file == name
+    assert message in problem.message
