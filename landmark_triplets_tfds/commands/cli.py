@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from absl import logging as absl_logging
 
 from landmark_triplets_tfds.commands.console import FAILED, OK
+from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
 from landmark_triplets_tfds.errors import LandmarkTripletsError
 from landmark_triplets_tfds.triplets.draws import TRAIN
 from landmark_triplets_tfds.triplets.examples import KINDS
@@ -35,6 +36,7 @@ _DISTRIBUTION = "landmark_triplets_tfds"
 _DESCRIPTION = "Looks at the files of a landmark competition before a dataset is built, and at the dataset after it."
 
 _MAX_WIDTH = 100
+_INTEGER_PATTERN = re.compile(r"[+-]?[0-9]+")
 _HYPHENS_PATTERN = re.compile(r"(--[a-z]+(?:-[a-z]+)+)(=.*)?", re.DOTALL)
 
 
@@ -83,6 +85,8 @@ def _with_underscores(word: str) -> str:
 
 _Add = Callable[..., argparse.Action]  # the `add_argument` of a parser
 
+_MANUAL_DIR = "Folder with the competition's files: extracted, as zip, or as tars."
+
 # The module of each command, whose ``run(arguments)`` returns the exit status, in the order of --help.
 MODULES = {
     "inspect": "inspect",
@@ -119,6 +123,21 @@ def _version() -> str:
         return "(not installed)"
 
 
+def _add_number(
+    add: _Add, flag: str, default: int | None, text: str, *, lowest: int = 0, highest: int = MAX_WORD
+) -> None:
+    """Adds an argument whose value is a whole number; without a default it is one for each usable core."""
+
+    def parse(value: str) -> int:
+        try:
+            return check_int("it", int(value) if _INTEGER_PATTERN.fullmatch(value) else value, lowest, highest)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    shown = "one for each usable core" if default is None else "%(default)s"
+    add(flag, type=parse, default=default, metavar="N", help=f"{text} (default: {shown}).")
+
+
 def _add_inspect(add: _Add) -> None:
     """Tell whether a copy of the competition is usable.
 
@@ -132,14 +151,9 @@ def _add_inspect(add: _Add) -> None:
     Example:
       landmark-triplets inspect --manual_dir ~/landmarks
     """
-    add(
-        "--manual_dir",
-        required=True,
-        metavar="DIR",
-        help="Folder with the competition's files: extracted, as zip, or as tars.",
-    )
-    add("--images", type=int, default=1000, metavar="N", help="Images to look at; 0: none (default: %(default)s).")
-    add("--seed", type=int, default=0, metavar="N", help="Of the random sample (default: %(default)s).")
+    add("--manual_dir", required=True, metavar="DIR", help=_MANUAL_DIR)
+    _add_number(add, "--images", 1000, "Images to look at; 0: none")
+    _add_number(add, "--seed", 0, "Of the random sample")
 
 
 def _add_forecast(add: _Add) -> None:
@@ -158,12 +172,7 @@ def _add_forecast(add: _Add) -> None:
       landmark-triplets forecast --manual_dir D --budget 4.9GB
     """
     datasets = [kind.dataset for kind in KINDS]
-    add(
-        "--manual_dir",
-        required=True,
-        metavar="DIR",
-        help="Folder with the competition's files: extracted, as zip, or as tars.",
-    )
+    add("--manual_dir", required=True, metavar="DIR", help=_MANUAL_DIR)
     add(
         "--config",
         nargs="+",
@@ -184,14 +193,8 @@ def _add_forecast(add: _Add) -> None:
         metavar="SIZE",
         help="Bytes that the dataset may take, such as 4.9GB, 500MB or 20GiB: find what fits.",
     )
-    add(
-        "--images",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="Images to build for trial, per config (default: %(default)s).",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="Of the random sample (default: %(default)s).")
+    _add_number(add, "--images", 1000, "Images to build for trial, per config", lowest=10)
+    _add_number(add, "--seed", 0, "Of the random sample")
 
 
 def _add_preview(add: _Add) -> None:
@@ -223,14 +226,8 @@ def _add_preview(add: _Add) -> None:
         " it.",
     )
     add("--split", default=TRAIN, metavar="SPLIT", help="Split to choose from (default: %(default)s).")
-    add("--num", type=int, default=6, metavar="N", help="Rows (default: %(default)s).")
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Of the random choice; another one shows other examples (default: %(default)s).",
-    )
+    _add_number(add, "--num", 6, "Rows", lowest=1, highest=100)
+    _add_number(add, "--seed", 0, "Of the random choice; another one shows other examples")
     add("--out", metavar="FILE", help="File to write, .png, .jpg or .webp (default: triplets.png or images.png, here).")
 
 
@@ -259,20 +256,14 @@ def _add_verify(add: _Add) -> None:
         metavar="FILE",
         help="With --manual_dir: the list that the config named, if it has one; the dataset records its hash alone.",
     )
-    add(
-        "--sample",
-        type=int,
-        default=500,
-        metavar="N",
-        help="Images made again with --manual_dir (default: %(default)s).",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="Of the choice of these (default: %(default)s).")
+    _add_number(add, "--sample", 500, "Images made again with --manual_dir")
+    _add_number(add, "--seed", 0, "Of the choice of these")
     add(
         "--sha256",
         metavar="FILE",
         help="List of sha256 hashes to compare with, as `sha256sum` or this command prints it.",
     )
-    add("--workers", type=int, metavar="N", help="Processes that read (default: one for each usable core).")
+    _add_number(add, "--workers", None, "Processes that read", lowest=1, highest=1024)
     add("--show_all", action="store_true", help="Show up to 100 problems of each kind, not 5.")
 
 
@@ -317,13 +308,7 @@ def _add_mine(add: _Add) -> None:
         help="semi-hard: less similar than the positive, by less than the margin; hardest: the most similar (default:"
         " %(default)s).",
     )
-    add(
-        "--neighbours",
-        type=int,
-        default=50,
-        metavar="K",
-        help="Nearest images that negatives are chosen from (default: %(default)s).",
-    )
+    _add_number(add, "--neighbours", 50, "Nearest images that negatives are chosen from")
     add(
         "--max_similarity",
         type=float,
@@ -338,7 +323,7 @@ def _add_mine(add: _Add) -> None:
         metavar="M",
         help="Of semi-hard negatives, in squared distance; half of it in similarity (default: %(default)s).",
     )
-    add("--seed", type=int, default=0, metavar="N", help="Of random positives (default: %(default)s).")
+    _add_number(add, "--seed", 0, "Of random positives")
     add(
         "--search",
         choices=("auto", "exact", "approximate"),

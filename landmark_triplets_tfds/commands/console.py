@@ -20,15 +20,9 @@ from landmark_triplets_tfds.errors import CommandError
 # Exit statuses of commands.
 OK, FOUND_WRONG, FAILED = range(3)
 
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 _QUANTITY_PATTERN = re.compile(r"([0-9]) (B|kB|MB|GB|TB|s|min|h|px)\b")
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")  # of a character, from the left
-
-
-def check_at_least(name: str, value: int, lowest: int) -> None:
-    """Raises CommandError if the value of an argument is too small."""
-    if value < lowest:
-        raise CommandError(f"{name} must be at least {lowest}, got {value}.")
 
 
 def build_options() -> BuildOptions:
@@ -45,7 +39,7 @@ def uses_colours() -> bool:
 
 
 def styled(text: str, style: str) -> str:
-    """Returns the text in a style ('bold', 'dim', 'red', 'green', 'yellow') where colours are shown, else as it is."""
+    """Returns the text in a style ('bold', 'red', 'green', 'yellow') where colours are shown, else as it is."""
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if uses_colours() else text
 
 

@@ -5,6 +5,7 @@ A config is named as ``128px``, as ``landmark_images/128px_all``, or by its fiel
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import dataclasses
 import difflib
 import json
@@ -19,58 +20,11 @@ from landmark_triplets_tfds.landmark_triplets import LandmarkTriplets
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 
 BUILDERS: dict[str, type[LandmarkBuilder]] = {TRIPLETS.dataset: LandmarkTriplets, IMAGES.dataset: LandmarkImages}
-_OF_EVERY_CONFIG = ("name", "version", "release_notes", "supported_versions", "tags")
+# What is no field of ours: TFDS has it for every config.
+_OF_EVERY_CONFIG = ("name", "description", "version", "release_notes", "supported_versions", "tags")
 
 
-@dataclasses.dataclass(frozen=True)
-class ConfigChoice:
-    """A config, by the name of its dataset and as TFDS has it."""
-
-    dataset: str
-    config: LandmarkBuilderConfig
-
-    @property
-    def builder_class(self) -> type[LandmarkBuilder]:
-        return BUILDERS[self.dataset]
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the config can be asked for by its name."""
-        return any(each is self.config for each in self.builder_class.BUILDER_CONFIGS)
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.dataset}/{self.config.name}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the fields that are not as they are by default, as ``--config`` takes them."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self.config)}
-        values = {name: getattr(self.config, name) for name in defaults if name not in ("description",)}
-        return {
-            name: value
-            for name, value in values.items()
-            if name == "name" or (name not in _OF_EVERY_CONFIG and value != defaults[name])
-        }
-
-    def build_command(self, manual_dir: str) -> str:
-        """Returns the command that builds the dataset."""
-        what = self.full_name if self.is_named else self.dataset
-        command = f"tfds build {what} --imports landmark_triplets_tfds --manual_dir {shlex.quote(manual_dir)}"
-        return command if self.is_named else f"{command} --config {shlex.quote(json.dumps(self.as_json()))}"
-
-
-def check_dataset(name: str) -> None:
-    """Raises CommandError if there is no such dataset."""
-    if name not in BUILDERS:
-        raise CommandError(f"There is no dataset {name!r}; there are {' and '.join(BUILDERS)}.")
-
-
-def named_choices(dataset: str) -> list[ConfigChoice]:
-    """Returns the configs of a dataset that have names."""
-    return [ConfigChoice(dataset, config) for config in BUILDERS[dataset].BUILDER_CONFIGS]
-
-
-def find_config(text: str, dataset: str) -> ConfigChoice:
+def find_config(text: str, dataset: str) -> LandmarkBuilderConfig:
     """Returns the config that an argument names.
 
     Args:
@@ -81,20 +35,28 @@ def find_config(text: str, dataset: str) -> ConfigChoice:
       CommandError: if there is no such dataset or config, or a field does not fit.
     """
     if text.lstrip().startswith("{"):
-        return ConfigChoice(dataset, _config_from_json(text, dataset))
+        return _config_from_json(text, builder_class(dataset))
     if "/" in text:
         dataset, _, text = text.partition("/")
-    check_dataset(dataset)
-    choices = {choice.config.name: choice for choice in named_choices(dataset)}
-    if text not in choices:
-        close = difflib.get_close_matches(text, choices, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise CommandError(f"{dataset} has no config {text!r}; it has {', '.join(choices)}.{hint}")
-    return choices[text]
+    configs: dict[str, LandmarkBuilderConfig] = {
+        config.name: config for config in builder_class(dataset).BUILDER_CONFIGS
+    }
+    if text not in configs:
+        raise CommandError(
+            f"{dataset} has no config {text!r}; it has {', '.join(configs)}.{_did_you_mean(text, configs)}"
+        )
+    return configs[text]
 
 
-def _config_from_json(text: str, dataset: str) -> LandmarkBuilderConfig:
-    config_class = type(BUILDERS[dataset].BUILDER_CONFIGS[0])
+def builder_class(dataset: str) -> type[LandmarkBuilder]:
+    """Returns the class of a dataset; raises CommandError if there is no such dataset."""
+    if dataset not in BUILDERS:
+        raise CommandError(f"There is no dataset {dataset!r}; there are {' and '.join(BUILDERS)}.")
+    return BUILDERS[dataset]
+
+
+def _config_from_json(text: str, builder: type[LandmarkBuilder]) -> LandmarkBuilderConfig:
+    config_class = type(builder.BUILDER_CONFIGS[0])
     try:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
@@ -102,9 +64,8 @@ def _config_from_json(text: str, dataset: str) -> LandmarkBuilderConfig:
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in fields:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise CommandError(f"--config {text}: {dataset} has no field {name!r}.{hint}")
+            hint = _did_you_mean(name, known)
+            raise CommandError(f"--config {text}: {config_class.kind.dataset} has no field {name!r}.{hint}")
     if "name" not in fields:
         raise CommandError(f'--config {text}: a config needs a name, such as "name": "mine".')
     try:
@@ -112,3 +73,30 @@ def _config_from_json(text: str, dataset: str) -> LandmarkBuilderConfig:
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config {text}: {error}") from None
     return config
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def full_name(config: LandmarkBuilderConfig) -> str:
+    """Returns the name as TFDS takes it, such as ``landmark_images/128px_all``."""
+    return f"{config.kind.dataset}/{config.name}"
+
+
+def fields_as_json(config: LandmarkBuilderConfig) -> dict[str, Any]:
+    """Returns the fields that are not as they are by default, as ``--config`` takes them."""
+    values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(config)}
+    changed = {
+        name: value for name, (value, default) in values.items() if name not in _OF_EVERY_CONFIG and value != default
+    }
+    return {"name": config.name} | changed
+
+
+def build_command(config: LandmarkBuilderConfig, manual_dir: str) -> str:
+    """Returns the command that builds a dataset of the config."""
+    is_named = any(each is config for each in BUILDERS[config.kind.dataset].BUILDER_CONFIGS)
+    what = full_name(config) if is_named else config.kind.dataset
+    command = f"tfds build {what} --imports landmark_triplets_tfds --manual_dir {shlex.quote(manual_dir)}"
+    return command if is_named else f"{command} --config {shlex.quote(json.dumps(fields_as_json(config)))}"

@@ -4,12 +4,12 @@ import shlex
 import pytest
 
 from landmark_triplets_tfds import LandmarkImagesConfig, LandmarkTripletsConfig
-from landmark_triplets_tfds.commands.datasets import BUILDERS, find_config, named_choices
+from landmark_triplets_tfds.commands.datasets import BUILDERS, build_command, fields_as_json, find_config, full_name
 from landmark_triplets_tfds.errors import CommandError
 
 
 @pytest.mark.parametrize(
-    ("text", "dataset", "full_name"),
+    ("text", "dataset", "name"),
     [
         ("128px", "landmark_triplets", "landmark_triplets/128px"),
         ("128px_all", "landmark_images", "landmark_images/128px_all"),
@@ -19,18 +19,16 @@ from landmark_triplets_tfds.errors import CommandError
         (' {"name": "mine", "fit": "pad"}', "landmark_images", "landmark_images/mine"),
     ],
 )
-def test_finds(text, dataset, full_name):
-    choice = find_config(text, dataset)
-    assert choice.full_name == full_name
-    assert choice.is_named == ("mine" not in full_name)
-    wanted = LandmarkTripletsConfig if choice.dataset == "landmark_triplets" else LandmarkImagesConfig
-    assert type(choice.config) is wanted
+def test_finds(text, dataset, name):
+    config = find_config(text, dataset)
+    assert full_name(config) == name
+    assert type(config) is (LandmarkTripletsConfig if "triplets" in name else LandmarkImagesConfig)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("128", "landmark_triplets has no config '128'; it has 64px, .* Did you mean 128px?"),
+        ("128", "landmark_triplets has no config '128'; it has 64px, .* Did you mean '128px'?"),
         ("landmark_tripets/128px", "There is no dataset 'landmark_tripets'; there are landmark_triplets and"),
         ('{"name": "mine"', "is not JSON"),
         ('{"name": "mine", "resolutoin": 96}', "has no field 'resolutoin'. Did you mean 'resolution'?"),
@@ -50,23 +48,22 @@ def test_refuses(text, message):
 )
 def test_the_command_builds_what_was_chosen(text):
     """It names the config, or holds the fields from which TFDS makes an equal one."""
-    words = shlex.split(find_config(text, "landmark_triplets").build_command("/a folder/with 'quotes'"))
+    chosen = find_config(text, "landmark_triplets")
+    words = shlex.split(build_command(chosen, "/a folder/with 'quotes'"))
     assert words[:2] == ["tfds", "build"]
     assert words[words.index("--manual_dir") + 1] == "/a folder/with 'quotes'"
-    chosen = find_config(text, "landmark_triplets")
+    assert ("--config" in words) == text.startswith("{")
     if "--config" in words:
         found = find_config(words[words.index("--config") + 1], words[2])
     else:
         found = find_config(words[2], "landmark_images")
-    assert found.dataset == chosen.dataset
-    assert found.config.dataset_fields() == chosen.config.dataset_fields()
-    assert found.config.name == chosen.config.name
+    assert found.dataset_fields() == chosen.dataset_fields()
+    assert full_name(found) == full_name(chosen)
 
 
 @pytest.mark.parametrize("dataset", BUILDERS)
 def test_fields_make_an_equal_config(dataset):
-    for choice in named_choices(dataset):
-        fields = choice.as_json()
-        assert fields["name"] == choice.config.name
-        again = find_config(json.dumps(fields), dataset)
-        assert again.config.dataset_fields() == choice.config.dataset_fields()
+    for config in BUILDERS[dataset].BUILDER_CONFIGS:
+        fields = fields_as_json(config)
+        assert fields["name"] == config.name
+        assert find_config(json.dumps(fields), dataset).dataset_fields() == config.dataset_fields()

@@ -126,8 +126,8 @@ def test_damaged_records_are_named(data_dir, tmp_path, capsys):
     [
         (["landmark_triplets/nothing"], "There is no prepared dataset landmark_triplets/nothing"),
         (["landmark_triplets/custom", "--split", "test"], "has no split 'test'; it has train"),
-        (["landmark_triplets/custom", "--num", "0"], "--num must be between 1 and 100, got 0"),
-        (["landmark_triplets/custom", "--seed", "-1"], "--seed must be 0 or more"),
+        (["landmark_triplets/custom", "--num", "0"], "--num: it must be a whole number between 1 and 100, got 0"),
+        (["landmark_triplets/custom", "--seed", "-1"], "--seed: it must be a whole number"),
         (["landmark_triplets/custom", "--out", "a.pdf"], "--out must end in .png, .jpg or .webp, got a.pdf"),
         (["landmark_triplets/custom", "--out", "no/where/a.png"], "there is no folder"),
         (["landmark_triplets/custom", "--config", "{}"], "--config is of use with --manual_dir"),

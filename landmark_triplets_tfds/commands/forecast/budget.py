@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
+import itertools
 import re
 
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.commands.datasets import ConfigChoice, named_choices
+from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
+from landmark_triplets_tfds.commands.datasets import BUILDERS
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
 from landmark_triplets_tfds.commands.forecast.trial import TOO_FEW_READABLE
 from landmark_triplets_tfds.competition.source import ImageSource
@@ -60,29 +62,27 @@ def parse_size(text: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class BudgetAnswer:
-    """What fits.
+class Answer:
+    """What fits a budget.
 
     Attributes:
-      budget: bytes.
-      named: the largest config with a name that fits; None if none does.
-      smallest_named: where none fits, the one that comes closest.
-      all_fit: whether all configs with names fit.
+      named: the largest config with a name that fits; where none does, the smallest.
+      named_fits: whether it does.
+      all_named_fit: whether all configs with names fit.
       custom: the best custom config; None if none fits, or none is larger than the named one.
       alternatives: custom configs, with their numbers of examples and the estimated bytes of their datasets.
     """
 
-    budget: int
-    named: Forecast | None
-    smallest_named: Forecast | None
-    all_fit: bool
+    named: Forecast
+    named_fits: bool
+    all_named_fit: bool
     custom: Forecast | None
-    alternatives: list[tuple[ConfigChoice, int, int]]
+    alternatives: list[tuple[LandmarkBuilderConfig, int, int]]
 
 
 def find_fitting(
     forecaster: Forecaster, dataset: str, budget: int, seed: int, on_forecast: Callable[[], object]
-) -> BudgetAnswer:
+) -> Answer:
     """Finds what fits a budget.
 
     Args:
@@ -96,155 +96,91 @@ def find_fitting(
       NoExampleError: if no config makes an example of the copy.
       CommandError: if none of a few images is readable.
     """
-    table = forecaster.table(named_choices(dataset)[0])
-    sizes = ThumbnailSizes(forecaster.source, table.image_ids, forecaster.options.num_workers(), seed)
-    return _Search(forecaster, sizes, dataset, budget, on_forecast).answer()
+    configs = BUILDERS[dataset].BUILDER_CONFIGS
+    image_ids = forecaster.table(configs[0]).image_ids
+    sizes = _ThumbnailSizes(forecaster.source, image_ids, forecaster.options.num_workers(), seed)
 
+    def estimate(config: LandmarkBuilderConfig, mean_bytes: float) -> float:
+        """Returns the bytes of a dataset, given the mean size of its thumbnails."""
+        record_bytes = config.kind.num_images * mean_bytes + forecaster.overhead_bytes(config)
+        return forecaster.num_examples(config) * record_bytes
 
-class _Search:
-    def __init__(
-        self,
-        forecaster: Forecaster,
-        sizes: ThumbnailSizes,
-        dataset: str,
-        budget: int,
-        on_forecast: Callable[[], object],
-    ):
-        self._forecaster = forecaster
-        self._sizes = sizes
-        self._dataset = dataset
-        self._budget = budget
-        self._on_forecast = on_forecast
-        self._config_class = type(named_choices(dataset)[0].config)
+    def forecast(config: LandmarkBuilderConfig) -> Forecast:
+        made = forecaster.forecast(config)
+        on_forecast()
+        return made
 
-    def answer(self) -> BudgetAnswer:
-        named = sorted(self._named_sizes(), key=lambda pair: pair[0])
-        if not named:
-            raise NoExampleError("No config makes an example of this table: it is too small.")
-        largest = self._largest_fitting(named)
-        smallest = self._forecast(named[0][1]) if largest is None else None
-        all_fit = largest is not None and largest.choice is named[-1][1]
-        options = [] if all_fit else list(self._custom_options())
-        custom = self._best_of(options)
-        if custom is not None and largest is not None and custom.num_bytes <= largest.num_bytes:
-            custom = None
-        return BudgetAnswer(self._budget, largest, smallest, all_fit, custom, options)
-
-    def _forecast(self, choice: ConfigChoice) -> Forecast:
-        forecast = self._forecaster.forecast(choice)
-        self._on_forecast()
-        return forecast
-
-    def _num_examples(self, choice: ConfigChoice) -> int:
-        try:
-            return self._forecaster.num_examples(choice)
-        except NoExampleError:
-            return 0
-
-    def _dataset_bytes(self, choice: ConfigChoice, num_examples: int, mean_bytes: float) -> float:
-        overhead = self._forecaster.overhead_bytes(choice)
-        return num_examples * (choice.config.kind.num_images * mean_bytes + overhead)
-
-    # --- Configs with names
-
-    def _named_sizes(self) -> Iterator[tuple[float, ConfigChoice]]:
-        """Yields the estimated bytes of the configs; those with landmarks held out are as large as those without."""
-        for choice in named_choices(self._dataset):
-            if not choice.config.validation_percent and (num_examples := self._num_examples(choice)):
-                mean = self._sizes.mean_bytes(choice.config.thumbnail_spec())
-                yield self._dataset_bytes(choice, num_examples, mean), choice
-
-    def _largest_fitting(self, named: list[tuple[float, ConfigChoice]]) -> Forecast | None:
-        for num_bytes, choice in reversed(named):
-            if num_bytes <= _LIKELY * self._budget:
-                forecast = self._forecast(choice)
-                if forecast.fits(self._budget):
-                    return forecast
+    def fit(per_landmark: int | None, num_bytes: float) -> tuple[LandmarkBuilderConfig, float] | None:
+        """Returns the custom config with the best images that are estimated to fit, and its estimate."""
+        for resolution, quality in sizes.best_first():
+            name = f"{resolution}px_{f'{per_landmark}per' if per_landmark else 'all'}_q{quality}"
+            config = type(configs[0])(
+                name=name, resolution=resolution, images_per_landmark=per_landmark, jpeg_quality=quality
+            )
+            estimated = estimate(config, sizes.estimate(resolution, quality))
+            if estimated <= num_bytes:
+                return config, estimated
         return None
 
-    # --- Custom configs
+    # Configs with landmarks held out are as large as those without.
+    named = [
+        (estimate(config, sizes.measure(config.thumbnail_spec())), config)
+        for config in configs
+        if not config.validation_percent and forecaster.num_examples(config)
+    ]
+    if not named:
+        raise NoExampleError("No config makes an example of this table: it is too small.")
+    named.sort(key=lambda pair: pair[0], reverse=True)
+    likely = [config for num_bytes, config in named if num_bytes <= _LIKELY * budget]
+    largest = next((each for each in map(forecast, likely) if each.fits(budget)), None)
+    if largest is not None and largest.config is named[0][1]:
+        return Answer(largest, True, True, None, [])
 
-    def _custom_options(self) -> Iterator[tuple[ConfigChoice, int, int]]:
-        """Yields, for each number of images per landmark, the best images that fit: config, examples, bytes."""
-        last_num_examples = 0
-        for per_landmark in _PER_LANDMARK:
-            num_examples = self._num_examples(self._custom(_GOOD_PX, per_landmark, _MAX_QUALITY))
-            if num_examples == last_num_examples:  # no landmark has more images
-                continue
+    alternatives: list[tuple[LandmarkBuilderConfig, int, int]] = []
+    last_num_examples = 0
+    for per_landmark in _PER_LANDMARK:
+        fitting = fit(per_landmark, budget)
+        if fitting is None:
+            break  # more images fit even less
+        config, num_bytes = fitting
+        num_examples = forecaster.num_examples(config)
+        if num_examples > last_num_examples:  # else no landmark has more images
+            alternatives.append((config, num_examples, round(num_bytes)))
             last_num_examples = num_examples
-            choice = self._fit(per_landmark, num_examples, self._budget)
-            if choice is None:
-                return  # more images fit even less
-            yield choice, num_examples, round(self._estimate(choice, num_examples))
+    custom = None
+    if alternatives:
+        good = [config for config, _, _ in alternatives if config.resolution >= _GOOD_PX]
+        per_landmark = (good[-1] if good else alternatives[0][0]).images_per_landmark
+        custom = _forecast_best(lambda num_bytes: fit(per_landmark, num_bytes), forecast, budget)
+    if custom is not None and largest is not None and custom.num_bytes <= largest.num_bytes:
+        custom = None
+    return Answer(largest or forecast(named[-1][1]), largest is not None, False, custom, alternatives)
 
-    def _estimate(self, choice: ConfigChoice, num_examples: int) -> float:
-        """Returns the estimated bytes of a custom config."""
-        mean = self._sizes.estimate(choice.config.resolution, choice.config.jpeg_quality)
-        return self._dataset_bytes(choice, num_examples, mean)
 
-    def _fit(self, per_landmark: int | None, num_examples: int, num_bytes: float) -> ConfigChoice | None:
-        """Returns the config with the best images that are estimated to fit; None if even the smallest do not."""
-
-        def fitting(resolution: int, quality: int) -> ConfigChoice | None:
-            choice = self._custom(resolution, per_landmark, quality)
-            return choice if self._estimate(choice, num_examples) <= num_bytes else None
-
-        resolutions = range(_MIN_PX, self._sizes.max_px + 1, _STEP_PX)
-        largest = next(filter(None, (fitting(px, _MIN_QUALITY) for px in reversed(resolutions))), None)
-        if largest is None:
+def _forecast_best(
+    fit: Callable[[float], tuple[LandmarkBuilderConfig, float] | None],
+    forecast: Callable[[LandmarkBuilderConfig], Forecast],
+    budget: int,
+) -> Forecast | None:
+    """Forecasts the largest config that does fit: where one is larger than estimated, a smaller one is tried."""
+    limit: float = budget
+    for _ in range(_NUM_TRIED):
+        fitting = fit(limit)
+        if fitting is None:
             return None
-        qualities = range(_MAX_QUALITY, _MIN_QUALITY, -1)
-        return next(filter(None, (fitting(largest.config.resolution, each) for each in qualities)), largest)
-
-    def _best_of(self, options: list[tuple[ConfigChoice, int, int]]) -> Forecast | None:
-        """Forecasts the best option; with what that teaches about the estimates, it is chosen anew a few times."""
-        if not options:
-            return None
-        good = [option for option in options if option[0].config.resolution >= _GOOD_PX]
-        choice, num_examples, _ = good[-1] if good else options[0]
-        tried: ConfigChoice | None = choice
-        best: Forecast | None = None
-        names: set[str] = set()
-        limit = float(self._budget)
-        while tried is not None and tried.config.name not in names and len(names) < _NUM_TRIED:
-            names.add(tried.config.name)
-            forecast = self._forecast(tried)
-            corrected = self._budget * self._estimate(tried, num_examples) / (forecast.num_bytes + forecast.error_bytes)
-            if forecast.fits(self._budget):
-                best = forecast if best is None or forecast.num_bytes > best.num_bytes else best
-                limit = corrected
-            else:
-                limit = min(0.99 * limit, corrected)
-            tried = self._fit(choice.config.images_per_landmark, num_examples, limit)
-        return best
-
-    def _custom(self, resolution: int, per_landmark: int | None, quality: int) -> ConfigChoice:
-        name = f"{resolution}px_{f'{per_landmark}per' if per_landmark else 'all'}_q{quality}"
-        config = self._config_class(
-            name=name, resolution=resolution, images_per_landmark=per_landmark, jpeg_quality=quality
-        )
-        return ConfigChoice(self._dataset, config)
+        config, estimated = fitting
+        made = forecast(config)
+        if made.fits(budget):
+            return made
+        limit = 0.99 * estimated * budget / (made.num_bytes + made.error_bytes)
+    return None
 
 
-class ThumbnailSizes:
-    """Mean sizes of thumbnails.
-
-    Attributes:
-      max_px: the resolution up to which sizes are estimated: what the images themselves have.
-    """
+class _ThumbnailSizes:
+    """Mean sizes of thumbnails."""
 
     def __init__(self, source: ImageSource, image_ids: npt.NDArray[np.uint64], num_workers: int, seed: int):
-        """Reads a few images.
-
-        Args:
-          source: of the images.
-          image_ids: uint64[num_images] to choose from.
-          num_workers: threads.
-          seed: of the choice.
-
-        Raises:
-          CommandError: if none of them is readable.
-        """
+        """Reads a few of the images; raises CommandError if none of them is readable."""
         self._files: list[bytes] = []
         short_sides = []
         for image_id in image_ids[choose_rows(image_ids, _NUM_MEASURED, seed)].tolist():
@@ -259,12 +195,16 @@ class ThumbnailSizes:
         if not self._files:
             raise CommandError(TOO_FEW_READABLE)
         self._num_workers = num_workers
-        self.max_px = max(_GOOD_PX, min(_MAX_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX))
-        self._grid = [px for px in _GRID_PX if px < self.max_px] + [self.max_px]
+        self._max_px = max(_GOOD_PX, min(_MAX_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX))
+        self._grid = [px for px in _GRID_PX if px < self._max_px] + [self._max_px]
         self._means: dict[ThumbnailSpec, float] = {}
 
-    def mean_bytes(self, spec: ThumbnailSpec) -> float:
-        """Returns the mean size of thumbnails, measured."""
+    def best_first(self) -> Iterator[tuple[int, int]]:
+        """Yields resolutions and qualities, up to what the images themselves have."""
+        return itertools.product(range(self._max_px, _MIN_PX - 1, -_STEP_PX), range(_MAX_QUALITY, _MIN_QUALITY - 1, -1))
+
+    def measure(self, spec: ThumbnailSpec) -> float:
+        """Returns the mean size of thumbnails."""
         if spec not in self._means:
             with ThreadPoolExecutor(self._num_workers) as pool:
                 sizes = list(pool.map(lambda content: len(make_thumbnail(content, spec)), self._files))
@@ -272,10 +212,10 @@ class ThumbnailSizes:
         return self._means[spec]
 
     def estimate(self, resolution: int, quality: int) -> float:
-        """Returns the mean size of thumbnails of up to `max_px`, estimated."""
-        sizes = [self.mean_bytes(ThumbnailSpec(resolution=px, jpeg_quality=_MIN_QUALITY)) for px in self._grid]
+        """Returns the mean size of thumbnails, estimated."""
+        sizes = [self.measure(ThumbnailSpec(resolution=px, jpeg_quality=_MIN_QUALITY)) for px in self._grid]
         size = float(np.exp(np.interp(np.log(resolution), np.log(self._grid), np.log(sizes))))
-        wanted, measured = (
-            self.mean_bytes(ThumbnailSpec(resolution=_GOOD_PX, jpeg_quality=each)) for each in (quality, _MIN_QUALITY)
+        wanted, lowest = (
+            self.measure(ThumbnailSpec(resolution=_GOOD_PX, jpeg_quality=each)) for each in (quality, _MIN_QUALITY)
         )
-        return size * wanted / measured
+        return size * wanted / lowest

@@ -1,4 +1,4 @@
-"""The command `forecast`: its arguments, and what it shows."""
+"""The command `forecast`: what it shows of builds, and of what fits a budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 from etils import epath
 
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.datasets import find_config
-from landmark_triplets_tfds.commands.forecast.budget import BudgetAnswer, find_fitting, parse_size
+from landmark_triplets_tfds.commands.datasets import build_command, fields_as_json, find_config, full_name
+from landmark_triplets_tfds.commands.forecast.budget import Answer, find_fitting, parse_size
 from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.errors import CommandError
 
 # What is shown where no config is asked for.
 _DEFAULT_CONFIGS = {
@@ -24,83 +25,78 @@ _DEFAULT_CONFIGS = {
 
 def run(arguments: argparse.Namespace) -> int:
     """Forecasts builds and shows what they will make and take."""
-    console.check_at_least("--images", arguments.images, 10)
-    console.check_at_least("--seed", arguments.seed, 0)
-    num_bytes = parse_size(arguments.budget) if arguments.budget else None
-    names = arguments.config or ([] if num_bytes else _DEFAULT_CONFIGS[arguments.dataset])
-    choices = [find_config(name, arguments.dataset) for name in names]
+    budget = parse_size(arguments.budget) if arguments.budget else None
+    names = arguments.config or ([] if budget else _DEFAULT_CONFIGS[arguments.dataset])
+    configs = [find_config(name, arguments.dataset) for name in names]
     options = console.build_options()
     manual_dir = epath.Path(arguments.manual_dir).expanduser()
-    source = open_copy(manual_dir, options.bank, options.num_readers_of(arguments.manual_dir))
+    source = open_copy(manual_dir, options.bank, options.num_readers_of(manual_dir))
     forecaster = Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed)
-    forecasts = []
-    with progress_bar(len(choices) or None, "Trial builds", " configs") as bar:
-        for choice in choices:
-            forecasts.append(forecaster.forecast(choice))
+    forecasts, answer = [], None
+    with progress_bar(len(configs) if budget is None else None, "Trial builds", " configs") as bar:
+        for config in configs:
+            try:
+                forecasts.append(forecaster.forecast(config))
+            except FileNotFoundError as error:  # one that the config names
+                raise CommandError(f"{full_name(config)}: {error}") from None
             bar.update()
-        answer = None
-        if num_bytes is not None:
-            bar.total = None
-            answer = find_fitting(forecaster, arguments.dataset, num_bytes, arguments.seed, bar.update)
+        if budget is not None:
+            answer = find_fitting(forecaster, arguments.dataset, budget, arguments.seed, bar.update)
+    num_cores = options.num_workers()
     if arguments.json:
-        console.print_json(_as_json(arguments.manual_dir, forecaster, forecasts, answer))
+        content: dict[str, Any] = {
+            "schema_version": 1,
+            "manual_dir": arguments.manual_dir,
+            "cores": num_cores,
+            "forecasts": [each.as_json() for each in forecasts],
+        }
+        if budget is not None and answer is not None:
+            content["budget"] = _budget_as_json(arguments.manual_dir, budget, answer)
+        console.print_json(content)
     else:
-        print("\n".join(_lines(arguments.manual_dir, forecaster, forecasts, answer)))
-    return console.OK if answer is None or answer.named or answer.custom else console.FOUND_WRONG
+        blocks = []
+        if forecasts:
+            blocks.append(_forecast_lines(forecasts, num_cores, budget))
+        if budget is not None and answer is not None:
+            blocks.append(_budget_lines(arguments.manual_dir, budget, answer))
+        print("\n\n".join("\n".join(lines) for lines in blocks))
+    nothing_fits = answer is not None and not answer.custom and not answer.named_fits
+    return console.FOUND_WRONG if nothing_fits else console.OK
 
 
-def _as_json(
-    manual_dir: str, forecaster: Forecaster, forecasts: list[Forecast], answer: BudgetAnswer | None
-) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "schema_version": 1,
-        "manual_dir": manual_dir,
-        "cores": forecaster.options.num_workers(),
-        "forecasts": [each.as_json() for each in forecasts],
-    }
-    if answer is None:
-        return content
+def _budget_as_json(manual_dir: str, budget: int, answer: Answer) -> dict[str, Any]:
+    def describe(forecast: Forecast) -> dict[str, Any]:
+        return forecast.as_json() | {"command": build_command(forecast.config, manual_dir)}
 
-    def describe(forecast: Forecast | None) -> dict[str, Any] | None:
-        if forecast is None:
-            return None
-        return forecast.as_json() | {"command": forecast.choice.build_command(manual_dir)}
-
-    content["budget"] = {
-        "bytes": answer.budget,
-        "all_named_fit": answer.all_fit,
-        "largest_named": describe(answer.named),
-        "smallest_named": describe(answer.smallest_named),
-        "best_custom": describe(answer.custom),
+    return {
+        "bytes": budget,
+        "all_named_fit": answer.all_named_fit,
+        "largest_named": describe(answer.named) if answer.named_fits else None,
+        "smallest_named": None if answer.named_fits else describe(answer.named),
+        "best_custom": answer.custom and describe(answer.custom),
         "alternatives": [
-            {"config": choice.as_json(), "num_examples": num_examples, "estimated_bytes": num_bytes}
-            for choice, num_examples, num_bytes in answer.alternatives
+            {"config": fields_as_json(config), "num_examples": num_examples, "estimated_bytes": num_bytes}
+            for config, num_examples, num_bytes in answer.alternatives
         ],
     }
-    return content
 
 
-def _lines(
-    manual_dir: str, forecaster: Forecaster, forecasts: list[Forecast], answer: BudgetAnswer | None
-) -> Iterator[str]:
-    budget = None if answer is None else answer.budget
-    if forecasts:
-        yield from _forecast_lines(forecaster, forecasts, budget)
-    if answer is not None:
-        if forecasts:
-            yield ""
-        yield from _budget_lines(manual_dir, forecaster, answer)
-
-
-def _forecast_lines(forecaster: Forecaster, forecasts: list[Forecast], budget: int | None) -> Iterator[str]:
-    cores = forecaster.options.num_workers()
-    header = ["config", "examples", "images", "dataset", "bank", "CPU time", f"on {cores} core{'s' * (cores > 1)}"]
+def _forecast_lines(forecasts: list[Forecast], num_cores: int, budget: int | None) -> Iterator[str]:
+    header = [
+        "config",
+        "examples",
+        "images",
+        "dataset",
+        "bank",
+        "CPU time",
+        f"on {num_cores} core{'s' * (num_cores > 1)}",
+    ]
     rows = [header + ["fits"] * (budget is not None)]
-    several = len({each.choice.dataset for each in forecasts}) > 1
+    several = len({each.config.kind for each in forecasts}) > 1
     for each in forecasts:
         rows.append(
             [
-                each.choice.full_name if several else each.choice.config.name,
+                full_name(each.config) if several else each.config.name,
                 f"{each.total_examples:,}",
                 f"{each.num_images:,}",
                 console.format_bytes(each.num_bytes),
@@ -113,11 +109,6 @@ def _forecast_lines(forecaster: Forecaster, forecasts: list[Forecast], budget: i
             rows[-1].append("yes" if each.fits(budget) else "no")
     yield from console.format_table(rows, indent=0)
     yield ""
-    yield from _explain(forecasts)
-
-
-def _explain(forecasts: list[Forecast]) -> Iterator[str]:
-    """Yields what the columns mean, and how sure they are."""
     error = max(each.error_bytes / each.num_bytes for each in forecasts)
     sure = "" if error == 0 else f" Bytes: give or take {max(error, 0.001):.1%}."
     yield console.fill(
@@ -126,7 +117,7 @@ def _explain(forecasts: list[Forecast]) -> Iterator[str]:
         " (LANDMARK_TRIPLETS_BANK moves it).",
         indent=0,
     )
-    reading = [each.choice.config.name for each in forecasts if each.limited_by == "reading"]
+    reading = [each.config.name for each in forecasts if each.limited_by == "reading"]
     if reading:
         yield console.fill(f"Reading the files, not the cores, takes the time of {', '.join(reading)}.", indent=0)
     num_unreadable = sum(each.num_unreadable for each in forecasts)
@@ -139,64 +130,50 @@ def _explain(forecasts: list[Forecast]) -> Iterator[str]:
         )
 
 
-def _budget_lines(manual_dir: str, forecaster: Forecaster, answer: BudgetAnswer) -> Iterator[str]:
-    budget = console.format_bytes(answer.budget)
-    yield console.styled(f"Within {budget}", "bold")
+def _budget_lines(manual_dir: str, budget: int, answer: Answer) -> Iterator[str]:
+    yield console.styled(f"Within {console.format_bytes(budget)}", "bold")
     yield ""
-    if answer.named is None:
-        assert answer.smallest_named is not None  # noqa: S101 - for the type checker
-        smallest = answer.smallest_named
-        yield console.fill(
-            f"No config with a name fits: the smallest, {smallest.choice.full_name}, has"
-            f" {console.format_bytes(smallest.num_bytes)}."
+    best = answer.custom or answer.named
+    if answer.named_fits:
+        what = (
+            "All configs with names fit; the largest is"
+            if answer.all_named_fit
+            else "The largest config with a name is"
         )
-    else:
-        what = "All configs with names fit; the largest is" if answer.all_fit else "The largest config with a name is"
         yield from _describe(what, answer.named, manual_dir)
+    else:
+        yield console.fill(
+            f"No config with a name fits: the smallest, {full_name(answer.named.config)}, has"
+            f" {console.format_bytes(answer.named.num_bytes)}."
+        )
+        if answer.custom is None:
+            yield console.fill("No custom config does either: with one image per landmark of 32 px it would be larger.")
+            return
     if answer.custom is not None:
         yield ""
         yield from _describe("A custom config makes more of it:", answer.custom, manual_dir)
         yield ""
-        yield from _alternative_lines(answer)
-    elif answer.named is None:
-        yield console.fill("No custom config does either: with one image per landmark of 32 px it would be larger.")
-    best = answer.custom or answer.named
-    if best is not None:
-        yield ""
-        yield console.fill(
-            f"Beside the dataset, the bank of thumbnails takes {console.format_bytes(best.num_bank_bytes)} in the cache"
-            " folder. LANDMARK_TRIPLETS_BANK=off builds without it: thumbnails then wait beside the dataset and are"
-            " gone at the end."
-        )
+        yield console.fill("The same bytes can hold more images or larger ones:")
+        rows = [["images_per_landmark", "resolution", "jpeg_quality", best.config.kind.noun, "dataset"]]
+        for config, num_examples, num_bytes in answer.alternatives:
+            per_landmark = "all (null)" if config.images_per_landmark is None else str(config.images_per_landmark)
+            pixels = [str(config.resolution), str(config.jpeg_quality)]
+            rows.append([per_landmark, *pixels, f"{num_examples:,}", console.format_bytes(num_bytes)])
+        yield from console.format_table(rows, indent=4)
+    yield ""
+    yield console.fill(
+        f"Beside the dataset, the bank of thumbnails takes {console.format_bytes(best.num_bank_bytes)} in the cache"
+        " folder. LANDMARK_TRIPLETS_BANK=off builds without it: thumbnails then wait beside the dataset and are"
+        " gone at the end."
+    )
 
 
 def _describe(what: str, forecast: Forecast, manual_dir: str) -> Iterator[str]:
-    config, error = forecast.choice.config, forecast.error_bytes
+    config, error = forecast.config, forecast.error_bytes
     sure = f" (give or take {console.format_bytes(error)})" if error else ""
     yield console.fill(
         f"{what} {config.name}: {forecast.total_examples:,} {config.kind.noun},"
         f" {console.format_bytes(forecast.num_bytes)}{sure}, {console.format_seconds(forecast.wall_s)} to build."
     )
     yield ""
-    yield "    " + forecast.choice.build_command(manual_dir)
-
-
-def _alternative_lines(answer: BudgetAnswer) -> Iterator[str]:
-    """Yields what else the same bytes can hold."""
-    if answer.custom is None:
-        return
-    noun = answer.custom.choice.config.kind.noun
-    yield console.fill("The same bytes can hold more images or larger ones:")
-    rows = [["images_per_landmark", "resolution", "jpeg_quality", noun, "dataset"]]
-    for choice, num_examples, num_bytes in answer.alternatives:
-        config = choice.config
-        rows.append(
-            [
-                "all (null)" if config.images_per_landmark is None else str(config.images_per_landmark),
-                str(config.resolution),
-                str(config.jpeg_quality),
-                f"{num_examples:,}",
-                console.format_bytes(num_bytes),
-            ]
-        )
-    yield from console.format_table(rows, indent=4)
+    yield "    " + build_command(config, manual_dir)

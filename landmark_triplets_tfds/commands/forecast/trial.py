@@ -19,7 +19,6 @@ import json
 import os
 import pathlib
 import time
-from typing import Any
 
 from etils import epath
 import numpy as np
@@ -30,7 +29,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import REPORT_NAME
-from landmark_triplets_tfds.commands.datasets import ConfigChoice
+from landmark_triplets_tfds.commands.datasets import BUILDERS
 from landmark_triplets_tfds.commands.verify.records import TFRECORD, read_records
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
@@ -57,7 +56,6 @@ class Trial:
       num_examples: that were made.
       image_cpu_s: CPU time of an image, user and system, of all threads.
       examples_cpu_s: CPU time of all examples, and of what a build does once.
-      examples_thread_s: of that, what the thread takes that feeds TFDS's writer.
     """
 
     thumbnail_bytes: npt.NDArray[np.int64]
@@ -67,11 +65,10 @@ class Trial:
     num_examples: int
     image_cpu_s: float
     examples_cpu_s: float
-    examples_thread_s: float
 
 
 def run_trial(
-    choice: ConfigChoice,
+    config: LandmarkBuilderConfig,
     source: ImageSource,
     image_ids: npt.NDArray[np.uint64],
     options: BuildOptions,
@@ -80,10 +77,10 @@ def run_trial(
     """Builds a dataset of some images twice, in an empty folder.
 
     Args:
-      choice: of the config.
+      config: of the dataset.
       source: of the images.
       image_ids: uint64[num_images], at least two.
-      options: how many threads there are.
+      options: of the build.
       folder: where to.
 
     Raises:
@@ -93,24 +90,27 @@ def run_trial(
     copy = folder / "copy"
     unpacking_cpu_s = _write_copy(copy, source, image_ids)
     # What a config has beside these says which images there are, and here all of them are wanted.
-    pixels = dataclasses.asdict(choice.config.thumbnail_spec())
-    config = type(choice.config)(name="trial", images_per_landmark=None, **pixels)
-    options = dataclasses.replace(options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False)
-    first = _build(choice, config, options, copy, folder / "first")
-    second = _build(choice, config, options, copy, folder / "second")
-    if first.report["bank"] is None:
+    pixels = dataclasses.asdict(config.thumbnail_spec())
+    small_config = type(config)(name="trial", images_per_landmark=None, **pixels)
+    # One worker is this process, whose CPU time is measured.
+    options = dataclasses.replace(
+        options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False, workers=1
+    )
+    made, first_cpu_s = _build(small_config, options, copy, folder / "first")
+    _, second_cpu_s = _build(small_config, options, copy, folder / "second")
+    report = json.loads((made / REPORT_NAME).read_text())
+    if report["bank"] is None:
         raise CommandError(f"{folder.parent} has no room for a trial. TMPDIR=<folder> names another place.")
-    shards = list(first.folder.glob(f"*-{TRAIN}.*"))
-    sizes, num_examples, used_bytes = _measure_thumbnails(shards, choice.config.kind)
+    shards = list(made.glob(f"*-{TRAIN}.*"))
+    sizes, num_examples, used_bytes = _measure_thumbnails(shards, config.kind)
     return Trial(
         thumbnail_bytes=np.array([sizes.get(format_image_id(image_id), 0) for image_id in image_ids.tolist()]),
-        num_unreadable=first.report["counts"]["num_images_unreadable"],
+        num_unreadable=report["counts"]["num_images_unreadable"],
         overhead_bytes=(sum(path.stat().length for path in shards) - used_bytes) / num_examples,
-        bank_bytes=first.report["num_bank_bytes"] / len(image_ids),
+        bank_bytes=report["num_bank_bytes"] / len(image_ids),
         num_examples=num_examples,
-        image_cpu_s=(max(0.0, first.cpu_s - second.cpu_s) + unpacking_cpu_s) / len(image_ids),
-        examples_cpu_s=second.cpu_s,
-        examples_thread_s=second.thread_s,
+        image_cpu_s=(max(0.0, first_cpu_s - second_cpu_s) + unpacking_cpu_s) / len(image_ids),
+        examples_cpu_s=second_cpu_s,
     )
 
 
@@ -142,31 +142,21 @@ def _write_copy(folder: pathlib.Path, source: ImageSource, image_ids: npt.NDArra
     return max(0.0, unpacking_cpu_s)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """A build that has ended: where, what it reports, and the CPU time of all threads and of the one that writes."""
-
-    folder: epath.Path
-    report: dict[str, Any]
-    cpu_s: float
-    thread_s: float
-
-
 def _build(
-    choice: ConfigChoice, config: LandmarkBuilderConfig, options: BuildOptions, copy: pathlib.Path, folder: pathlib.Path
-) -> _Run:
-    builder = choice.builder_class(config=config, data_dir=os.fspath(folder))
+    config: LandmarkBuilderConfig, options: BuildOptions, copy: pathlib.Path, folder: pathlib.Path
+) -> tuple[epath.Path, float]:
+    """Builds a dataset; returns its folder and the CPU time of this process, user and system, of all threads."""
+    builder = BUILDERS[config.kind.dataset](config=config, data_dir=os.fspath(folder))
     builder.build_options = options
     gc.collect()
-    cpu_s, thread_s = time.process_time(), time.thread_time()
+    started = time.process_time()
     nowhere = io.StringIO()  # for what a build says, and its bars, which nobody has asked for
     try:
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=copy))
     except TooManyUnreadableError as error:
         raise CommandError(TOO_FEW_READABLE) from error
-    cpu_s, thread_s = time.process_time() - cpu_s, time.thread_time() - thread_s
-    return _Run(builder.data_path, json.loads((builder.data_path / REPORT_NAME).read_text()), cpu_s, thread_s)
+    return builder.data_path, time.process_time() - started
 
 
 def _measure_thumbnails(shards: Sequence[epath.Path], kind: ExampleKind) -> tuple[dict[str, int], int, int]:

@@ -33,10 +33,6 @@ _HASH_PATTERN = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+?)\s*")
 
 def run(arguments: argparse.Namespace) -> int:
     """Checks a dataset and shows what was found."""
-    for name, lowest in (("sample", 0), ("seed", 0), ("workers", 1)):
-        value = getattr(arguments, name)
-        if value is not None and value < lowest:
-            raise CommandError(f"--{name} must be {lowest} or more, got {value}.")
     source = None
     if arguments.manual_dir is not None:
         source = SourceOptions(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from landmark_triplets_tfds.commands.datasets import BUILDERS
 from landmark_triplets_tfds.commands.forecast.budget import find_fitting, parse_size
 from landmark_triplets_tfds.errors import CommandError
 from tests.support.competition import DUMMY_DATA, build
@@ -37,31 +38,30 @@ def fitting(folder, budget, dataset="landmark_triplets", num_sampled=1000):
 
 def test_nothing_fits():
     answer = fitting(DUMMY_DATA, 1000)
-    assert (answer.named, answer.custom, answer.alternatives) == (None, None, [])
-    assert answer.smallest_named.choice.config.name == "64px_1per"
-    assert not answer.all_fit
+    assert (answer.named_fits, answer.all_named_fit, answer.custom, answer.alternatives) == (False, False, None, [])
+    assert answer.named.config.name == "64px_1per"
 
 
 def test_all_fit():
     answer = fitting(DUMMY_DATA, 10**9)
-    assert answer.all_fit
-    assert answer.named.choice.config.name in ("512px_all", "512px_area_all")
+    assert answer.named_fits
+    assert answer.all_named_fit
+    assert answer.named.config.name in ("512px_all", "512px_area_all")
     assert (answer.custom, answer.alternatives) == (None, [])
 
 
 @pytest.mark.parametrize(("dataset", "budget"), [("landmark_triplets", 900_000), ("landmark_images", 300_000)])
 def test_what_fits_does(corpus, tmp_path, dataset, budget):
     answer = fitting(corpus, budget, dataset)
-    assert answer.named is not None
-    assert answer.named.choice.is_named
+    assert answer.named_fits
+    assert answer.named.config in BUILDERS[dataset].BUILDER_CONFIGS
     assert answer.named.num_bytes <= budget
     assert answer.custom is not None
     assert answer.named.num_bytes < answer.custom.num_bytes <= budget
-    choice = answer.custom.choice
-    builder = build(tmp_path / "data", choice.config, corpus, builder_class=choice.builder_class)
+    builder = build(tmp_path / "data", answer.custom.config, corpus, builder_class=BUILDERS[dataset])
     assert 0.85 * budget < builder.info.dataset_size <= budget
     # The next larger config with a name does not fit.
-    per_landmark = [each.config.images_per_landmark or 10**9 for each, _, _ in answer.alternatives]
-    resolutions = [each.config.resolution for each, _, _ in answer.alternatives]
+    per_landmark = [each.images_per_landmark or 10**9 for each, _, _ in answer.alternatives]
+    resolutions = [each.resolution for each, _, _ in answer.alternatives]
     assert per_landmark == sorted(set(per_landmark))
     assert resolutions == sorted(resolutions, reverse=True)

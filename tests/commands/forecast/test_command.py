@@ -57,9 +57,9 @@ def test_status_1_where_nothing_fits(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "128"], "Did you mean 128px"),
+        (["--config", "128"], "Did you mean '128px'"),
         (["--budget", "much"], "--budget must be a size such as 4.9GB"),
-        (["--images", "1"], "--images must be at least 10"),
+        (["--images", "1"], "--images: it must be a whole number between 10 and"),
         (["--config", '{"name": "x", "exclude_landmarks": "/nowhere/list.txt"}'], "landmark_triplets/x: "),
     ],
 )

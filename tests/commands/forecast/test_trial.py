@@ -21,10 +21,10 @@ from tests.support.forecasts import forecast
 
 @pytest.mark.parametrize("name", ["64px_1per", "landmark_images/128px_area_all"])
 def test_sizes_are_those_of_a_build(corpus, tmp_path, name):
-    choice, source = find_config(name, "landmark_triplets"), find_source(epath.Path(corpus), "off")
+    config, source = find_config(name, "landmark_triplets"), find_source(epath.Path(corpus), "off")
     image_ids = source.read_table().image_ids[:20]
-    trial = run_trial(choice, source, image_ids, BuildOptions(), tmp_path)
-    spec = choice.config.thumbnail_spec()
+    trial = run_trial(config, source, image_ids, BuildOptions(), tmp_path)
+    spec = config.thumbnail_spec()
     assert trial.thumbnail_bytes.tolist() == [len(make_thumbnail(source.read(i), spec)) for i in image_ids.tolist()]
     assert (trial.num_examples, trial.num_unreadable) == (20, 0)
     assert 50 < trial.overhead_bytes < 400

@@ -144,9 +144,9 @@ def test_wrong_lists(data_dir, tmp_path, capsys, content, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sample", "-1"], "--sample must be 0 or more, got -1"),
-        (["--workers", "0"], "--workers must be 1 or more, got 0"),
-        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--sample", "-1"], "--sample: it must be a whole number between 0 and 2**64 - 1, got -1."),
+        (["--workers", "0"], "--workers: it must be a whole number between 1 and 1024, got 0."),
+        (["--seed", "-1"], "--seed: it must be a whole number"),
         (["--exclude_landmarks", "x"], "is of use with --manual_dir only"),
         (["--manual_dir", "no_such_folder"], "no_such_folder does not exist"),
         (["--data_dir", "no_such_folder"], "There is no prepared dataset landmark_triplets/custom in no_such_folder"),
