@@ -45,7 +45,7 @@ def write_records(shard: pathlib.Path, records: list[bytes]) -> None:
     with shard.open("wb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
-            file.write(length + struct.pack("<I", masked_crc(length)) + record + struct.pack("<I", masked_crc(record)))
+            file.write(length + masked_crc(length) + record + masked_crc(record))
 
 
 def forge(folder: pathlib.Path, change: Callable[[list[Example]], Any], shard: int = 0) -> str:

@@ -22,7 +22,7 @@ from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_v
 from landmark_triplets_tfds.commands.verify.records import hash_file
 from landmark_triplets_tfds.commands.verify.shards import Records, check_shards
 from landmark_triplets_tfds.commands.verify.source import SourceOptions, check_against_source
-from landmark_triplets_tfds.commands.verify.together import check_recorded, check_together
+from landmark_triplets_tfds.commands.verify.together import check_together
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.errors import CommandError
 
@@ -114,28 +114,27 @@ def verify(
     started = time.perf_counter()
     findings = Findings()
     data = read_prepared_data(folder, findings)
+    hashes: dict[str, str] = {}
+    parts: dict[str, list[Records]] = {split: [] for split in data.splits()}
     with progress_bar(len(data.shards), "Reading shards", " shards") as bar:
-        results = []
-        for result in check_shards(data, num_processes):
-            results.append(result)
-            findings.take_over(result.findings)
+        for shard, (records, sha256, found) in zip(data.shards, check_shards(data, num_processes), strict=True):
+            parts[shard.split].append(records)
+            if sha256 is not None:
+                hashes[shard.name] = sha256
+            findings.take_over(found)
             bar.update()
-    check_recorded(data, results, findings)
-    hashes = {result.shard.name: result.sha256 for result in results if result.sha256}
+    splits = {split: Records.join(of_split) for split, of_split in parts.items()}
+    check_together(data, splits, findings)
     if published is not None:
         _compare_hashes(published, hashes, folder, findings)
-    of_splits = {split: [result for result in results if result.shard.split == split] for split in data.splits()}
-    splits = {split: Records.join([result.records for result in parts]) for split, parts in of_splits.items()}
-    if splits:
-        check_together(data, splits, findings)
-        if source is not None:
-            check_against_source(data, splits, source, findings)
+    if source is not None and splits:
+        check_against_source(data, splits, source, findings)
     return Verification(
         data=data,
         findings=findings,
         hashes=hashes,
-        num_records={split: sum(result.num_records for result in parts) for split, parts in of_splits.items()},
-        num_bytes=sum(result.num_bytes for result in results),
+        num_records={split: records.num_records for split, records in splits.items()},
+        num_bytes=sum(records.num_bytes for records in splits.values()),
         seconds=time.perf_counter() - started,
     )
 
@@ -150,10 +149,7 @@ def _read_hashes(path: epath.Path) -> dict[str, str]:
       CommandError: if there is no hash in the file, or a name has two.
       OSError: if it cannot be read.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError:
-        lines = []
+    lines = path.read_bytes().decode(errors="replace").splitlines()
     matches = [match for match in map(_HASH_PATTERN.fullmatch, lines) if match]
     if not matches:
         raise CommandError(f"{path} holds no line of `sha256sum`: 64 hex digits, two spaces, a file name.")
@@ -176,19 +172,17 @@ def _compare_hashes(
       folder: of the dataset, where other files are.
       findings: are added to.
     """
-    for name, expected in published.items():
-        found = shards.get(name)
-        if found is None:
-            try:
-                found = hash_file(folder / name)
-            except OSError:
-                findings.add(SHA256, "it is in the published list, and not here", file=name)
-                continue
-        if found != expected:
-            findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
-    for name in shards:
-        if name not in published:
-            findings.add(SHA256, "it is not in the published list", file=name)
+    for name in {**published, **shards}:
+        expected = published.get(name)
+        try:
+            found = shards.get(name) or hash_file(folder / name)
+        except OSError:
+            findings.add(SHA256, "it is in the published list, and not here", file=name)
+        else:
+            if expected is None:
+                findings.add(SHA256, "it is not in the published list", file=name)
+            elif found != expected:
+                findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
 
 
 def _describe(verification: Verification, manual_dir: str | None, num_shown: int) -> list[str]:

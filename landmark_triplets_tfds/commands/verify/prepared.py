@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import json
+import os
 import re
 from typing import Any, TypeVar
 
@@ -183,27 +184,15 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
     """
     root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     name, _, version = dataset.rstrip("/").partition(":") if "://" not in dataset else (dataset.rstrip("/"), "", "")
-    for folder in (root / name, epath.Path(name).expanduser()):
+    for folder in (root / name / version, epath.Path(name).expanduser() / version):
         files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if any(file in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(file) for file in files):
             return folder
-        versions = _list_versions(folder, "*") or _list_versions(folder, "*/*")
-        configs = list(dict.fromkeys(path.parent for path in versions))
-        if len(configs) > 1:
-            names = ", ".join(f"{name}/{path.name}" for path in configs)
-            raise CommandError(f"{folder} holds several datasets. Name one of them: {names}.")
-        chosen = [path for path in versions if version in ("", path.name)]
-        if chosen:
-            return chosen[-1]
-        if versions:
-            names = ", ".join(path.name for path in versions)
-            raise CommandError(f"{configs[0]} has the versions {names}, but no {version}.")
-    found = list(dict.fromkeys(str(path.parent.relative_to(root)) for path in _list_versions(root, "*/*/*")))
-    advice = (
-        f"It holds {list_some(found, _NUM_NAMES_SHOWN)}."
-        if found
-        else "Name the folder that the dataset was built into: --data_dir DIR."
-    )
+        if not version and (versions := _list_versions(folder, "*")):
+            return versions[-1]
+    found = [os.fspath(path.relative_to(root)) for path in _list_versions(root, "*/*/*")]
+    listed = list_some(found, _NUM_NAMES_SHOWN)
+    advice = f"It holds {listed}." if found else "Name the folder that the dataset was built into: --data_dir DIR."
     raise CommandError(f"There is no prepared dataset {dataset} in {root}. {advice}")
 
 

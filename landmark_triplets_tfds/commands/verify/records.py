@@ -10,11 +10,9 @@ Array records have checksums too, which their own library verifies.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-import contextlib
 import hashlib
 import itertools
 import os
-import struct
 
 from etils import epath
 import google_crc32c
@@ -24,15 +22,11 @@ from landmark_triplets_tfds.errors import MissingPackageError
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
 
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
 _BLOCK_SIZE = 4 << 20  # 4 MiB
 _MASK_DELTA = 0xA282EAD8
 
 # Array records read with one call.
 _NUM_TOGETHER = 64
-
-_ADVICE = "build the dataset again"
 
 # A record, or None and what is wrong with it.
 Read = tuple[bytes | None, str]
@@ -75,10 +69,10 @@ def hash_file(path: epath.Path) -> str:
     return digest.hexdigest()
 
 
-def masked_crc(data: bytes) -> int:
+def masked_crc(data: bytes) -> bytes:
     """Returns the checksum of a TFRecord: a CRC-32C, rotated and shifted so that it may be stored beside its data."""
     crc: int = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+    return (((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _read_tfrecords(path: epath.Path, wanted: Collection[int] | None) -> Iterator[Read]:
@@ -87,29 +81,25 @@ def _read_tfrecords(path: epath.Path, wanted: Collection[int] | None) -> Iterato
         for number in itertools.count():
             if position >= size:
                 return
-            header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size:
-                yield None, f"cut off: the file ends within its length, at byte {size:,}; {_ADVICE}"
+            header = file.read(12)
+            if masked_crc(header[:8]) != header[8:]:
+                what = "is cut off" if len(header) < 12 else "fails its checksum"
+                yield None, f"its length, at byte {position:,}, {what}, so what is behind it cannot be read"
                 return
-            length, crc = _HEADER.unpack(header)
-            if masked_crc(header[:8]) != crc:
-                lost = "so what is behind it cannot be read"
-                yield None, f"its length, at byte {position:,}, fails its checksum, {lost}; {_ADVICE}"
-                return
-            start = position + _HEADER.size
-            position = start + length + _FOOTER.size
+            start, length = position + 12, int.from_bytes(header[:8], "little")
+            position = start + length + 4
             if position > size:
-                yield None, f"cut off: the file ends after {size - start:,} of its {length:,} bytes; {_ADVICE}"
+                yield None, f"cut off: the file ends after {size - start:,} of its {length:,} bytes"
                 return
             if wanted is not None and number not in wanted:
                 file.seek(position)
                 yield _NOT_WANTED
                 continue
-            record, footer = file.read(length), file.read(_FOOTER.size)
-            if footer == _FOOTER.pack(masked_crc(record)):
+            record = file.read(length)
+            if file.read(4) == masked_crc(record):
                 yield record, ""
             else:
-                yield None, f"its {length:,} bytes, from byte {start:,}, fail their checksum; {_ADVICE}"
+                yield None, f"its {length:,} bytes, from byte {start:,}, fail their checksum"
 
 
 def _read_array_records(path: epath.Path, wanted: Collection[int] | None) -> Iterator[Read]:
@@ -124,27 +114,23 @@ def _read_array_records(path: epath.Path, wanted: Collection[int] | None) -> Ite
 
     def describe(error: Exception) -> str:
         text = " ".join(str(error).replace(name, "the file").split())
-        return f"array_record refuses it ({text[:200]}); {_ADVICE}"
+        return f"array_record refuses it ({text[:200]})"
 
-    def read(numbers: list[int]) -> list[Read]:
+    def read(numbers: Sequence[int]) -> list[Read]:
         try:
-            return [(record, "") for record in reader.read(numbers)]
-        except Exception as error:
+            return [(record, "") for record in reader.read(list(numbers))]
+        except Exception as error:  # of no type of its own
             return [(None, describe(error))] if len(numbers) == 1 else [read([number])[0] for number in numbers]
 
     try:
         reader = ArrayRecordReader(name, "readahead_buffer_size:0")
         num_records = int(reader.num_records())
-    except Exception as error:  # of no type of its own
+    except Exception as error:
         yield None, f"the file as a whole: {describe(error)}"
         return
-    try:
-        for start in range(0, num_records, _NUM_TOGETHER):
-            together = range(start, min(start + _NUM_TOGETHER, num_records))
-            if wanted is None:
-                yield from read(list(together))
-            else:
-                yield from (read([number])[0] if number in wanted else _NOT_WANTED for number in together)
-    finally:
-        with contextlib.suppress(Exception):  # of a damaged file it says again what it said before
-            reader.close()
+    for start in range(0, num_records, _NUM_TOGETHER):
+        together = range(start, min(start + _NUM_TOGETHER, num_records))
+        if wanted is None:
+            yield from read(together)
+        else:
+            yield from (read([number])[0] if number in wanted else _NOT_WANTED for number in together)

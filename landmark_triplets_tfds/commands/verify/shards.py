@@ -36,12 +36,17 @@ _MAX_NUM_KNOWN = 1_000_000
 # Of each image of a record: id, landmark, digest.
 _Content = tuple[list[int], list[int], list[int]]
 
+# Of a shard: its records, its sha256, None if it cannot be read, and what is wrong.
+ShardResult = tuple["Records", str | None, Findings]
+
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What records say: those of a shard or of a split that say enough to be compared.
+    """What the records of a shard or of a split say.
 
     Attributes:
+      num_records: that were read, damaged ones included; the n below are those that say enough to be compared.
+      num_bytes: the sum of the sizes of the undamaged ones.
       image_ids: uint64[n, k], of the k images of a record.
       landmark_ids: int64[n, k].
       digests: uint64[n, k], of the stored images.
@@ -49,6 +54,8 @@ class Records:
       numbers: int64[n], the number of each record in its shard.
     """
 
+    num_records: int
+    num_bytes: int
     image_ids: npt.NDArray[np.uint64]
     landmark_ids: npt.NDArray[np.int64]
     digests: npt.NDArray[np.uint64]
@@ -61,8 +68,9 @@ class Records:
     @classmethod
     def join(cls, parts: Sequence[Records]) -> Records:
         """Returns all records of some parts, at least one, one part after the other."""
-        fields = (field.name for field in dataclasses.fields(cls))
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+        columns: Any = zip(*(vars(part).values() for part in parts), strict=True)
+        joined: Any = [sum(c) if isinstance(c[0], int) else np.concatenate(c) for c in columns]
+        return cls(*joined)
 
     def place(self, number: int, data: PreparedData) -> dict[str, Any]:
         """Returns shard, number in it and key of one of these records, as `Findings.add` takes them."""
@@ -71,27 +79,6 @@ class Records:
             "record": int(self.numbers[number]),
             "key": format_image_id(self.image_ids[number, 0]),
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """What came of a shard.
-
-    Attributes:
-      shard: which one.
-      sha256: of the file; None if it cannot be read.
-      num_records: that were read, damaged ones included.
-      num_bytes: the sum of the sizes of the undamaged ones.
-      records: what they say.
-      findings: what is wrong.
-    """
-
-    shard: Shard
-    sha256: str | None
-    num_records: int
-    num_bytes: int
-    records: Records
-    findings: Findings
 
 
 def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterator[ShardResult]:
@@ -113,8 +100,7 @@ def check_shards(data: PreparedData, num_processes: int | None = None) -> Iterat
 
 def _check_shard(data: PreparedData, number_of_shard: int, shard: Shard) -> ShardResult:
     findings = Findings()
-    contents: list[_Content] = []
-    numbers: list[int] = []
+    contents: list[tuple[int, list[int], list[int], list[int]]] = []
     num_records = num_bytes = 0
     path, sha256 = data.folder / shard.name, None
     try:
@@ -122,13 +108,12 @@ def _check_shard(data: PreparedData, number_of_shard: int, shard: Shard) -> Shar
         for record, problem in read_records(path, data.file_format):
             place = {"file": shard.name, "record": num_records}
             if record is None:
-                findings.add(CHECKSUM, problem, **place)
+                findings.add(CHECKSUM, f"{problem}; build the dataset again", **place)
             else:
                 num_bytes += len(record)
                 content = _check_record(record, data, findings, place)
                 if content is not None:
-                    contents.append(content)
-                    numbers.append(num_records)
+                    contents.append((num_records, *content))
             num_records += 1
     except FileNotFoundError:
         pass  # noted where the files of the folder are compared
@@ -138,16 +123,18 @@ def _check_shard(data: PreparedData, number_of_shard: int, shard: Shard) -> Shar
         if shard.num_records not in (None, num_records):
             message = f"it has {num_records:,} records, and {INFO_NAME} says {shard.num_records:,}"
             findings.add(COUNT, message, file=shard.name)
-    ids, landmarks, digests = zip(*contents, strict=True) if contents else ([], [], [])
+    numbers, ids, landmarks, digests = zip(*contents, strict=True) if contents else ([], [], [], [])
     shape = (len(contents), data.kind.num_images)
     records = Records(
+        num_records=num_records,
+        num_bytes=num_bytes,
         image_ids=np.array(ids, dtype=np.uint64).reshape(shape),
         landmark_ids=np.array(landmarks, dtype=np.int64).reshape(shape),
         digests=np.array(digests, dtype=np.uint64).reshape(shape),
         shards=np.full(len(contents), number_of_shard, dtype=np.int32),
         numbers=np.array(numbers, dtype=np.int64),
     )
-    return ShardResult(shard, sha256, num_records, num_bytes, records, findings)
+    return records, sha256, findings
 
 
 @functools.lru_cache(maxsize=1)

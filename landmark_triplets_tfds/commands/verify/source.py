@@ -7,6 +7,7 @@ why not. To make all images again would take as long as a build, so that is done
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import dataclasses
@@ -176,22 +177,20 @@ def _compare_with_plan(data: PreparedData, records: Records, planned: _Ids, spli
     of_planned, of_found = group[: len(planned)], group[len(planned) :]
     num_planned = np.bincount(of_planned, minlength=len(group))
     num_found = np.bincount(of_found, minlength=len(group))
-    surplus = np.flatnonzero(num_found[of_found] > num_planned[of_found])
-    missing = np.flatnonzero(num_planned[of_planned] > num_found[of_planned])
-    missing_keys = planned[missing, 0]
-    missing_by_key = dict(zip(missing_keys[::-1].tolist(), missing[::-1].tolist(), strict=True))  # the first of each
-    for number in surplus.tolist():
-        line = missing_by_key.get(int(found[number, 0]))
-        if line is None:
-            message = "no build would make it from this table"
-        else:
-            wrong = int(np.flatnonzero(found[number] != planned[line])[0])
-            ids = [format_image_id(ids[wrong]) for ids in (found[number], planned[line])]
+    missing: dict[int, list[_Ids]] = defaultdict(list)  # by key
+    for images in planned[num_planned[of_planned] > num_found[of_planned]]:
+        missing[int(images[0])].append(images)
+    for number in np.flatnonzero(num_found[of_found] > num_planned[of_found]).tolist():
+        message = "no build would make it from this table"
+        if of_key := missing.get(int(found[number, 0])):
+            wanted = of_key.pop(0)
+            wrong = int(np.flatnonzero(found[number] != wanted)[0])
+            ids = [format_image_id(images[wrong]) for images in (found[number], wanted)]
             message = f"{data.kind.id_features[wrong]} is {ids[0]}, and the plan has {ids[1]}"
         findings.add(PLAN, message, **records.place(number, data))
-    for key in missing_keys[~np.isin(missing_keys, found[surplus, 0])].tolist():
-        message = f"the example with key {format_image_id(key)} is planned for {split}, and neither there nor left out"
-        findings.add(PLAN, message)
+    for images in itertools.chain(*missing.values()):
+        key = format_image_id(images[0])
+        findings.add(PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out")
 
 
 def _check_images(
@@ -223,16 +222,15 @@ def _check_images(
     ):
         for run, image_id, result in zip(chosen, chosen_ids, pool.map(make_again, chosen_ids), strict=True):
             bar.update()
-            stored = order[starts[run] : stops[run]]  # wherever the image is
-            location = source.locate(image_id)
+            stored, location = order[starts[run] : stops[run]], source.locate(image_id)  # wherever the image is
             if isinstance(result, UnreadableImageError):
-                message, wrong = f"{location} is unreadable now ({result.reason})", stored[:1]
+                wrong, message = stored, f"{location} is unreadable now ({result.reason})"
             else:
-                message, wrong = f"it is not what {location} gives{others}", stored[digests[stored] != result]
-                if len(wrong) == len(stored):  # all of them differ: it is the source that has changed, once
-                    message, wrong = f"{message}, in any of {len(stored):,} records", wrong[:1]
-            for at in wrong.tolist():
-                findings.add(SOURCE, f"{names[at % len(names)]}: {message}", **records.place(at // len(names), data))
+                wrong, message = stored[digests[stored] != result], f"it is not what {location} gives{others}"
+            if len(wrong):  # once: images of one id that differ are found where records are compared
+                at = int(wrong[0])
+                message = f"{names[at % len(names)]}: {message}, in {len(wrong):,} of {len(stored):,} records"
+                findings.add(SOURCE, message, **records.place(at // len(names), data))
 
 
 def _describe_other_versions(report: dict[str, Any] | None) -> str:

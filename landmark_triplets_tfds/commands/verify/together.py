@@ -6,8 +6,7 @@ fields that dataset_info.json, metadata.json and build_report.json record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands.verify.findings import COUNT, IMAGE, INDEX, INFO, REPEATED, RULE, Findings
 from landmark_triplets_tfds.commands.verify.prepared import FEATURES_NAME, INFO_NAME, METADATA_NAME, PreparedData
-from landmark_triplets_tfds.commands.verify.shards import Records, ShardResult
+from landmark_triplets_tfds.commands.verify.shards import Records
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import ImageIndexError
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
@@ -35,11 +34,14 @@ def find_runs(values: npt.NDArray[Any]) -> tuple[_Rows, _Rows]:
 
 
 def check_together(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
-    """Adds what is wrong with the records of all splits, seen together."""
-    _check_same_everywhere(data, Records.join(list(splits.values())), findings)
-    for records in splits.values():
+    """Adds what is wrong with the records of all splits, seen together and with the files beside them."""
+    _check_recorded(data, splits, findings)
+    if splits:
+        _check_same_everywhere(data, Records.join(list(splits.values())), findings)
+    for split, records in splits.items():
         _check_repetitions(data, records, findings)
-    _check_splits(data, splits, findings)
+        if split in (TRAIN, VALIDATION):
+            _check_side(data, split, records, findings)
     if data.kind == IMAGES:
         _check_index(data, splits, findings)
 
@@ -95,24 +97,17 @@ def _check_repetitions(data: PreparedData, records: Records, findings: Findings)
         findings.add(RULE, f"landmark {landmark} has {count:,} {what}, and {allowed}")
 
 
-def _check_splits(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
-    """No landmark is in two splits, and each is where the hash of its id puts it."""
-    labeled = {split: records for split, records in splits.items() if (records.landmark_ids >= 0).any()}
-    percent = data.config_fields.get("validation_percent", 0)
-    if isinstance(percent, int | float) and percent and set(labeled) <= {TRAIN, VALIDATION}:
-        for split, records in labeled.items():
-            landmarks = np.unique(records.landmark_ids)
-            wrong = landmarks[is_held_out(landmarks, percent) != (split == VALIDATION)]
-            for at in np.flatnonzero(np.isin(records.landmark_ids, wrong).any(axis=1)).tolist():
-                found = ", ".join(map(str, np.intersect1d(records.landmark_ids[at], wrong)))
-                message = f"landmark {found} belongs to the other split than {split}, by validation_percent={percent}"
-                findings.add(RULE, message, **records.place(at, data))
-        return
-    for (first, some), (second, others) in itertools.combinations(labeled.items(), 2):
-        for landmark in np.intersect1d(some.landmark_ids, others.landmark_ids):
-            findings.add(RULE, f"landmark {landmark} is in both splits, {first} and {second}")
-        for image_id in np.intersect1d(some.image_ids, others.image_ids):
-            findings.add(RULE, f"image {format_image_id(image_id)} is in both splits, {first} and {second}")
+def _check_side(data: PreparedData, split: str, records: Records, findings: Findings) -> None:
+    """A landmark is in the split that the hash of its id decides, and so in no other one."""
+    percent = data.config_fields.get("validation_percent")
+    if not isinstance(percent, int | float):
+        return  # metadata.json is damaged
+    landmarks = np.unique(records.landmark_ids)
+    wrong = landmarks[is_held_out(landmarks, percent) != (split == VALIDATION)]
+    for at in np.flatnonzero(np.isin(records.landmark_ids, wrong).any(axis=1)).tolist():
+        found = ", ".join(map(str, np.intersect1d(records.landmark_ids[at], wrong)))
+        message = f"landmark {found} belongs to the other split than {split}, by validation_percent={percent}"
+        findings.add(RULE, message, **records.place(at, data))
 
 
 def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
@@ -140,16 +135,13 @@ def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Fi
             )
 
 
-def check_recorded(data: PreparedData, results: Sequence[ShardResult], findings: Findings) -> None:
-    """Adds what does not fit together in dataset_info.json, metadata.json, build_report.json and the shards."""
-    num_records = dict.fromkeys(data.splits(), 0)
-    for split in num_records:
-        of_split = [result for result in results if result.shard.split == split]
-        num_records[split] = sum(result.num_records for result in of_split)
-        found, expected = sum(result.num_bytes for result in of_split), data.split_bytes.get(split)
-        # A damaged record is said to be damaged already.
-        if expected not in (None, found) and not any(result.findings.num_problems for result in of_split):
-            message = f"the records of {split} have {found:,} bytes, and it says num_bytes={expected:,}"
+def _check_recorded(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
+    """The shards, dataset_info.json, metadata.json and build_report.json fit together."""
+    for split, records in splits.items():
+        expected = data.split_bytes.get(split)
+        # Of damaged records it is said already that they are damaged.
+        if len(records) == records.num_records and expected not in (None, records.num_bytes):
+            message = f"the records of {split} have {records.num_bytes:,} bytes, and it says num_bytes={expected:,}"
             findings.add(COUNT, message, file=INFO_NAME)
     if data.metadata is not None:
         resolution = data.config_fields.get("resolution")
@@ -161,11 +153,10 @@ def check_recorded(data: PreparedData, results: Sequence[ShardResult], findings:
         if total != num_found:
             findings.add(COUNT, f"{name} is {total}, and the shards hold {num_found:,}", file=METADATA_NAME)
         recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
-        for split in {**recorded, **num_records}:
-            if (recorded.get(split) or 0) != num_records.get(split, 0):
-                message = (
-                    f"{name} of {split} is {recorded.get(split)}, and its shards hold {num_records.get(split, 0):,}"
-                )
+        found = {split: records.num_records for split, records in splits.items()}
+        for split in {**recorded, **found}:
+            if (recorded.get(split) or 0) != found.get(split, 0):
+                message = f"{name} of {split} is {recorded.get(split)}, and its shards hold {found.get(split, 0):,}"
                 findings.add(COUNT, message, file=METADATA_NAME)
     if data.report is None:
         findings.notes.append(f"There is no readable {REPORT_NAME}: which images were left out is not known.")
