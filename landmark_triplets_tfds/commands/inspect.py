@@ -311,10 +311,9 @@ def _judge_unreadable(
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     source, table, images = found["source"], found["table"], found["images"]
     if source is not None:
-        archives = ""
-        if source["num_archives"]:
-            archives = f" (archives: {source['num_archives']:,}, {console.format_bytes(source['num_bytes'])})"
-        yield from _section("Copy", [f"{source['kind']} {source['location']}{archives}", f"table {source['table']}"])
+        size = "" if source["num_bytes"] is None else f", {console.format_bytes(source['num_bytes'])}"
+        many = f" ({source['num_archives']:,} of them{size})" if source["kind"] == "tars" else size
+        yield from _section("Copy", [f"{source['kind']} {source['location']}{many}", f"table {source['table']}"])
     if table is not None:
         yield from _section("Table", _table_lines(table))
         yield ""

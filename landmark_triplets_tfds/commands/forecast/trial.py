@@ -92,10 +92,7 @@ def run_trial(
     # What a config has beside these says which images there are, and here all of them are wanted.
     pixels = dataclasses.asdict(config.thumbnail_spec())
     small_config = type(config)(name="trial", images_per_landmark=None, **pixels)
-    # One worker is this process, whose CPU time is measured.
-    options = dataclasses.replace(
-        options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False, workers=1
-    )
+    options = dataclasses.replace(options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False)
     made, first_cpu_s = _build(small_config, options, copy, folder / "first")
     _, second_cpu_s = _build(small_config, options, copy, folder / "second")
     report = json.loads((made / REPORT_NAME).read_text())

@@ -177,7 +177,7 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
     Args:
       data_dir: where datasets are; None: where TFDS keeps them.
       dataset: ``landmark_triplets/128px``, for the newest version, ``landmark_triplets/128px:1.0.0``, or the path of a
-        folder: of a version, or of a config.
+        folder: of a version, or of a config. ``landmark_triplets`` will do where there is one config.
 
     Raises:
       CommandError: if there is no such dataset; it names those that are there.
@@ -188,7 +188,8 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
         files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if any(file in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(file) for file in files):
             return folder
-        if not version and (versions := _list_versions(folder, "*")):
+        versions = [] if version else _list_versions(folder, "*") or _list_versions(folder, "*/*")
+        if len({path.parent for path in versions}) == 1:
             return versions[-1]
     found = [os.fspath(path.relative_to(root)) for path in _list_versions(root, "*/*/*")]
     listed = list_some(found, _NUM_NAMES_SHOWN)

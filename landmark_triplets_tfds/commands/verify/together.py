@@ -149,11 +149,12 @@ def _check_recorded(data: PreparedData, splits: Mapping[str, Records], findings:
             message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
             findings.add(INFO, message, file=METADATA_NAME)
         name = f"num_{data.kind.count_name}"
-        total, num_found = data.metadata["counts"].get(name), sum(num_records.values())
-        if total != num_found:
-            findings.add(COUNT, f"{name} is {total}, and the shards hold {num_found:,}", file=METADATA_NAME)
-        recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
         found = {split: records.num_records for split, records in splits.items()}
+        total = data.metadata["counts"].get(name)
+        if total != sum(found.values()):
+            message = f"{name} is {total}, and the shards hold {sum(found.values()):,}"
+            findings.add(COUNT, message, file=METADATA_NAME)
+        recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
         for split in {**recorded, **found}:
             if (recorded.get(split) or 0) != found.get(split, 0):
                 message = f"{name} of {split} is {recorded.get(split)}, and its shards hold {found.get(split, 0):,}"

@@ -76,6 +76,7 @@ def test_versions(data_dir):
     for name, version in {
         "landmark_triplets/custom": "1.10.0",
         "landmark_triplets/custom/": "1.10.0",
+        "landmark_triplets": "1.10.0",
         "landmark_triplets/custom:1.0.1": "1.0.1",
         "landmark_triplets/custom/1.0.1": "1.0.1",
     }.items():
@@ -90,13 +91,18 @@ def test_versions(data_dir):
         ("landmark_triplets/128px", "There is no prepared dataset landmark_triplets/128px in"),
         ("landmark_triplets/128px", r"It holds landmark_triplets/custom/1\.0\.0\."),
         ("landmark_triplets/custom:3.0.0", r"custom:3.0.0 in .* It holds landmark_triplets/custom/1\.0\.0\."),
-        ("landmark_triplets", r"It holds landmark_triplets/custom/1\.0\.0\."),
         ("mnist", "There is no prepared dataset mnist"),
     ],
 )
 def test_datasets_that_are_not_there(data_dir, dataset, message):
     with pytest.raises(CommandError, match=message):
         find_version_folder(str(data_dir), dataset)
+
+
+def test_several_configs_without_a_name(data_dir):
+    shutil.copytree(data_dir / "landmark_triplets" / "custom", data_dir / "landmark_triplets" / "other")
+    with pytest.raises(CommandError, match=r"It holds landmark_triplets/custom/1\.0\.0, landmark_triplets/other/1"):
+        find_version_folder(str(data_dir), "landmark_triplets")
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])
