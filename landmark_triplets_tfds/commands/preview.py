@@ -15,15 +15,12 @@ from typing import Any
 from etils import epath
 import numpy as np
 import numpy.typing as npt
-from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import builder_class, find_config, full_name
-from landmark_triplets_tfds.commands.verify.findings import Findings
-from landmark_triplets_tfds.commands.verify.prepared import find_version_folder, read_prepared_data
-from landmark_triplets_tfds.commands.verify.records import choose_records
+from landmark_triplets_tfds.commands.prepared import find_version_folder, parse_example, read_prepared_data, read_record
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
@@ -133,7 +130,7 @@ def _find_examples(arguments: argparse.Namespace) -> _Examples:
 
 
 def _prepared_examples(folder: epath.Path, split: str) -> _Examples:
-    data = read_prepared_data(folder, Findings())
+    data = read_prepared_data(folder)
     _check_split(split, data.name, data.splits())
     shards = [shard for shard in data.shards if shard.split == split]
     lengths = [shard.num_records for shard in shards]
@@ -145,32 +142,19 @@ def _prepared_examples(folder: epath.Path, split: str) -> _Examples:
     def get(number: int) -> Example | None:
         at = int(np.searchsorted(starts, number, side="right")) - 1
         shard, in_shard = shards[at], number - int(starts[at])
-        (record,) = choose_records(folder / shard.name, data.file_format, [in_shard])
-        example = None if record is None else _parse(record, data.kind)
-        if example is None:
+        try:
+            return parse_example(read_record(folder / shard.name, data.file_format, in_shard), data.kind)[0]
+        except ValueError:
             notes.append(
                 f"Record {in_shard:,} of {shard.name} is damaged. To see what else is wrong: landmark-triplets verify"
                 f" {folder}"
             )
-        return example
+            return None
 
     landmark_ids = None
     if data.kind == IMAGES and (folder / INDEX_NAME).exists():
         landmark_ids = read_image_index(folder, split).landmark_ids.astype(np.int64)
     return _Examples(data.name, data.kind, int(starts[-1]), get, landmark_ids, notes)
-
-
-def _parse(record: bytes, kind: ExampleKind) -> Example | None:
-    example: Example = {}
-    try:
-        features = tf_example_pb2.Example.FromString(record).features.feature
-        for name in (*kind.image_features, *kind.id_features):
-            (example[name],) = features[name].bytes_list.value
-        for name in set(kind.landmark_features):
-            (example[name],) = features[name].int64_list.value
-    except Exception:  # google.protobuf.message.DecodeError, or no single value
-        return None
-    return example
 
 
 def _planned_examples(manual_dir: epath.Path, config: LandmarkBuilderConfig, split: str) -> _Examples:

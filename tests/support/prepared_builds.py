@@ -6,15 +6,16 @@ import json
 import pathlib
 import shutil
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 from etils import epath
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from landmark_triplets_tfds.commands.verify.command import Verification, verify
-from landmark_triplets_tfds.commands.verify.findings import CONTENT, Problem
-from landmark_triplets_tfds.commands.verify.records import masked_crc, read_records
+from landmark_triplets_tfds.commands.prepared import masked_crc, read_records
+from landmark_triplets_tfds.commands.verify.command import verify
+from landmark_triplets_tfds.commands.verify.records import CONTENT
 from landmark_triplets_tfds.commands.verify.source import SourceOptions
 from tests.support.competition import DUMMY_DATA
 
@@ -87,17 +88,19 @@ def dummy_source(manual_dir: pathlib.Path = DUMMY_DATA, **settings: Any) -> Sour
     return SourceOptions(manual_dir=epath.Path(manual_dir), **(defaults | settings))
 
 
-def verified(folder: pathlib.Path, **settings: Any) -> Verification:
-    return verify(epath.Path(folder), **settings)
+def verified(folder: pathlib.Path, **settings: Any) -> SimpleNamespace:
+    """Returns what `verify --json` prints, with attributes in place of keys, of each problem too."""
+    _, found = verify(epath.Path(folder), **settings)
+    return SimpleNamespace(**found | {"problems": [SimpleNamespace(**problem) for problem in found["problems"]]})
 
 
-def problems_of(verification: Verification, kind: str) -> list[Problem]:
-    return verification.findings.by_kind.get(kind, [])
+def problems_of(verification: SimpleNamespace, kind: str) -> list[SimpleNamespace]:
+    return [problem for problem in verification.problems if problem.kind == kind]
 
 
-def assert_all_well(verification: Verification) -> None:
-    assert verification.findings.problems == []
-    assert verification.findings.notes == []
+def assert_all_well(verification: SimpleNamespace) -> None:
+    assert verification.problems == []
+    assert verification.notes == []
 
 
 def assert_forgery_is_found(

@@ -30,7 +30,7 @@ from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands.datasets import BUILDERS
-from landmark_triplets_tfds.commands.verify.records import TFRECORD, read_records
+from landmark_triplets_tfds.commands.prepared import TFRECORD, read_records
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
 from landmark_triplets_tfds.competition.source import ImageSource

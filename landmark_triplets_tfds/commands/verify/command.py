@@ -1,32 +1,59 @@
 """The command `verify`: is this dataset whole, and is it what a build makes of these files?
 
-All checks in their order, and what is shown of them. The same files and the same config give the same bytes, so whoever
-publishes a config can publish the hashes of its shards, and others can see whether they built, or were given, the same:
-lists of hashes are written and read as `sha256sum` does.
+All checks in their order, and what is shown of them. What records say together, and what the files beside the shards
+say of them, is checked here: images that contradict each other, repetitions, splits that share landmarks, the index of
+images, and the counts and fields that dataset_info.json, metadata.json and build_report.json record.
+
+The same files and the same config give the same bytes, so whoever publishes a config can publish the hashes of its
+shards, and others can see whether they built, or were given, the same: lists of hashes are written and read as
+`sha256sum` does.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-import dataclasses
+from collections.abc import Iterator, Mapping
 import re
 import time
 from typing import Any
 
 from etils import epath
+import numpy as np
 
+from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands import console
-from landmark_triplets_tfds.commands.verify.findings import SHA256, Findings
-from landmark_triplets_tfds.commands.verify.prepared import PreparedData, find_version_folder, read_prepared_data
-from landmark_triplets_tfds.commands.verify.records import hash_file
-from landmark_triplets_tfds.commands.verify.shards import Records, check_shards
+from landmark_triplets_tfds.commands.prepared import (
+    FEATURES_NAME,
+    INFO_NAME,
+    METADATA_NAME,
+    SHARD_PATTERN,
+    PreparedData,
+    find_version_folder,
+    hash_file,
+    read_prepared_data,
+)
+from landmark_triplets_tfds.commands.verify.records import (
+    COUNT,
+    FILE,
+    IMAGE,
+    INDEX,
+    INFO,
+    NUM_KEPT,
+    REPEATED,
+    RULE,
+    SHA256,
+    Findings,
+    Records,
+    check_shards,
+    find_runs,
+)
 from landmark_triplets_tfds.commands.verify.source import SourceOptions, check_against_source
-from landmark_triplets_tfds.commands.verify.together import check_together
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.errors import CommandError
-
-SCHEMA_VERSION = 1
+from landmark_triplets_tfds.competition.tables import format_image_id
+from landmark_triplets_tfds.errors import CommandError, ImageIndexError
+from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
+from landmark_triplets_tfds.triplets.examples import IMAGES
 
 _HASH_PATTERN = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+?)\s*")
 
@@ -45,51 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--exclude_landmarks is of use with --manual_dir only.")
     published = None if arguments.sha256 is None else _read_hashes(epath.Path(arguments.sha256).expanduser())
     folder = find_version_folder(arguments.data_dir, arguments.dataset)
-    verification = verify(folder, source=source, published=published, num_processes=arguments.workers)
+    data, found = verify(folder, source=source, published=published, num_processes=arguments.workers)
     if arguments.json:
-        console.print_json(verification.as_json())
+        console.print_json(found)
     else:
-        print("\n".join(_describe(verification, arguments.manual_dir, 100 if arguments.show_all else 5)))
-    return console.FOUND_WRONG if verification.findings.num_problems else console.OK
-
-
-@dataclasses.dataclass(frozen=True)
-class Verification:
-    """What came of looking at a dataset.
-
-    Attributes:
-      data: the dataset.
-      findings: what is wrong, and what could not be compared.
-      hashes: sha256 of each shard that can be read, by its name.
-      num_records: by split, damaged ones included.
-      num_bytes: of all shards' records.
-      seconds: that it took.
-    """
-
-    data: PreparedData
-    findings: Findings
-    hashes: dict[str, str]
-    num_records: dict[str, int]
-    num_bytes: int
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns everything, ready for JSON."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "dataset": self.data.name,
-            "folder": str(self.data.folder),
-            "file_format": self.data.file_format,
-            "all_well": not self.findings.num_problems,
-            "num_records": self.num_records,
-            "num_bytes": self.num_bytes,
-            "num_problems": self.findings.num_problems,
-            "num_problems_by_kind": {kind: self.findings.counts[kind] for kind in self.findings.by_kind},
-            "problems": [dataclasses.asdict(problem) for problem in self.findings.problems],
-            "notes": self.findings.notes,
-            "sha256": self.hashes,
-            "seconds": round(self.seconds, 3),
-        }
+        print("\n".join(_lines(data, found, arguments.manual_dir, NUM_KEPT if arguments.show_all else 5)))
+    return console.OK if found["all_well"] else console.FOUND_WRONG
 
 
 def verify(
@@ -98,7 +86,7 @@ def verify(
     source: SourceOptions | None = None,
     published: Mapping[str, str] | None = None,
     num_processes: int | None = None,
-) -> Verification:
+) -> tuple[PreparedData, dict[str, Any]]:
     """Checks a prepared dataset.
 
     Args:
@@ -107,13 +95,17 @@ def verify(
       published: sha256 of files by name, to compare with; None: none are.
       num_processes: that read; None: one for each usable core.
 
+    Returns:
+      The dataset, and what `--json` prints of it; docs/commands.md documents it.
+
     Raises:
       CommandError: if it is no dataset that can be looked at here.
       SourceLayoutError, LandmarkTableError, ArchiveError: if the source cannot be used.
     """
     started = time.perf_counter()
     findings = Findings()
-    data = read_prepared_data(folder, findings)
+    data = read_prepared_data(folder)
+    _check_files(data, findings)
     hashes: dict[str, str] = {}
     parts: dict[str, list[Records]] = {split: [] for split in data.splits()}
     with progress_bar(len(data.shards), "Reading shards", " shards") as bar:
@@ -124,19 +116,23 @@ def verify(
             findings.take_over(found)
             bar.update()
     splits = {split: Records.join(of_split) for split, of_split in parts.items()}
-    check_together(data, splits, findings)
+    _check_together(data, splits, findings)
     if published is not None:
         _compare_hashes(published, hashes, folder, findings)
     if source is not None and splits:
         check_against_source(data, splits, source, findings)
-    return Verification(
-        data=data,
-        findings=findings,
-        hashes=hashes,
-        num_records={split: records.num_records for split, records in splits.items()},
-        num_bytes=sum(records.num_bytes for records in splits.values()),
-        seconds=time.perf_counter() - started,
-    )
+    return data, {
+        "schema_version": 1,
+        "dataset": data.name,
+        "folder": str(data.folder),
+        "file_format": data.file_format,
+        "all_well": not findings.counts,
+        "num_records": {split: records.num_records for split, records in splits.items()},
+        "num_bytes": sum(records.num_bytes for records in splits.values()),
+        **findings.as_json(),
+        "sha256": hashes,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
 
 
 def _read_hashes(path: epath.Path) -> dict[str, str]:
@@ -185,29 +181,187 @@ def _compare_hashes(
                 findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
 
 
-def _describe(verification: Verification, manual_dir: str | None, num_shown: int) -> list[str]:
-    """Returns the lines that are shown."""
-    data, findings = verification.data, verification.findings
-    counts = ", ".join(f"{split} {count:,}" for split, count in verification.num_records.items())
-    lines = [
-        console.styled(data.name, "bold") + f" in {data.folder}",
+def _lines(data: PreparedData, found: dict[str, Any], manual_dir: str | None, num_shown: int) -> Iterator[str]:
+    counts = ", ".join(f"{split} {count:,}" for split, count in found["num_records"].items())
+    yield f"{console.styled(data.name, 'bold')} in {data.folder}"
+    yield (
         f"{counts or 'no'} {data.kind.noun} in {len(data.shards):,} {data.file_format} shards,"
-        f" {verification.num_bytes / 1e6:,.1f} MB, read in {verification.seconds:,.1f} s.",
-        *(f"{sha256}  {name}" for name, sha256 in verification.hashes.items()),
-    ]
-    for kind, problems in findings.by_kind.items():
-        count = findings.counts[kind]
-        lines.append(console.styled(f"{kind.capitalize()}: {count:,} wrong", "red"))
-        lines += [f"  {problem}" for problem in problems[:num_shown]]
-        if count > num_shown:
-            lines.append(f"  ... and {count - min(num_shown, len(problems)):,} more")
-    lines += [console.styled(f"Note: {note}", "yellow") for note in findings.notes]
-    if findings.num_problems:
-        lines.append(console.styled(f"{findings.num_problems:,} problems.", "red"))
+        f" {found['num_bytes'] / 1e6:,.1f} MB, read in {found['seconds']:,.1f} s."
+    )
+    yield from (f"{sha256}  {name}" for name, sha256 in found["sha256"].items())
+    for kind, count in found["num_problems_by_kind"].items():
+        yield console.styled(f"{kind.capitalize()}: {count:,} wrong", "red")
+        shown = [problem for problem in found["problems"] if problem["kind"] == kind][:num_shown]
+        yield from map(_describe_problem, shown)
+        if count > len(shown):
+            yield f"  ... and {count - len(shown):,} more"
+    yield from (console.styled(f"Note: {note}", "yellow") for note in found["notes"])
+    if not found["all_well"]:
+        yield console.styled(f"{found['num_problems']:,} problems.", "red")
     elif manual_dir is None:
-        lines.append(
-            console.styled("All well", "green") + "; not compared with the competition's files (--manual_dir)."
-        )
+        yield console.styled("All well", "green") + "; not compared with the competition's files (--manual_dir)."
     else:
-        lines.append(console.styled("All well.", "green"))
-    return lines
+        yield console.styled("All well.", "green")
+
+
+def _describe_problem(problem: dict[str, Any]) -> str:
+    record = None if problem["record"] is None else f"record {problem['record']:,}"
+    key = problem["key"] and f"key {problem['key']}"
+    place = ", ".join(part for part in (problem["file"], record, key) if part)
+    return f"  {place}: {problem['message']}" if place else f"  {problem['message']}"
+
+
+# --- What records say together, and the files beside the shards
+
+
+def _check_files(data: PreparedData, findings: Findings) -> None:
+    """The files that describe the dataset can be read, and the shards are those that they list."""
+    for name, what in data.damage.items():
+        findings.add(INFO, what, file=name)
+    listed = {shard.name for shard in data.shards}
+    there = {path.name for path in data.folder.iterdir()}
+    for name in sorted(listed - there):
+        findings.add(FILE, "it is missing", file=name)
+    for name in sorted(there - listed):
+        if SHARD_PATTERN.fullmatch(name):
+            findings.add(FILE, f"{INFO_NAME} lists no such shard", file=name)
+
+
+def _check_together(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
+    """Adds what is wrong with the records of all splits, seen together and with the files beside them."""
+    _check_recorded(data, splits, findings)
+    if splits:
+        _check_same_everywhere(data, Records.join(list(splits.values())), findings)
+    for split, records in splits.items():
+        _check_repetitions(data, records, findings)
+        if split in (TRAIN, VALIDATION):
+            _check_side(data, split, records, findings)
+    if data.kind == IMAGES:
+        _check_index(data, splits, findings)
+
+
+def _check_same_everywhere(data: PreparedData, records: Records, findings: Findings) -> None:
+    """An image has one landmark and one thumbnail, however many records hold it."""
+    names = data.kind.image_features
+    ids, landmarks, digests = records.image_ids.ravel(), records.landmark_ids.ravel(), records.digests.ravel()
+    order = np.argsort(ids, kind="stable")
+    labeled = order[landmarks[order] >= 0]  # an image may be in an unlabeled split too
+    for kind, values, among in ((RULE, landmarks, labeled), (IMAGE, digests, order)):
+        starts, stops = find_runs(ids[among])
+        lowest, highest = (ufunc.reduceat(values[among], starts) for ufunc in (np.minimum, np.maximum))
+        for run in np.flatnonzero(lowest != highest).tolist():
+            group = among[starts[run] : stops[run]]
+            found, first, counts = np.unique(values[group], return_index=True, return_counts=True)
+            usual = max(range(len(found)), key=lambda i: (counts[i], -first[i]))
+            elsewhere = _describe_place(data, records, int(group[first[usual]]) // len(names))
+            for at in group[values[group] != found[usual]].tolist():
+                what = (
+                    f"shows landmark {values[at]}, and landmark {found[usual]} in {elsewhere}"
+                    if kind == RULE
+                    else f"differs from the image stored under the same id in {elsewhere}"
+                )
+                message = f"{names[at % len(names)]}, image {format_image_id(ids[at])}, {what}"
+                findings.add(kind, message, **records.place(at // len(names), data))
+
+
+def _describe_place(data: PreparedData, records: Records, number: int) -> str:
+    return f"{data.shards[records.shards[number]].name}, record {records.numbers[number]:,}"
+
+
+def _check_repetitions(data: PreparedData, records: Records, findings: Findings) -> None:
+    """In a split, an anchor has as many triplets as the config says, a single image one record."""
+    if data.config_fields.get("triplets_file"):
+        return  # a file of triplets says itself how often an anchor is one
+    per_anchor = data.config_fields.get("triplets_per_anchor", 1)
+    order = np.argsort(records.image_ids[:, 0], kind="stable")
+    starts, stops = find_runs(records.image_ids[order, 0])
+    for run in np.flatnonzero(stops - starts > per_anchor).tolist():
+        first = _describe_place(data, records, int(order[starts[run]]))
+        already = "is its key already" if per_anchor == 1 else f"begin the {per_anchor} triplets of its anchor"
+        for at in order[starts[run] + per_anchor : stops[run]].tolist():
+            findings.add(REPEATED, f"in {first} {already}", **records.place(at, data))
+    limit = data.config_fields.get("images_per_landmark")
+    if not isinstance(limit, int):
+        return
+    found = records.landmark_ids[order[starts], 0]  # of each anchor or image once
+    landmarks, counts = np.unique(found[found >= 0], return_counts=True)
+    what = "images" if data.kind == IMAGES else "anchors"
+    for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
+        allowed = f"the config allows images_per_landmark={limit}"
+        findings.add(RULE, f"landmark {landmark} has {count:,} {what}, and {allowed}")
+
+
+def _check_side(data: PreparedData, split: str, records: Records, findings: Findings) -> None:
+    """A landmark is in the split that the hash of its id decides, and so in no other one."""
+    percent = data.config_fields.get("validation_percent")
+    if not isinstance(percent, int | float):
+        return  # metadata.json is damaged
+    landmarks = np.unique(records.landmark_ids)
+    wrong = landmarks[is_held_out(landmarks, percent) != (split == VALIDATION)]
+    for at in np.flatnonzero(np.isin(records.landmark_ids, wrong).any(axis=1)).tolist():
+        found = ", ".join(map(str, np.intersect1d(records.landmark_ids[at], wrong)))
+        message = f"landmark {found} belongs to the other split than {split}, by validation_percent={percent}"
+        findings.add(RULE, message, **records.place(at, data))
+
+
+def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
+    """index.npz lists the records of each split, in their order."""
+    if not (data.folder / INDEX_NAME).exists():
+        findings.notes.append(f"There is no {INDEX_NAME}: builds on clusters with --nondeterministic_order write none.")
+        return
+    for split, records in splits.items():
+        try:
+            index = read_image_index(data.folder, split)
+        except ImageIndexError as error:
+            findings.add(INDEX, str(error), file=INDEX_NAME)
+            return
+        if len(index) != len(records):
+            message = f"it lists {len(index):,} records of {split}, of which {len(records):,} are there to be compared"
+            findings.add(INDEX, message, file=INDEX_NAME)
+            continue
+        ids, landmarks = records.image_ids[:, 0], records.landmark_ids[:, 0]
+        for i in np.flatnonzero((index.image_ids != ids) | (index.landmark_ids != landmarks)).tolist():
+            findings.add(
+                INDEX,
+                f"{INDEX_NAME} lists image {format_image_id(index.image_ids[i])} of landmark {index.landmark_ids[i]}"
+                f" for it, and it says landmark {landmarks[i]}",
+                **records.place(i, data),
+            )
+
+
+def _check_recorded(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
+    """The shards, dataset_info.json, metadata.json and build_report.json fit together."""
+    for split, records in splits.items():
+        expected = data.split_bytes.get(split)
+        # Of damaged records it is said already that they are damaged.
+        if len(records) == records.num_records and expected not in (None, records.num_bytes):
+            message = f"the records of {split} have {records.num_bytes:,} bytes, and it says num_bytes={expected:,}"
+            findings.add(COUNT, message, file=INFO_NAME)
+    if data.metadata is not None:
+        resolution = data.config_fields.get("resolution")
+        if data.image_px not in (None, (resolution, resolution)):
+            message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
+            findings.add(INFO, message, file=METADATA_NAME)
+        name = f"num_{data.kind.count_name}"
+        found = {split: records.num_records for split, records in splits.items()}
+        total = data.metadata["counts"].get(name)
+        if total != sum(found.values()):
+            message = f"{name} is {total}, and the shards hold {sum(found.values()):,}"
+            findings.add(COUNT, message, file=METADATA_NAME)
+        recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
+        for split in {**recorded, **found}:
+            if (recorded.get(split) or 0) != found.get(split, 0):
+                message = f"{name} of {split} is {recorded.get(split)}, and its shards hold {found.get(split, 0):,}"
+                findings.add(COUNT, message, file=METADATA_NAME)
+    if data.report is None:
+        findings.notes.append(f"There is no readable {REPORT_NAME}: which images were left out is not known.")
+        return
+    if data.report.get("dataset") != data.name:
+        findings.add(INFO, f"it is of {data.report.get('dataset')!r}, not of {data.name}", file=REPORT_NAME)
+    for field in ("config", "table_sha256", "max_examples_per_split", "counts"):
+        if data.metadata is not None and data.report.get(field) != data.metadata.get(field):
+            findings.add(INFO, f"its {field} is not that of {METADATA_NAME}", file=REPORT_NAME)
+    num_listed, num_counted = len(data.report["unreadable_images"]), data.report["counts"].get("num_images_unreadable")
+    if num_listed != num_counted:
+        message = f"it lists {num_listed:,} unreadable images, and counts {num_counted}"
+        findings.add(COUNT, message, file=REPORT_NAME)

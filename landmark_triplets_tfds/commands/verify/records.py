@@ -1,136 +1,287 @@
-"""Records out of a shard, in the two file formats that datasets of this package have: TFRecord and array_record.
+"""What each record is by itself: every shard is read once, hashed, and its records checked, by several processes.
 
-Readers of TensorFlow and TFDS stop at the first damaged record without saying which one it is, so TFRecords are taken
-apart here. A TFRecord file is a sequence of: length, uint64; checksum of the length, uint32; the bytes; checksum of the
-bytes, uint32; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). Where only the bytes are
-damaged, the next record begins behind them; where the length is, nobody knows where, and the rest of the shard is lost.
-Array records have checksums too, which their own library verifies.
+A record has its features, whole images of the right size, and follows the rules of triplets. Decoding the images is
+what takes time: about as long as reading the same dataset for training does. Each process decodes an image once,
+however often it meets it. Processes, because taking records apart holds Python's global lock.
+
+What records say is kept as numbers, some 70 bytes an image, so that comparing them is arithmetic. Of what is wrong, all
+is counted and only the first problems of each kind are kept: a damaged disk can make one of every record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
 import hashlib
-import itertools
-import os
+from typing import Any
 
-from etils import epath
-import google_crc32c
+import loky
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
 
-from landmark_triplets_tfds.errors import MissingPackageError
+from landmark_triplets_tfds.commands.prepared import INFO_NAME, PreparedData, hash_file, parse_example, read_records
+from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_ids
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
-TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
-FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
+# Kinds of problems, in the order in which they are shown.
+INFO = "dataset information"
+FILE = "files"
+SHA256 = "published sha256"
+CHECKSUM = "record checksums"
+CONTENT = "content of records"
+IMAGE = "stored images"
+RULE = "rules of triplets and splits"
+REPEATED = "repeated records"
+COUNT = "counts"
+INDEX = "index of images"
+TABLE = "table of images"
+PLAN = "planned examples"
+SOURCE = "images made again"
 
-_BLOCK_SIZE = 4 << 20  # 4 MiB
-_MASK_DELTA = 0xA282EAD8
+KINDS = (INFO, FILE, SHA256, CHECKSUM, CONTENT, IMAGE, RULE, REPEATED, COUNT, INDEX, TABLE, PLAN, SOURCE)
 
-# Array records read with one call.
-_NUM_TOGETHER = 64
+# Of each kind, in a shard as in all of them.
+NUM_KEPT = 100
 
-# A record, or None and what is wrong with it.
-Read = tuple[bytes | None, str]
-_NOT_WANTED: Read = (None, "it was stepped over")
+# Less than this is done before other processes have started.
+_MIN_BYTES_FOR_PROCESSES = 16 << 20  # 16 MiB
+
+# Digests of images that were decoded already; each takes about 100 bytes. Triplets hold an image about three times.
+_MAX_NUM_KNOWN = 1_000_000
+
+# Of each image of a record: id, landmark, digest.
+_Content = tuple[list[int], list[int], list[int]]
 
 
-def read_records(path: epath.Path, file_format: str, wanted: Collection[int] | None = None) -> Iterator[Read]:
-    """Reads a shard.
+class Findings:
+    """What is wrong, each problem with the place that has it, and what could not be compared.
+
+    Attributes:
+      counts: problems by kind.
+      notes: sentences about what is not compared and why, or about what is odd and does no harm.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+
+    def add(self, kind: str, message: str, **place: Any) -> None:
+        """Adds a problem.
+
+        Args:
+          kind: one of `KINDS`.
+          message: what is wrong, as part of a sentence.
+          **place: of what is known, ``file``, the name of the shard or file that has it; ``record``, the number of the
+            record in the shard, from 0; ``key``, that of the record, an image_id.
+        """
+        self.counts[kind] += 1
+        if len(self._kept[kind]) < NUM_KEPT:
+            nowhere = {"file": None, "record": None, "key": None}
+            self._kept[kind].append({"kind": kind, "message": message} | nowhere | place)
+
+    def take_over(self, other: Findings) -> None:
+        """Adds what was found elsewhere."""
+        for kind, problems in self._kept.items():
+            problems += other._kept[kind][: NUM_KEPT - len(problems)]
+        self.counts += other.counts
+        self.notes += other.notes
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the counts, and the problems that were kept, in the order of the kinds."""
+        return {
+            "num_problems": self.counts.total(),
+            "num_problems_by_kind": {kind: self.counts[kind] for kind in KINDS if self.counts[kind]},
+            "problems": [problem for problems in self._kept.values() for problem in problems],
+            "notes": self.notes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What the records of a shard or of a split say.
+
+    Attributes:
+      num_records: that were read, damaged ones included; the n below are those that say enough to be compared.
+      num_bytes: the sum of the sizes of the undamaged ones.
+      image_ids: uint64[n, k], of the k images of a record.
+      landmark_ids: int64[n, k].
+      digests: uint64[n, k], of the stored images.
+      shards: int32[n], the shard of each record, as a number in ``PreparedData.shards``.
+      numbers: int64[n], the number of each record in its shard.
+    """
+
+    num_records: int
+    num_bytes: int
+    image_ids: npt.NDArray[np.uint64]
+    landmark_ids: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint64]
+    shards: npt.NDArray[np.int32]
+    numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def join(cls, parts: Sequence[Records]) -> Records:
+        """Returns all records of some parts, at least one, one part after the other."""
+        columns: Any = zip(*(vars(part).values() for part in parts), strict=True)
+        joined: Any = [sum(c) if isinstance(c[0], int) else np.concatenate(c) for c in columns]
+        return cls(*joined)
+
+    def place(self, number: int, data: PreparedData) -> dict[str, Any]:
+        """Returns shard, number in it and key of one of these records, as `Findings.add` takes them."""
+        return {
+            "file": data.shards[self.shards[number]].name,
+            "record": int(self.numbers[number]),
+            "key": format_image_id(self.image_ids[number, 0]),
+        }
+
+
+def find_runs(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns where runs of equal values start and where they stop, int64[num_runs] each."""
+    is_new = np.ones(len(values), dtype=bool)
+    is_new[1:] = values[1:] != values[:-1]
+    starts = np.flatnonzero(is_new)
+    return starts, np.append(starts, len(values))[1:]
+
+
+def check_shards(
+    data: PreparedData, num_processes: int | None = None
+) -> Iterator[tuple[Records, str | None, Findings]]:
+    """Checks all shards.
 
     Args:
-      path: of the shard.
-      file_format: `TFRECORD` or `ARRAY_RECORD`.
-      wanted: the numbers of the records to read; the others are stepped over, which takes some microseconds each.
-        None: all.
+      data: the dataset.
+      num_processes: None: one for each usable core.
 
     Yields:
-      (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged or not wanted.
-
-    Raises:
-      OSError: if the file cannot be read.
-      MissingPackageError: if it takes a package that is not installed.
+      Of each shard, in their order: its records, its sha256, None if it cannot be read, and what is wrong with it.
     """
-    read = _read_tfrecords if file_format == TFRECORD else _read_array_records
-    return read(path, wanted)
-
-
-def choose_records(path: epath.Path, file_format: str, numbers: Sequence[int]) -> list[bytes | None]:
-    """Returns the records with these numbers; None for one that is damaged or not there."""
-    records = itertools.islice(read_records(path, file_format, numbers), max(numbers, default=-1) + 1)
-    chosen = {number: record for number, (record, _) in enumerate(records) if record is not None}
-    return [chosen.get(number) for number in numbers]
-
-
-def hash_file(path: epath.Path) -> str:
-    """Returns the sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_SIZE):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def masked_crc(data: bytes) -> bytes:
-    """Returns the checksum of a TFRecord: a CRC-32C, rotated and shifted so that it may be stored beside its data."""
-    crc: int = google_crc32c.value(data)
-    return (((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _read_tfrecords(path: epath.Path, wanted: Collection[int] | None) -> Iterator[Read]:
-    size, position = path.stat().length, 0
-    with path.open("rb") as file:
-        for number in itertools.count():
-            if position >= size:
-                return
-            header = file.read(12)
-            if masked_crc(header[:8]) != header[8:]:
-                what = "is cut off" if len(header) < 12 else "fails its checksum"
-                yield None, f"its length, at byte {position:,}, {what}, so what is behind it cannot be read"
-                return
-            start, length = position + 12, int.from_bytes(header[:8], "little")
-            position = start + length + 4
-            if position > size:
-                yield None, f"cut off: the file ends after {size - start:,} of its {length:,} bytes"
-                return
-            if wanted is not None and number not in wanted:
-                file.seek(position)
-                yield _NOT_WANTED
-                continue
-            record = file.read(length)
-            if file.read(4) == masked_crc(record):
-                yield record, ""
-            else:
-                yield None, f"its {length:,} bytes, from byte {start:,}, fail their checksum"
-
-
-def _read_array_records(path: epath.Path, wanted: Collection[int] | None) -> Iterator[Read]:
-    try:
-        from array_record.python.array_record_module import ArrayRecordReader
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{path} is an array_record file, which the package array_record reads: pip install array_record ({error})."
-        ) from error
-    path.stat()  # an error of the operating system is raised as such
-    name = os.fspath(path)
-
-    def describe(error: Exception) -> str:
-        text = " ".join(str(error).replace(name, "the file").split())
-        return f"array_record refuses it ({text[:200]})"
-
-    def read(numbers: Sequence[int]) -> list[Read]:
-        try:
-            return [(record, "") for record in reader.read(list(numbers))]
-        except Exception as error:  # of no type of its own
-            return [(None, describe(error))] if len(numbers) == 1 else [read([number])[0] for number in numbers]
-
-    try:
-        reader = ArrayRecordReader(name, "readahead_buffer_size:0")
-        num_records = int(reader.num_records())
-    except Exception as error:
-        yield None, f"the file as a whole: {describe(error)}"
+    check = functools.partial(_check_shard, dataclasses.replace(data, report=None))  # which may be long
+    num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
+    sizes = [path.stat().length for shard in data.shards if (path := data.folder / shard.name).exists()]
+    if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
+        yield from map(check, range(len(data.shards)))
         return
-    for start in range(0, num_records, _NUM_TOGETHER):
-        together = range(start, min(start + _NUM_TOGETHER, num_records))
-        if wanted is None:
-            yield from read(together)
-        else:
-            yield from (read([number])[0] if number in wanted else _NOT_WANTED for number in together)
+    with loky.ProcessPoolExecutor(num_processes) as pool:
+        yield from pool.map(check, range(len(data.shards)))
+
+
+def _check_shard(data: PreparedData, number_of_shard: int) -> tuple[Records, str | None, Findings]:
+    shard, findings = data.shards[number_of_shard], Findings()
+    contents: list[tuple[int, list[int], list[int], list[int]]] = []
+    num_records = num_bytes = 0
+    path, sha256 = data.folder / shard.name, None
+    try:
+        sha256 = hash_file(path)
+        for record, problem in read_records(path, data.file_format):
+            place = {"file": shard.name, "record": num_records}
+            if record is None:
+                findings.add(CHECKSUM, f"{problem}; build the dataset again", **place)
+            else:
+                num_bytes += len(record)
+                content = _check_record(record, data, findings, place)
+                if content is not None:
+                    contents.append((num_records, *content))
+            num_records += 1
+    except FileNotFoundError:
+        pass  # noted where the files of the folder are compared
+    except OSError as error:
+        findings.add(FILE, f"it cannot be read ({error.strerror or error})", file=shard.name)
+    else:
+        if shard.num_records not in (None, num_records):
+            message = f"it has {num_records:,} records, and {INFO_NAME} says {shard.num_records:,}"
+            findings.add(COUNT, message, file=shard.name)
+    numbers, ids, landmarks, digests = zip(*contents, strict=True) if contents else ([], [], [], [])
+    shape = (len(contents), data.kind.num_images)
+    records = Records(
+        num_records=num_records,
+        num_bytes=num_bytes,
+        image_ids=np.array(ids, dtype=np.uint64).reshape(shape),
+        landmark_ids=np.array(landmarks, dtype=np.int64).reshape(shape),
+        digests=np.array(digests, dtype=np.uint64).reshape(shape),
+        shards=np.full(len(contents), number_of_shard, dtype=np.int32),
+        numbers=np.array(numbers, dtype=np.int64),
+    )
+    return records, sha256, findings
+
+
+@functools.lru_cache(maxsize=1)
+def _known_images(image_px: tuple[int, ...] | None) -> set[int]:
+    """Returns the digests of images of this size that this process has found well, in whatever shard."""
+    return set()
+
+
+def _check_record(record: bytes, data: PreparedData, findings: Findings, place: dict[str, Any]) -> _Content | None:
+    """Checks a record.
+
+    Args:
+      record: the bytes in the shard.
+      data: the dataset.
+      findings: are added to.
+      place: of the record, without its key.
+
+    Returns:
+      What it says; None if that is too little to be compared with others.
+    """
+    kind, known = data.kind, _known_images(data.image_px)
+    try:
+        example, names = parse_example(record, kind)
+        texts = [example[name].decode(errors="replace") for name in kind.id_features]
+        ids = parse_image_ids(texts).tolist()
+    except ValueError as error:
+        findings.add(CONTENT, str(error), **place)
+        return None
+    if surplus := sorted(names - data.features):
+        findings.add(CONTENT, f"it has {', '.join(surplus)}, which features.json does not know", **place)
+    if missing := sorted(data.features - names):
+        findings.add(CONTENT, f"it lacks {', '.join(missing)}", **place)
+    images, landmarks = ([example[name] for name in names] for names in (kind.image_features, kind.landmark_features))
+    place = place | {"key": texts[0]}
+    digests = [digest_image(image_bytes) for image_bytes in images]
+    for name, image_bytes, digest in zip(kind.image_features, images, digests, strict=True):
+        if digest in known:
+            continue
+        if problem := find_image_problem(image_bytes, data.image_px):
+            findings.add(IMAGE, f"{name} {problem}", **place)
+        elif len(known) < _MAX_NUM_KNOWN:
+            known.add(digest)
+    if kind == TRIPLETS:
+        if min(landmarks) < 0:
+            findings.add(RULE, f"a landmark_id must be 0 or more, got {min(landmarks)}", **place)
+        if ids[0] == ids[1] and not data.config_fields.get("positive_may_be_anchor"):
+            findings.add(RULE, "the positive is the anchor itself", **place)
+        if landmarks[0] == landmarks[2]:
+            findings.add(RULE, f"the negative shows the anchor's landmark, {landmarks[0]}", **place)
+        if ids[2] in ids[:2]:
+            findings.add(RULE, f"the negative is the {'anchor' if ids[2] == ids[0] else 'positive'} itself", **place)
+    return ids, landmarks, digests
+
+
+def digest_image(image_bytes: bytes) -> int:
+    """Returns 64 bits that tell stored images apart."""
+    return int.from_bytes(hashlib.blake2b(image_bytes, digest_size=8).digest(), "little")
+
+
+def find_image_problem(image_bytes: bytes, image_px: tuple[int, ...] | None) -> str:
+    """Returns what is wrong with a stored image, as the rest of a sentence; '' if nothing is.
+
+    Args:
+      image_bytes: of the JPEG.
+      image_px: its height and width; None: any.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(image_bytes)
+    except ValueError as error:
+        return f"is no JPEG ({error})"
+    if image_px not in (None, (height, width)):  # before it is decoded: a wrong size may be an enormous one
+        return f"has {height} x {width} px, and features.json says {' x '.join(map(str, image_px))}"
+    try:
+        simplejpeg.decode_jpeg(image_bytes, "GRAY", fastdct=True, strict=True)  # the colours need no second look
+    except ValueError as error:
+        return f"does not decode ({error})"
+    return ""

@@ -23,10 +23,17 @@ from landmark_triplets_tfds.build.report import REPORT_NAME, versions
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import BUILDERS
-from landmark_triplets_tfds.commands.verify.findings import INFO, PLAN, SOURCE, TABLE, Findings
-from landmark_triplets_tfds.commands.verify.prepared import METADATA_NAME, PreparedData
-from landmark_triplets_tfds.commands.verify.shards import Records, digest_image
-from landmark_triplets_tfds.commands.verify.together import find_runs
+from landmark_triplets_tfds.commands.prepared import METADATA_NAME, PreparedData
+from landmark_triplets_tfds.commands.verify.records import (
+    INFO,
+    PLAN,
+    SOURCE,
+    TABLE,
+    Findings,
+    Records,
+    digest_image,
+    find_runs,
+)
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id

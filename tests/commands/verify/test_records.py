@@ -1,114 +1,224 @@
-"""Reading shards: what TensorFlow writes is read, and of what is damaged all that can be told apart."""
+"""Records by themselves: damage and forgeries are named with shard, record and key."""
 
-import struct
+import random
 
-from etils import epath
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import numpy as np
 import pytest
-import tensorflow as tf
 
-from landmark_triplets_tfds.commands.verify.records import choose_records, hash_file, masked_crc, read_records
-from tests.support.prepared_builds import write_records
-
-RECORDS = [b"", b"a", bytes(1000), b"\xff" * 70, *(bytes([i]) * (i + 20) for i in range(50))]
-
-
-@pytest.fixture
-def shard(tmp_path):
-    path = epath.Path(tmp_path) / "shard.tfrecord"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in RECORDS:
-            writer.write(record)
-    return path
-
-
-def test_what_tensorflow_writes(shard, tmp_path):
-    assert list(read_records(shard, "tfrecord")) == [(record, "") for record in RECORDS]
-    ours = tmp_path / "ours.tfrecord"
-    write_records(ours, RECORDS)
-    assert ours.read_bytes() == shard.read_bytes()
-    assert hash_file(shard) == hash_file(epath.Path(ours))
+from landmark_triplets_tfds.commands.prepared import read_records
+from landmark_triplets_tfds.commands.verify import records
+from tests.support.competition import build, build_images, custom_config, images_config
+from tests.support.helpers import encode_image, smooth_pixels
+from tests.support.prepared_builds import (
+    FIELDS,
+    assert_all_well,
+    assert_forgery_is_found,
+    dummy_source,
+    problems_of,
+    read_examples,
+    set_value,
+    shards_of,
+    value,
+    verified,
+    write_records,
+)
 
 
-def test_records_larger_than_what_is_read_at_once(tmp_path):
-    path = epath.Path(tmp_path) / "large"
-    records = [bytes([i + 1]) * ((3 << 20) + i) for i in range(4)] + [b"x" * (9 << 20), b"last"]
-    write_records(path, records)
-    assert [record for record, _ in read_records(path, "tfrecord")] == records
-    assert choose_records(path, "tfrecord", [5, 4]) == [records[5], records[4]]
+@pytest.mark.parametrize("build_kind", [build, build_images])
+def test_array_records(tmp_path, build_kind):
+    pytest.importorskip("array_record")
+    config = custom_config(**FIELDS) if build_kind is build else images_config(**FIELDS)
+    folder = build_kind(tmp_path, config, file_format="array_record", num_shards=2).data_path
+    assert_all_well(verified(folder, source=dummy_source()))
 
 
-def test_a_record_whose_bytes_are_damaged_is_named_and_read_past(shard):
-    content = bytearray(shard.read_bytes())
-    content[16 + 12] ^= 1  # the only byte of record 1
-    shard.write_bytes(bytes(content))
-    found = list(read_records(shard, "tfrecord"))
-    assert found[1] == (None, "its 1 bytes, from byte 28, fail their checksum")
-    assert [record for record, _ in found] == [RECORDS[0], None, *RECORDS[2:]]
+def test_processes_give_what_one_gives(copy, monkeypatch):
+    path = shards_of(copy)[1]
+    path.write_bytes(path.read_bytes()[:-5])
+    alone = verified(copy)
+    monkeypatch.setattr(records, "_MIN_BYTES_FOR_PROCESSES", 0)
+    together = verified(copy, num_processes=2)
+    assert together.problems == alone.problems != []
+    assert together.sha256 == alone.sha256
 
 
-@pytest.mark.parametrize("at", [0, 5, 8, 11])
-def test_a_damaged_length_ends_a_shard(shard, at):
-    """Where the next record begins is not guessed."""
-    content = bytearray(shard.read_bytes())
-    content[16 + at] ^= 1
-    shard.write_bytes(bytes(content))
-    (first, problem) = read_records(shard, "tfrecord")
-    assert first == (RECORDS[0], "")
-    message = "its length, at byte 16, fails its checksum, so what is behind it cannot be read"
-    assert problem == (None, message)
+# --- Damage
 
 
-def test_a_length_that_claims_more_than_there_is(tmp_path):
-    """Its checksum is right, so nothing but the file's size tells."""
-    path = epath.Path(tmp_path) / "shard"
-    length = struct.pack("<Q", 1 << 62)
-    path.write_bytes(length + masked_crc(length) + b"abc")
-    ((record, problem),) = read_records(path, "tfrecord")
-    assert record is None
-    assert problem.startswith(f"cut off: the file ends after 3 of its {1 << 62:,} bytes")
+def test_every_flipped_byte_is_noticed_and_named(copy):
+    """Of any byte of a shard: of records, of their lengths, of checksums."""
+    rng = random.Random(0)
+    for shard in shards_of(copy):
+        whole = shard.read_bytes()
+        ends = np.cumsum([16 + len(e.SerializeToString()) for e in read_examples(shard)])
+        assert ends[-1] == len(whole)
+        for at in [*range(12), *(rng.randrange(len(whole)) for _ in range(60)), *range(len(whole) - 4, len(whole))]:
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << rng.randrange(8)
+            shard.write_bytes(damaged)
+            number = int(np.searchsorted(ends, at, side="right"))
+            found = problems_of(verified(copy), records.CHECKSUM)
+            assert [(p.file, p.record) for p in found] == [(shard.name, number)], f"byte {at}"
+        shard.write_bytes(whole)
+    assert_all_well(verified(copy))
 
 
-@pytest.mark.parametrize("numbers", [[], [0], [53], [5, 2, 2], list(range(54))])
-def test_chosen_records(shard, numbers):
-    assert choose_records(shard, "tfrecord", numbers) == [RECORDS[number] for number in numbers]
+def test_flipped_bytes_of_array_records(tmp_path):
+    """Their library has no checksum over padding and parts of the framing, which the sha256 of the file covers."""
+    pytest.importorskip("array_record")
+    folder = build(tmp_path, custom_config(**FIELDS), file_format="array_record").data_path
+    (shard,) = shards_of(folder)
+    whole = shard.read_bytes()
+    before = verified(folder)
+    whole_records = list(read_records(shard, "array_record"))
+    first = whole.index(b"\xff\xd8\xff")
+    rng = random.Random(0)
+    for at in [*(rng.randrange(len(whole)) for _ in range(60)), *(rng.randrange(first, 40_000) for _ in range(60))]:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << rng.randrange(8)
+        shard.write_bytes(damaged)
+        verification = verified(folder, published=before.sha256)
+        assert problems_of(verification, records.SHA256)
+        noticed = verification.num_problems > 1
+        assert noticed or list(read_records(shard, "array_record")) == whole_records
+        assert noticed or not first <= at < 40_000
 
 
-def test_chosen_records_that_cannot_be_had(shard):
-    content = bytearray(shard.read_bytes())
-    assert choose_records(shard, "tfrecord", [54, 1, 100]) == [None, b"a", None]
-    content[16 + 12] ^= 1  # the only byte of record 1
-    shard.write_bytes(bytes(content))
-    assert choose_records(shard, "tfrecord", [0, 1, 2]) == [b"", None, RECORDS[2]]
-    content[16] ^= 1  # its length, without which nothing after it is found
-    shard.write_bytes(bytes(content))
-    assert choose_records(shard, "tfrecord", [0, 1, 2]) == [b"", None, None]
+@pytest.mark.parametrize("size", [0, 5, 12, 100, -1, -4, -5, -500])
+def test_truncated_shards(copy, size):
+    shard = shards_of(copy)[0]
+    whole = shard.read_bytes()
+    num_records = len(read_examples(shard))
+    shard.write_bytes(whole[:size])
+    verification = verified(copy)
+    assert [p.file for p in problems_of(verification, records.CHECKSUM)] == [shard.name] * (size != 0)
+    if size < 0:
+        assert problems_of(verification, records.CHECKSUM)[0].record == num_records - 1
+        assert "cut off" in problems_of(verification, records.CHECKSUM)[0].message
+    else:
+        (count,) = problems_of(verification, records.COUNT)[:1]
+        assert (count.file, f"says {num_records}" in count.message) == (shard.name, True)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_any_damage_is_noticed_and_costs_nothing_before_it(tmp_path_factory, data):
-    path = epath.Path(tmp_path_factory.mktemp("damage")) / "shard"
-    records = data.draw(st.lists(st.binary(max_size=60), min_size=1, max_size=12))
-    write_records(path, records)
-    whole = path.read_bytes()
-    start = data.draw(st.integers(0, len(whole) - 1))
-    hole = data.draw(st.binary(max_size=min(40, len(whole) - start)))
-    damaged = whole[:start] + hole + whole[start + len(hole) :]
-    damaged = damaged[: data.draw(st.integers(0, len(damaged)))] if data.draw(st.booleans()) else damaged
-    path.write_bytes(damaged)
-    found = list(read_records(path, "tfrecord"))
-    expected = []
-    position = 0
-    for record in records:
-        header, end = slice(position, position + 12), position + 16 + len(record)
-        if position >= len(damaged):
-            break
-        same = damaged[position:end] == whole[position:end]
-        expected.append(record if same else None)
-        if damaged[header] != whole[header] or end > len(damaged):
-            break
-        position = end
-    assert [record for record, _ in found] == expected
-    assert all(problem for record, problem in found if record is None)
+def test_a_hole_in_a_shard_ends_it(copy):
+    """Whatever is in it; the other shards are read."""
+    first, second = shards_of(copy)
+    whole = first.read_bytes()
+    examples, others = read_examples(first), read_examples(second)
+    sizes = [16 + len(e.SerializeToString()) for e in examples]
+    start, stop = sum(sizes[:3]), sum(sizes[:5])
+    for filling in (bytes(stop - start), random.Random(0).randbytes(stop - start), b"\xff" * (stop - start)):
+        first.write_bytes(whole[:start] + filling + whole[stop:])
+        verification = verified(copy)
+        (problem,) = problems_of(verification, records.CHECKSUM)
+        assert (problem.file, problem.record) == (first.name, 3)
+        assert problem.message.endswith("build the dataset again")
+        assert verification.num_records["train"] == 4 + len(others)
+        message = f"it has 4 records, and dataset_info.json says {len(examples)}"
+        assert message in [p.message for p in problems_of(verification, records.COUNT)]
+
+
+# --- Forgeries: the checksums are right, the content is not
+
+
+def add_feature(examples):
+    examples[2].features.feature["surplus"].int64_list.value.append(1)
+
+
+def two_values(examples):
+    value(examples[2], "anchor_id").append(b"0" * 16)
+
+
+def no_example(examples):
+    examples[2] = b"\x0a\xff\xff\xff\xff\x0f nothing that protobuf reads"
+
+
+def positive_is_anchor(examples):
+    for name in ("id", "img"):
+        value(examples[3], f"positive_{name}")[0] = value(examples[3], f"anchor_{name}")[0]
+
+
+def negative_of_the_same_landmark(examples):
+    """Each of the three ids says what it is; what does not fit is that the landmarks are equal."""
+    value(examples[3], "negative_landmark_id")[0] = value(examples[3], "landmark_id")[0]
+
+
+def negative_is_the_positive(examples):
+    """And lies about its landmark."""
+    for name in ("id", "img"):
+        value(examples[3], f"negative_{name}")[0] = value(examples[3], f"positive_{name}")[0]
+
+
+FORGERIES = {
+    "negative of the same landmark": (negative_of_the_same_landmark, records.RULE, 3, "shows the anchor's landmark"),
+    "negative is the positive": (negative_is_the_positive, records.RULE, 3, "the negative is the positive itself"),
+    "positive is the anchor": (positive_is_anchor, records.RULE, 3, "the positive is the anchor itself"),
+    "negative landmark_id": (set_value(3, "landmark_id", -5), records.RULE, 3, "must be 0 or more, got -5"),
+    "wrong size": (
+        set_value(1, "positive_img", encode_image(smooth_pixels(16, 15))),
+        records.IMAGE,
+        1,
+        "positive_img has 16 x 15 px, and features.json says 16 x 16",
+    ),
+    "enormous size": (
+        set_value(1, "positive_img", lambda e: b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03" + bytes(9)),
+        records.IMAGE,
+        1,
+        "positive_img",
+    ),
+    "truncated image": (
+        set_value(1, "anchor_img", lambda e: value(e, "anchor_img")[0][:-40]), records.IMAGE, 1, "does not decode"
+    ),
+    "no image": (set_value(1, "anchor_img", b"<html>"), records.IMAGE, 1, "anchor_img is no JPEG"),
+    "empty image": (set_value(1, "anchor_img", b""), records.IMAGE, 1, "anchor_img is no JPEG"),
+    "PNG": (
+        set_value(1, "anchor_img", encode_image(smooth_pixels(16, 16), "PNG")), records.IMAGE, 1, "is no JPEG"
+    ),
+    "feature missing": (
+        lambda examples: examples[2].features.feature.pop("negative_id"), records.CONTENT, 2, "it lacks negative_id"
+    ),
+    "feature surplus": (add_feature, records.CONTENT, 2, "it has surplus, which features.json does not know"),
+    "feature of two values": (two_values, records.CONTENT, 2, "anchor_id must be one value in a bytes_list, got 2"),
+    "no example": (no_example, records.CONTENT, 2, "it is no tf.train.Example"),
+    "empty record": (lambda examples: examples.__setitem__(2, b""), records.CONTENT, 2, "it lacks anchor_id"),
+    "id of other letters": (set_value(2, "anchor_id", b"A" * 16), records.CONTENT, 2, "must be 16 hex digits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_forged_records(copy, what):
+    assert_forgery_is_found(copy, *FORGERIES[what])
+
+
+# --- What is kept of it
+
+
+def test_counts_stay_bounded_and_complete(copy):
+    """All problems are counted, and the first ones of each kind are kept."""
+    write_records(shards_of(copy)[0], [b"nothing"] * 300)
+    verification = verified(copy)
+    assert verification.num_problems_by_kind[records.CONTENT] == 300
+    assert len(problems_of(verification, records.CONTENT)) == records.NUM_KEPT
+
+
+def test_what_is_taken_over():
+    everything = records.Findings()
+    for file in ("first", "second"):
+        findings = records.Findings()
+        for record in range(60):
+            findings.add(records.CONTENT, "is wrong", file=file, record=record)
+        findings.add(records.FILE, "is missing", file=file)
+        findings.notes.append(f"a note on {file}")
+        everything.take_over(findings)
+    found = everything.as_json()
+    assert found["num_problems"] == 122
+    assert list(found["num_problems_by_kind"].items()) == [(records.FILE, 2), (records.CONTENT, 120)]
+    problems = [(problem["kind"], problem["file"], problem["record"]) for problem in found["problems"]]
+    assert problems[:3] == [
+        (records.FILE, "first", None),
+        (records.FILE, "second", None),
+        (records.CONTENT, "first", 0),
+    ]
+    assert problems[2:][59:61] == [(records.CONTENT, "first", 59), (records.CONTENT, "second", 0)]
+    assert len(problems) == 2 + records.NUM_KEPT
+    assert found["notes"] == ["a note on first", "a note on second"]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from landmark_triplets_tfds.commands.verify import findings
+from landmark_triplets_tfds.commands.verify import records
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError
 from tests.support.competition import Competition, build, build_images, custom_config, images_config
@@ -55,13 +55,12 @@ def test_images_without_labels(tmp_path):
     assert {"train", "validation", "index", "test"} == set(verification.num_records)
     changed = next((competition.folder / "index").rglob("*.jpg"))
     changed.write_bytes(encode_image(smooth_pixels(20, 20)))
-    (problem,) = verified(folder, source=dummy_source(competition.folder)).findings.problems
-    assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (findings.SOURCE, True, True)
+    (problem,) = verified(folder, source=dummy_source(competition.folder)).problems
+    assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (records.SOURCE, True, True)
     shutil.rmtree(competition.folder / "index")
     verification = verified(folder, source=dummy_source(competition.folder))
     assert any(
-        "image_id" in p.message and "is not in the table" in p.message
-        for p in problems_of(verification, findings.TABLE)
+        "image_id" in p.message and "is not in the table" in p.message for p in problems_of(verification, records.TABLE)
     )
 
 
@@ -87,11 +86,11 @@ def test_unreadable_images_are_accounted_for(tmp_path, build_kind, missing_image
     assert_all_well(verified(folder, source=dummy_source(competition.folder)))
     # An image that the report does not list as unreadable is missed.
     edit_json(folder / "build_report.json", lambda report: report["unreadable_images"].pop())
-    assert problems_of(verified(folder, source=dummy_source(competition.folder)), findings.PLAN)
+    assert problems_of(verified(folder, source=dummy_source(competition.folder)), records.PLAN)
     (folder / "build_report.json").unlink()
     verification = verified(folder, source=dummy_source(competition.folder))
-    assert verification.findings.problems == []
-    assert "build_report.json" in " ".join(verification.findings.notes)
+    assert verification.problems == []
+    assert "build_report.json" in " ".join(verification.notes)
 
 
 def test_excluded_landmarks(tmp_path):
@@ -99,8 +98,8 @@ def test_excluded_landmarks(tmp_path):
     listed.write_text(f"{Competition(tmp_path / 'competition').table.landmark_ids[0]}\n")
     folder = build(tmp_path, custom_config(**FIELDS, exclude_landmarks=str(listed))).data_path
     verification = verified(folder, source=dummy_source())
-    assert verification.findings.problems == []
-    assert "--exclude_landmarks" in verification.findings.notes[0]
+    assert verification.problems == []
+    assert "--exclude_landmarks" in verification.notes[0]
     assert_all_well(verified(folder, source=dummy_source(exclude_landmarks=str(listed))))
     listed.write_text("1\n")
     with pytest.raises(LandmarkTableError, match="is not the list of landmarks that was excluded"):
@@ -125,12 +124,12 @@ def another_positive(examples):
 
 FORGERIES = {
     "another image": (
-        set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))), findings.SOURCE, 4, "_img: it is not what"
+        set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))), records.SOURCE, 4, "_img: it is not what"
     ),
-    "id that is not in the table": (set_value(2, "anchor_id", b"0" * 16), findings.TABLE, 2, "is not in the table"),
-    "another landmark": (set_value(2, "landmark_id", 999), findings.TABLE, 2, "by the table, and 999 here"),
+    "id that is not in the table": (set_value(2, "anchor_id", b"0" * 16), records.TABLE, 2, "is not in the table"),
+    "another landmark": (set_value(2, "landmark_id", 999), records.TABLE, 2, "by the table, and 999 here"),
     "another positive": (
-        another_positive, findings.PLAN, 3, "positive_id is 1111111111111111, and the plan has"
+        another_positive, records.PLAN, 3, "positive_id is 1111111111111111, and the plan has"
     ),
 }  # fmt: skip
 
@@ -139,14 +138,14 @@ FORGERIES = {
 def test_forged_records(copy, what):
     change, kind, record, message = FORGERIES[what]
     assert_forgery_is_found(copy, change, kind, record, message, source=dummy_source())
-    assert kind not in verified(copy).findings.by_kind  # only the competition's files show it
+    assert kind not in verified(copy).num_problems_by_kind  # only the competition's files show it
 
 
 def test_records_that_are_gone(copy):
     """Even where dataset_info.json agrees."""
     gone = value(read_examples(shards_of(copy)[0])[7], "anchor_id")[0].decode()
     forge(copy, lambda examples: examples.pop(7))
-    assert "says" in problems_of(verified(copy), findings.COUNT)[0].message
+    assert "says" in problems_of(verified(copy), records.COUNT)[0].message
 
     def agree(info):
         split = info["splits"][0]
@@ -154,8 +153,8 @@ def test_records_that_are_gone(copy):
 
     edit_json(copy / "dataset_info.json", agree)
     verification = verified(copy, source=dummy_source())
-    assert {p.file for p in problems_of(verification, findings.COUNT)} == {"dataset_info.json", "metadata.json"}
-    (problem,) = problems_of(verification, findings.PLAN)
+    assert {p.file for p in problems_of(verification, records.COUNT)} == {"dataset_info.json", "metadata.json"}
+    (problem,) = problems_of(verification, records.PLAN)
     assert f"key {gone} is planned for train" in problem.message
 
 
@@ -166,16 +165,16 @@ def test_fields_that_do_not_fit_the_records(copy):
     for name in ("metadata.json", "build_report.json"):
         edit_json(copy / name, change)
     verification = verified(copy, source=dummy_source())
-    assert [p.file for p in problems_of(verification, findings.INFO)] == ["metadata.json"]
-    assert len(problems_of(verification, findings.PLAN)) > 35  # another seed, other triplets
-    assert len(problems_of(verification, findings.SOURCE)) > 40
+    assert [p.file for p in problems_of(verification, records.INFO)] == ["metadata.json"]
+    assert len(problems_of(verification, records.PLAN)) > 35  # another seed, other triplets
+    assert len(problems_of(verification, records.SOURCE)) > 40
 
 
 def test_another_table(copy, tmp_path):
     competition = Competition(tmp_path / "competition")
     table = competition.folder / "train.csv"
     table.write_text(table.read_text() + "0123456789abcdef,5\n")
-    (problem,) = verified(copy, source=dummy_source(competition.folder)).findings.problems
+    (problem,) = verified(copy, source=dummy_source(competition.folder)).problems
     assert "table_sha256 is not that of" in problem.message
 
 
@@ -184,7 +183,7 @@ def test_a_changed_source(copy, tmp_path):
     changed, gone = competition.anchor_ids()[:2]
     competition.path(changed).write_bytes(encode_image(smooth_pixels(50, 50)))
     competition.path(gone).unlink()
-    found = problems_of(verified(copy, source=dummy_source(competition.folder)), findings.SOURCE)
+    found = problems_of(verified(copy, source=dummy_source(competition.folder)), records.SOURCE)
     assert len(found) == 2
     assert any(changed in p.message and "is not what" in p.message for p in found)
     assert any(gone in p.message and "unreadable now (missing)" in p.message for p in found)
@@ -196,7 +195,7 @@ def test_other_library_versions_are_named(copy, tmp_path):
     forge(copy, set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))))
     assert (
         "built with imagecodecs 1999.1.1"
-        in problems_of(verified(copy, source=dummy_source()), findings.SOURCE)[0].message
+        in problems_of(verified(copy, source=dummy_source()), records.SOURCE)[0].message
     )
 
 
@@ -204,10 +203,10 @@ def test_datasets_of_other_versions_of_the_package(copy):
     for name in ("metadata.json", "build_report.json"):
         edit_json(copy / name, lambda content: content["config"].update(of_the_future=1))
     verification = verified(copy, source=dummy_source())
-    assert verification.findings.problems == []
-    assert "of_the_future" in verification.findings.notes[0]
+    assert verification.problems == []
+    assert "of_the_future" in verification.notes[0]
     edit_json(copy / "dataset_info.json", lambda info: info.update(version="2.0.0"))
     edit_json(copy / "build_report.json", lambda report: report.update(dataset="landmark_triplets/custom/2.0.0"))
     verification = verified(copy, source=dummy_source())
-    assert verification.findings.problems == []
-    assert "It is version 2.0.0, and this package makes 1.0.0" in verification.findings.notes[0]
+    assert verification.problems == []
+    assert "It is version 2.0.0, and this package makes 1.0.0" in verification.notes[0]

@@ -1,8 +1,9 @@
-"""The prepared datasets that most tests of `verify` look at."""
+"""What several tests of commands look at: prepared datasets, and a corpus to forecast builds of."""
 
 import pytest
 
 from tests.support.competition import build, build_images, custom_config, images_config
+from tests.support.forecasts import make_corpus
 from tests.support.prepared_builds import FIELDS, copy_of, without_bank
 
 
@@ -29,3 +30,10 @@ def copy(triplets, tmp_path):
 @pytest.fixture
 def copy_of_images(images, tmp_path):
     return copy_of(images, tmp_path / "custom" / "1.0.0")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder)
+    return folder

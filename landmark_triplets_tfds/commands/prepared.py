@@ -1,0 +1,357 @@
+"""A prepared dataset as it lies on disk: which folder it is in, what its own files say about it, and its records.
+
+Readers of TFDS and TensorFlow raise whatever comes up when one of these files is damaged, and stop at the first damaged
+record without saying which one it is. Here each file is read by itself and shards are taken apart, so that what is
+wrong can be said, and the rest still be looked at. Nothing but the folder is needed: not the competition's files, not
+the version of the package that built it, not TensorFlow, no right to write.
+
+Shards are TFRecord or array_record files. A TFRecord file is a sequence of: length, uint64; checksum of the length,
+uint32; the bytes; checksum of the bytes, uint32; all little-endian
+(https://www.tensorflow.org/tutorials/load_data/tfrecord). Where only the bytes are damaged, the next record begins
+behind them; where the length is, nobody knows where, and the rest of the shard is lost. Array records have checksums
+too, which their own library verifies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+from typing import Any, TypeVar
+
+from etils import epath
+import google_crc32c
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from landmark_triplets_tfds.build.report import REPORT_NAME
+from landmark_triplets_tfds.common.checks import list_some
+from landmark_triplets_tfds.errors import CommandError, MissingPackageError
+from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
+from landmark_triplets_tfds.triplets.plan import Example
+
+_Parsed = TypeVar("_Parsed")
+
+INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
+
+TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
+FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
+
+SHARD_PATTERN = re.compile(r"(?P<dataset>.+)-(?P<split>\w+)\.(?P<format>\w+)-(?P<number>\d+)-of-(?P<count>\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file of records.
+
+    Attributes:
+      split: the name of the split that it is a part of.
+      name: of the file.
+      num_records: as dataset_info.json has it; None if that cannot be read.
+    """
+
+    split: str
+    name: str
+    num_records: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """A prepared dataset.
+
+    Attributes:
+      folder: of its version.
+      name: such as ``landmark_triplets/128px/1.0.0``.
+      kind: of its examples.
+      image_px: height and width of the stored images; None: not known.
+      features: the names of the features of a record.
+      file_format: one of `FILE_FORMATS`.
+      shards: of all splits; those of a split are in their order.
+      split_bytes: the sum of the sizes of all records, by split, as dataset_info.json has it.
+      metadata: what metadata.json holds; None if it cannot be read.
+      report: what build_report.json holds; None if it is not there or cannot be read.
+      damage: what is wrong with these files, by their names.
+    """
+
+    folder: epath.Path
+    name: str
+    kind: ExampleKind
+    image_px: tuple[int, ...] | None
+    features: frozenset[str]
+    file_format: str
+    shards: list[Shard]
+    split_bytes: dict[str, int]
+    metadata: dict[str, Any] | None
+    report: dict[str, Any] | None
+    damage: dict[str, str]
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """The recorded fields of the config; {} if there are none."""
+        return self.metadata["config"] if self.metadata else {}
+
+    def splits(self) -> list[str]:
+        """Returns the names of the splits, in their order."""
+        return list(dict.fromkeys(shard.split for shard in self.shards))
+
+
+def read_prepared_data(folder: epath.Path) -> PreparedData:
+    """Reads what the files of a dataset say about it.
+
+    Raises:
+      CommandError: if it is no dataset that can be looked at here.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    matches = [match for match in map(SHARD_PATTERN.fullmatch, names) if match]
+    damage: dict[str, str] = {}
+
+    def read(name: str, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
+        try:
+            return parse(json.loads((folder / name).read_text()))
+        except FileNotFoundError:
+            damage[name] = "it is missing"
+        except Exception as error:  # whatever parsing comes upon; TFDS and protobuf raise many types
+            damage[name] = f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        return None
+
+    info = read(INFO_NAME, _parse_info)
+    if info is None:  # then the names of the files say what there is
+        dataset, file_format = folder.parent.parent.name, FILE_FORMATS[0]
+        if matches:
+            dataset, file_format = matches[0].group("dataset", "format")
+        shards = [Shard(match["split"], match[0], None) for match in matches]
+        info = f"{dataset}/{folder.parent.name}/{folder.name}", file_format, shards, {}
+    name, file_format, shards, split_bytes = info
+    if file_format not in FILE_FORMATS:
+        raise CommandError(
+            f"{folder} is in the file format {file_format}. What can be looked at is {' and '.join(FILE_FORMATS)}."
+        )
+    features = read(FEATURES_NAME, lambda content: dict(tfds.features.FeatureConnector.from_json(content).items()))
+    kind = kind_of_dataset(name.split("/")[0]) if features is None else kind_of_features(features)
+    if kind is None:
+        raise CommandError(
+            f"{folder} holds neither triplets nor single images of this package: its records have the features"
+            f" {', '.join(sorted(features or {})) or 'of no readable features.json'}."
+        )
+    return PreparedData(
+        folder=folder,
+        name=name,
+        kind=kind,
+        image_px=features[kind.image_features[0]].shape[:2] if features else None,
+        features=frozenset(features or kind.feature_names),
+        file_format=file_format,
+        shards=shards,
+        split_bytes=split_bytes,
+        metadata=read(METADATA_NAME, _parse_metadata),
+        report=read(REPORT_NAME, _parse_report) if REPORT_NAME in names else None,
+        damage=damage,
+    )
+
+
+def _parse_info(info: dict[str, Any]) -> tuple[str, str, list[Shard], dict[str, int]]:
+    """Returns the name of the dataset, its file format, its shards, and the size of each split."""
+    dataset, file_format = str(info["name"]), str(info["fileFormat"])
+    shards, split_bytes = [], {}
+    for split in info["splits"]:
+        name, lengths = str(split["name"]), split.get("shardLengths", [])
+        for number, length in enumerate(lengths):
+            file = f"{dataset}-{name}.{file_format}-{number:05d}-of-{len(lengths):05d}"
+            shards.append(Shard(name, file, int(length)))
+        split_bytes[name] = int(split.get("numBytes", 0))
+    return f"{dataset}/{info['configName']}/{info['version']}", file_format, shards, split_bytes
+
+
+# Of the other files all is kept, once what is looked up in them has been there.
+
+
+def _parse_metadata(content: dict[str, Any]) -> dict[str, Any]:
+    content["config"].items(), [counts.items() for counts in content["counts"]["splits"].values()]
+    return content
+
+
+def _parse_report(content: dict[str, Any]) -> dict[str, Any]:
+    content["versions"].items(), [int(image["image_id"], 16) for image in content["unreadable_images"]]
+    return content
+
+
+_NUM_NAMES_SHOWN = 20
+
+
+def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
+    """Finds the folder of a prepared dataset.
+
+    Args:
+      data_dir: where datasets are; None: where TFDS keeps them.
+      dataset: ``landmark_triplets/128px``, for the newest version, ``landmark_triplets/128px:1.0.0``, or the path of a
+        folder: of a version, or of a config. ``landmark_triplets`` will do where there is one config.
+
+    Raises:
+      CommandError: if there is no such dataset; it names those that are there.
+    """
+    root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    name, _, version = dataset.rstrip("/").partition(":") if "://" not in dataset else (dataset.rstrip("/"), "", "")
+    for folder in (root / name / version, epath.Path(name).expanduser() / version):
+        files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if any(file in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(file) for file in files):
+            return folder
+        versions = [] if version else _list_versions(folder, "*") or _list_versions(folder, "*/*")
+        if len({path.parent for path in versions}) == 1:
+            return versions[-1]
+    found = [os.fspath(path.relative_to(root)) for path in _list_versions(root, "*/*/*")]
+    listed = list_some(found, _NUM_NAMES_SHOWN)
+    advice = f"It holds {listed}." if found else "Name the folder that the dataset was built into: --data_dir DIR."
+    raise CommandError(f"There is no prepared dataset {dataset} in {root}. {advice}")
+
+
+def _list_versions(folder: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns the folders of versions that the pattern finds, those of a config together, the newest last."""
+    found = (path for path in folder.glob(pattern) if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and path.is_dir())
+    return sorted(found, key=lambda path: (path.parent, *map(int, path.name.split("."))))
+
+
+# --- Records
+
+_BLOCK_SIZE = 4 << 20  # 4 MiB
+_MASK_DELTA = 0xA282EAD8
+
+# Array records read with one call.
+_NUM_TOGETHER = 64
+
+# A record, or None and what is wrong with it.
+Read = tuple[bytes | None, str]
+_NOT_WANTED: Read = (None, "it was stepped over")
+
+
+def read_records(path: epath.Path, file_format: str, only: int | None = None) -> Iterator[Read]:
+    """Reads a shard.
+
+    Args:
+      path: of the shard.
+      file_format: `TFRECORD` or `ARRAY_RECORD`.
+      only: the number of the record to read; the others are stepped over, which takes some microseconds each. None: all
+        are read.
+
+    Yields:
+      (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged or not wanted.
+
+    Raises:
+      OSError: if the file cannot be read.
+      MissingPackageError: if it takes a package that is not installed.
+    """
+    read = _read_tfrecords if file_format == TFRECORD else _read_array_records
+    return read(path, only)
+
+
+def read_record(path: epath.Path, file_format: str, number: int) -> bytes:
+    """Returns the record with this number; raises ValueError if it is damaged or not there."""
+    records = itertools.islice(read_records(path, file_format, number), number, None)
+    record, problem = next(records, (None, "it is not there"))
+    if record is None:
+        raise ValueError(problem)
+    return record
+
+
+def parse_example(record: bytes, kind: ExampleKind) -> tuple[Example, frozenset[str]]:
+    """Takes a record apart.
+
+    Returns:
+      The values of the features that examples of the kind have: images and ids as bytes, landmarks as numbers. And the
+      names of all features of the record.
+
+    Raises:
+      ValueError: if it lacks one of these, or has not one value of it, of its type.
+    """
+    try:
+        features = tf_example_pb2.Example.FromString(record).features.feature
+    except Exception as error:  # google.protobuf.message.DecodeError, and whatever else it comes upon
+        raise ValueError(f"it is no tf.train.Example ({error})") from None
+    if missing := sorted(kind.feature_names.difference(features)):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    example: Example = {}
+    for name in (*kind.id_features, *kind.landmark_features, *kind.image_features):
+        type_of_list = "int64_list" if name in kind.landmark_features else "bytes_list"
+        values = getattr(features[name], type_of_list).value
+        if len(values) != 1:
+            raise ValueError(f"{name} must be one value in a {type_of_list}, got {len(values)}")
+        example[name] = values[0]
+    return example, frozenset(features)
+
+
+def hash_file(path: epath.Path) -> str:
+    """Returns the sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_SIZE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def masked_crc(data: bytes) -> bytes:
+    """Returns the checksum of a TFRecord: a CRC-32C, rotated and shifted so that it may be stored beside its data."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _read_tfrecords(path: epath.Path, only: int | None) -> Iterator[Read]:
+    size, position = path.stat().length, 0
+    with path.open("rb") as file:
+        for number in itertools.count():
+            if position >= size:
+                return
+            header = file.read(12)
+            if masked_crc(header[:8]) != header[8:]:
+                what = "is cut off" if len(header) < 12 else "fails its checksum"
+                yield None, f"its length, at byte {position:,}, {what}, so what is behind it cannot be read"
+                return
+            start, length = position + 12, int.from_bytes(header[:8], "little")
+            position = start + length + 4
+            if position > size:
+                yield None, f"cut off: the file ends after {size - start:,} of its {length:,} bytes"
+                return
+            if only not in (None, number):
+                file.seek(position)
+                yield _NOT_WANTED
+                continue
+            record = file.read(length)
+            if file.read(4) == masked_crc(record):
+                yield record, ""
+            else:
+                yield None, f"its {length:,} bytes, from byte {start:,}, fail their checksum"
+
+
+def _read_array_records(path: epath.Path, only: int | None) -> Iterator[Read]:
+    try:
+        from array_record.python.array_record_module import ArrayRecordReader
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{path} is an array_record file, which the package array_record reads: pip install array_record ({error})."
+        ) from error
+    path.stat()  # an error of the operating system is raised as such
+    name = os.fspath(path)
+
+    def describe(error: Exception) -> str:
+        text = " ".join(str(error).replace(name, "the file").split())
+        return f"array_record refuses it ({text[:200]})"
+
+    def read(numbers: Sequence[int]) -> list[Read]:
+        try:
+            return [(record, "") for record in reader.read(list(numbers))]
+        except Exception as error:  # of no type of its own
+            return [(None, describe(error))] if len(numbers) == 1 else [read([number])[0] for number in numbers]
+
+    try:
+        reader = ArrayRecordReader(name, "readahead_buffer_size:0")
+        num_records = int(reader.num_records())
+    except Exception as error:
+        yield None, f"the file as a whole: {describe(error)}"
+        return
+    for start in range(0, num_records, _NUM_TOGETHER):
+        together = range(start, min(start + _NUM_TOGETHER, num_records))
+        if only is None:
+            yield from read(together)
+        else:
+            yield from (read([number])[0] if number == only else _NOT_WANTED for number in together)
