@@ -90,7 +90,7 @@ _MANUAL_DIR = "Folder with the competition's files: extracted, as zip, or as tar
 # The module of each command, whose ``run(arguments)`` returns the exit status, in the order of --help.
 MODULES = {
     "inspect": "inspect",
-    "forecast": "forecast.command",
+    "forecast": "forecast",
     "preview": "preview",
     "verify": "verify.command",
     "mine": "mine",

@@ -9,9 +9,9 @@ from typing import Any
 from etils import epath
 
 from landmark_triplets_tfds.commands import console
+from landmark_triplets_tfds.commands.budget import Answer, find_fitting, parse_size
 from landmark_triplets_tfds.commands.datasets import build_command, fields_as_json, find_config, full_name
-from landmark_triplets_tfds.commands.forecast.budget import Answer, find_fitting, parse_size
-from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
+from landmark_triplets_tfds.commands.forecaster import Forecast, Forecaster
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.errors import CommandError
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
                 raise CommandError(f"{full_name(config)}: {error}") from None
             bar.update()
         if budget is not None:
-            answer = find_fitting(forecaster, arguments.dataset, budget, arguments.seed, bar.update)
+            answer = find_fitting(forecaster, arguments.dataset, budget, bar.update)
     num_cores = options.num_workers()
     if arguments.json:
         content: dict[str, Any] = {
@@ -82,16 +82,8 @@ def _budget_as_json(manual_dir: str, budget: int, answer: Answer) -> dict[str, A
 
 
 def _forecast_lines(forecasts: list[Forecast], num_cores: int, budget: int | None) -> Iterator[str]:
-    header = [
-        "config",
-        "examples",
-        "images",
-        "dataset",
-        "bank",
-        "CPU time",
-        f"on {num_cores} core{'s' * (num_cores > 1)}",
-    ]
-    rows = [header + ["fits"] * (budget is not None)]
+    wall = f"on {num_cores} core{'s' * (num_cores > 1)}"
+    rows = [["config", "examples", "images", "dataset", "bank", "CPU time", wall, *["fits"] * (budget is not None)]]
     several = len({each.config.kind for each in forecasts}) > 1
     for each in forecasts:
         rows.append(

@@ -2,8 +2,8 @@
 
 import pytest
 
+from landmark_triplets_tfds.commands.budget import find_fitting, parse_size
 from landmark_triplets_tfds.commands.datasets import BUILDERS
-from landmark_triplets_tfds.commands.forecast.budget import find_fitting, parse_size
 from landmark_triplets_tfds.errors import CommandError
 from tests.support.competition import DUMMY_DATA, build
 from tests.support.forecasts import make_forecaster
@@ -33,7 +33,7 @@ def test_refuses_sizes(text):
 
 
 def fitting(folder, budget, dataset="landmark_triplets", num_sampled=1000):
-    return find_fitting(make_forecaster(folder, num_sampled), dataset, budget, 0, lambda: None)
+    return find_fitting(make_forecaster(folder, num_sampled), dataset, budget, lambda: None)
 
 
 def test_nothing_fits():

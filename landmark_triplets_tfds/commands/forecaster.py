@@ -1,38 +1,61 @@
 """What a build will make and take, before it runs.
 
-Numbers of examples and of distinct images come from the plan itself and are exact. Bytes and CPU time come from a trial
-build of a random sample of the config's own images: a config of two images per landmark sees other images than one of
-all. In a dataset of triplets an image counts as often as the plan uses it.
+Numbers of examples and of distinct images come from the plan itself and are exact. Bytes and CPU time come from a
+trial: a build like any other, of a small competition in a temporary folder. Its images are a random sample of the
+config's own (a config of two images per landmark sees other images than one of all), as if four each showed a landmark,
+so that there are as many examples as images. In a dataset of triplets an image counts as often as the plan uses it.
+
+They are built twice, with an empty bank of thumbnails and with the bank that the first time filled. What the first
+build takes longer than the second is per image: reading, decoding, encoding, the bank's commits. What the second takes
+is per example (thumbnails from the bank, TFDS's encoding, shuffling and writing), but for what every build takes once,
+which a trial of few images shows. Nothing is assumed of the machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import dataclasses
+import gc
+import io
+import itertools
+import json
+import os
 import pathlib
 import tempfile
 import time
 from typing import Any
 
+from etils import epath
 import numpy as np
+import numpy.typing as npt
+import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
-from landmark_triplets_tfds.commands.datasets import fields_as_json
-from landmark_triplets_tfds.commands.forecast.trial import Trial, run_trial
+from landmark_triplets_tfds.commands.datasets import BUILDERS, fields_as_json
+from landmark_triplets_tfds.commands.prepared import TFRECORD, parse_example, read_records
+from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
+from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
 from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.source import ImageSource
-from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import NoExampleError, UnreadableImageError
-from landmark_triplets_tfds.triplets.draws import choose_rows
+from landmark_triplets_tfds.competition.tables import ID_COLUMN, LANDMARK_COLUMN, LandmarkTable, format_image_id
+from landmark_triplets_tfds.errors import CommandError, NoExampleError, TooManyUnreadableError, UnreadableImageError
+from landmark_triplets_tfds.triplets.draws import TRAIN, choose_rows
+from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec, plan_in_chunks
 
+TOO_FEW_READABLE = "Too few of the sampled images are readable to forecast anything: run inspect first."
+
 _NUM_WARM_UP = 20  # images
+_IMAGES_PER_LANDMARK = 4  # of a trial
 
 _Z = 1.96  # 95 % of a normal distribution lies within so many standard deviations
+
+_Ids = npt.NDArray[np.uint64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +129,8 @@ class Forecaster:
         """
         self.source = source
         self.options = options
+        self.seed = seed
         self._num_sampled = num_sampled
-        self._seed = seed
         self._selections: dict[tuple[str | None, str], tuple[Selection, float]] = {}
         self._num_examples: dict[tuple[str, tuple[SplitSpec, ...]], int] = {}
         self._warm_ups: dict[str, Trial] = {}
@@ -141,10 +164,6 @@ class Forecaster:
                 self._num_examples[key] = 0
         return self._num_examples[key]
 
-    def overhead_bytes(self, config: LandmarkBuilderConfig) -> float:
-        """Returns the bytes of a record beyond its thumbnails, from a few real ones of the same dataset."""
-        return self._warm_up(config).overhead_bytes
-
     def forecast(self, config: LandmarkBuilderConfig) -> Forecast:
         """Forecasts a build with an empty bank of thumbnails.
 
@@ -163,10 +182,10 @@ class Forecaster:
                 np.add.at(uses, rows.ravel(), 1)
         plan_cpu_s = time.process_time() - started
         used = np.flatnonzero(uses)
-        sample = used[choose_rows(table.image_ids[used], self._num_sampled, self._seed)]
-        warm_up = self._warm_up(config)
+        sample = used[choose_rows(table.image_ids[used], self._num_sampled, self.seed)]
+        warm_up = self.warm_up(config)
         sample_read_s = self._read_all(table.image_ids[sample])
-        trial = self._try(config, table.image_ids[sample])
+        trial = run_trial(config, self.source, table.image_ids[sample], self.options)
         known = trial.thumbnail_bytes > 0
         mean, error = _weighted_mean(trial.thumbnail_bytes[known], uses[sample[known]], len(used))
         num_uses, num_images, total = int(uses.sum()), len(used), sum(num_examples.values())
@@ -189,20 +208,16 @@ class Forecaster:
             num_unreadable=trial.num_unreadable,
         )
 
-    def _warm_up(self, config: LandmarkBuilderConfig) -> Trial:
+    def warm_up(self, config: LandmarkBuilderConfig) -> Trial:
         """Returns a trial of a few images: what is done for the first time in a process takes longer."""
         dataset = config.kind.dataset
         if dataset not in self._warm_ups:
             image_ids = self.table(config).image_ids
-            few = image_ids[choose_rows(image_ids, _NUM_WARM_UP, self._seed)]
-            self._warm_ups[dataset] = self._try(config, few)
+            few = image_ids[choose_rows(image_ids, _NUM_WARM_UP, self.seed)]
+            self._warm_ups[dataset] = run_trial(config, self.source, few, self.options)
         return self._warm_ups[dataset]
 
-    def _try(self, config: LandmarkBuilderConfig, image_ids: Any) -> Trial:
-        with tempfile.TemporaryDirectory(prefix="landmark_triplets.") as folder:
-            return run_trial(config, self.source, image_ids, self.options, pathlib.Path(folder))
-
-    def _read_all(self, image_ids: Any) -> float:
+    def _read_all(self, image_ids: _Ids) -> float:
         """Returns how long reading files takes here, as many at a time as in a build; then they are in memory."""
 
         def read(image_id: int) -> None:
@@ -224,3 +239,126 @@ def _weighted_mean(values: Any, weights: Any, num_all: int) -> tuple[float, floa
     share_left = max(0.0, 1 - len(values) / num_all)
     error = float(np.sqrt(share_left * ((weights * (values - mean)) ** 2).sum()) / weights.sum())
     return mean, error
+
+
+# --- The trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What came of it.
+
+    Attributes:
+      thumbnail_bytes: int64[num_images], in the order of the images; 0 where one is unreadable or in no example.
+      num_unreadable: images.
+      overhead_bytes: of a record in its shard, beyond its thumbnails.
+      bank_bytes: that an image takes in the bank's file.
+      num_examples: that were made.
+      image_cpu_s: CPU time of an image, user and system, of all threads.
+      examples_cpu_s: CPU time of all examples, and of what a build does once.
+    """
+
+    thumbnail_bytes: npt.NDArray[np.int64]
+    num_unreadable: int
+    overhead_bytes: float
+    bank_bytes: float
+    num_examples: int
+    image_cpu_s: float
+    examples_cpu_s: float
+
+
+def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Ids, options: BuildOptions) -> Trial:
+    """Builds a dataset of some images twice, in a temporary folder.
+
+    Args:
+      config: of the dataset.
+      source: of the images.
+      image_ids: uint64[num_images], at least two.
+      options: of the build.
+
+    Raises:
+      CommandError: if no example could be made, because images are unreadable, or the folder has no room for a bank.
+    """
+    import_tensorflow()
+    # What a config has beside these says which images there are, and here all of them are wanted.
+    pixels = dataclasses.asdict(config.thumbnail_spec())
+    small_config = type(config)(name="trial", images_per_landmark=None, **pixels)
+    with tempfile.TemporaryDirectory(prefix="landmark_triplets.") as temporary:
+        folder = pathlib.Path(temporary)
+        copy = folder / "copy"
+        unpacking_cpu_s = _write_copy(copy, source, image_ids)
+        options = dataclasses.replace(options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False)
+        made, first_cpu_s = _build(small_config, options, copy, folder / "first")
+        _, second_cpu_s = _build(small_config, options, copy, folder / "second")
+        report = json.loads((made / REPORT_NAME).read_text())
+        if report["bank"] is None:
+            raise CommandError(f"{folder.parent} has no room for a trial. TMPDIR=<folder> names another place.")
+        shards = list(made.glob(f"*-{TRAIN}.*"))
+        sizes, num_examples, used_bytes = _measure_thumbnails(shards, config.kind)
+        return Trial(
+            thumbnail_bytes=np.array([sizes.get(format_image_id(image_id), 0) for image_id in image_ids.tolist()]),
+            num_unreadable=report["counts"]["num_images_unreadable"],
+            overhead_bytes=(sum(path.stat().length for path in shards) - used_bytes) / num_examples,
+            bank_bytes=report["num_bank_bytes"] / len(image_ids),
+            num_examples=num_examples,
+            image_cpu_s=(max(0.0, first_cpu_s - second_cpu_s) + unpacking_cpu_s) / len(image_ids),
+            examples_cpu_s=second_cpu_s,
+        )
+
+
+def _write_copy(folder: pathlib.Path, source: ImageSource, image_ids: _Ids) -> float:
+    """Writes a small competition; an image that cannot be had is missing from it too.
+
+    Returns:
+      The CPU time by which images take longer to read from the source, where that unpacks them, than from the copy.
+    """
+    (folder / IMAGES_NAME / "0").mkdir(parents=True)  # as there is in any copy, even without a readable image
+    num_landmarks = max(2, len(image_ids) // _IMAGES_PER_LANDMARK)
+    lines = [f"{ID_COLUMN},{LANDMARK_COLUMN}"]
+    unpacking_cpu_s = 0.0
+    for number, image_id in enumerate(image_ids.tolist()):
+        lines.append(f"{format_image_id(image_id)},{number % num_landmarks}")
+        path = folder / IMAGES_NAME / image_path(image_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = time.thread_time()
+        try:
+            content = source.read(image_id)
+        except UnreadableImageError:
+            continue
+        read = time.thread_time()
+        path.write_bytes(content)
+        written = time.thread_time()
+        path.read_bytes()
+        unpacking_cpu_s += (read - started) - (time.thread_time() - written)
+    (folder / TABLE_NAME).write_text("\n".join(lines) + "\n")
+    return max(0.0, unpacking_cpu_s)
+
+
+def _build(
+    config: LandmarkBuilderConfig, options: BuildOptions, copy: pathlib.Path, folder: pathlib.Path
+) -> tuple[epath.Path, float]:
+    """Builds a dataset; returns its folder and the CPU time of this process, user and system, of all threads."""
+    builder = BUILDERS[config.kind.dataset](config=config, data_dir=os.fspath(folder))
+    builder.build_options = options
+    gc.collect()
+    started = time.process_time()
+    nowhere = io.StringIO()  # for what a build says, and its bars, which nobody has asked for
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=copy))
+    except TooManyUnreadableError as error:
+        raise CommandError(TOO_FEW_READABLE) from error
+    return builder.data_path, time.process_time() - started
+
+
+def _measure_thumbnails(shards: Sequence[epath.Path], kind: ExampleKind) -> tuple[dict[str, int], int, int]:
+    """Returns the size of the thumbnail of each image id, the number of examples, and the bytes of all their images."""
+    sizes: dict[str, int] = {}
+    num_examples = num_bytes = 0
+    for record, _ in itertools.chain.from_iterable(read_records(path, TFRECORD) for path in shards):
+        example, _ = parse_example(record or b"", kind)
+        num_examples += 1
+        for id_feature, image_feature in zip(kind.id_features, kind.image_features, strict=True):
+            sizes[example[id_feature].decode()] = len(example[image_feature])
+            num_bytes += len(example[image_feature])
+    return sizes, num_examples, num_bytes

@@ -23,9 +23,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.commands.datasets import BUILDERS
-from landmark_triplets_tfds.commands.forecast.forecast import Forecast, Forecaster
-from landmark_triplets_tfds.commands.forecast.trial import TOO_FEW_READABLE
-from landmark_triplets_tfds.competition.source import ImageSource
+from landmark_triplets_tfds.commands.forecaster import TOO_FEW_READABLE, Forecast, Forecaster
 from landmark_triplets_tfds.errors import CommandError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
@@ -80,16 +78,13 @@ class Answer:
     alternatives: list[tuple[LandmarkBuilderConfig, int, int]]
 
 
-def find_fitting(
-    forecaster: Forecaster, dataset: str, budget: int, seed: int, on_forecast: Callable[[], object]
-) -> Answer:
+def find_fitting(forecaster: Forecaster, dataset: str, budget: int, on_forecast: Callable[[], object]) -> Answer:
     """Finds what fits a budget.
 
     Args:
       forecaster: of the copy.
       dataset: its name.
       budget: bytes.
-      seed: of the sample on which sizes are measured.
       on_forecast: called with each config that was looked at closely.
 
     Raises:
@@ -97,12 +92,11 @@ def find_fitting(
       CommandError: if none of a few images is readable.
     """
     configs = BUILDERS[dataset].BUILDER_CONFIGS
-    image_ids = forecaster.table(configs[0]).image_ids
-    sizes = _ThumbnailSizes(forecaster.source, image_ids, forecaster.options.num_workers(), seed)
+    sizes = _ThumbnailSizes(forecaster, forecaster.table(configs[0]).image_ids)
 
     def estimate(config: LandmarkBuilderConfig, mean_bytes: float) -> float:
         """Returns the bytes of a dataset, given the mean size of its thumbnails."""
-        record_bytes = config.kind.num_images * mean_bytes + forecaster.overhead_bytes(config)
+        record_bytes = config.kind.num_images * mean_bytes + forecaster.warm_up(config).overhead_bytes
         return forecaster.num_examples(config) * record_bytes
 
     def forecast(config: LandmarkBuilderConfig) -> Forecast:
@@ -179,13 +173,13 @@ def _forecast_best(
 class _ThumbnailSizes:
     """Mean sizes of thumbnails."""
 
-    def __init__(self, source: ImageSource, image_ids: npt.NDArray[np.uint64], num_workers: int, seed: int):
+    def __init__(self, forecaster: Forecaster, image_ids: npt.NDArray[np.uint64]):
         """Reads a few of the images; raises CommandError if none of them is readable."""
         self._files: list[bytes] = []
         short_sides = []
-        for image_id in image_ids[choose_rows(image_ids, _NUM_MEASURED, seed)].tolist():
+        for image_id in image_ids[choose_rows(image_ids, _NUM_MEASURED, forecaster.seed)].tolist():
             try:
-                content = source.read(image_id)
+                content = forecaster.source.read(image_id)
                 make_thumbnail(content, ThumbnailSpec())
                 header = read_header(content)
             except UnreadableImageError:
@@ -194,7 +188,7 @@ class _ThumbnailSizes:
             short_sides.append(min(header.height, header.width))
         if not self._files:
             raise CommandError(TOO_FEW_READABLE)
-        self._num_workers = num_workers
+        self._num_workers = forecaster.options.num_workers()
         self._max_px = max(_GOOD_PX, min(_MAX_PX, int(np.median(short_sides)) // _STEP_PX * _STEP_PX))
         self._grid = [px for px in _GRID_PX if px < self._max_px] + [self._max_px]
         self._means: dict[ThumbnailSpec, float] = {}

@@ -1,1 +1,0 @@
-"""The command `forecast`: what a build will make and take, and what fits a budget."""
