@@ -24,6 +24,7 @@ import sys
 from typing import Any, NoReturn
 
 from absl import logging as absl_logging
+from etils import epath
 
 from landmark_triplets_tfds.commands.console import FAILED, OK
 from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
@@ -123,6 +124,10 @@ def _version() -> str:
         return "(not installed)"
 
 
+def _path(text: str) -> epath.Path:
+    return epath.Path(text).expanduser()
+
+
 def _add_number(
     add: _Add, flag: str, default: int | None, text: str, *, lowest: int = 0, highest: int = MAX_WORD
 ) -> None:
@@ -151,7 +156,7 @@ def _add_inspect(add: _Add) -> None:
     Example:
       landmark-triplets inspect --manual_dir ~/landmarks
     """
-    add("--manual_dir", required=True, metavar="DIR", help=_MANUAL_DIR)
+    add("--manual_dir", required=True, type=_path, metavar="DIR", help=_MANUAL_DIR)
     _add_number(add, "--images", 1000, "Images to look at; 0: none")
     _add_number(add, "--seed", 0, "Of the random sample")
 
@@ -172,7 +177,7 @@ def _add_forecast(add: _Add) -> None:
       landmark-triplets forecast --manual_dir D --budget 4.9GB
     """
     datasets = [kind.dataset for kind in KINDS]
-    add("--manual_dir", required=True, metavar="DIR", help=_MANUAL_DIR)
+    add("--manual_dir", required=True, type=_path, metavar="DIR", help=_MANUAL_DIR)
     add(
         "--config",
         nargs="+",
@@ -216,9 +221,8 @@ def _add_preview(add: _Add) -> None:
         " verify takes it.",
     )
     add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
-    add(
-        "--manual_dir", metavar="DIR", help="Folder with the competition's files: show what a build would make of them."
-    )
+    text = "Folder with the competition's files: show what a build would make of them."
+    add("--manual_dir", type=_path, metavar="DIR", help=text)
     add(
         "--config",
         metavar="JSON",
@@ -250,7 +254,8 @@ def _add_verify(add: _Add) -> None:
         help="landmark_triplets/128px (its newest version), landmark_triplets/128px:1.0.0, or the folder of a version.",
     )
     add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
-    add("--manual_dir", metavar="DIR", help="Folder with the competition's files, to compare with (default: none).")
+    text = "Folder with the competition's files, to compare with (default: none)."
+    add("--manual_dir", type=_path, metavar="DIR", help=text)
     add(
         "--exclude_landmarks",
         metavar="FILE",
@@ -258,11 +263,8 @@ def _add_verify(add: _Add) -> None:
     )
     _add_number(add, "--sample", 500, "Images made again with --manual_dir")
     _add_number(add, "--seed", 0, "Of the choice of these")
-    add(
-        "--sha256",
-        metavar="FILE",
-        help="List of sha256 hashes to compare with, as `sha256sum` or this command prints it.",
-    )
+    text = "List of sha256 hashes to compare with, as `sha256sum` or this command prints it."
+    add("--sha256", type=_path, metavar="FILE", help=text)
     _add_number(add, "--workers", None, "Processes that read", lowest=1, highest=1024)
     add("--show_all", action="store_true", help="Show up to 100 problems of each kind, not 5.")
 
@@ -283,16 +285,14 @@ def _add_mine(add: _Add) -> None:
       landmark-triplets mine --embeddings e.npy --index data/landmark_images/128px_all/1.0.0 --out hard.csv
       landmark-triplets mine --embeddings e.npy --ids ids.txt --manual_dir ~/landmarks --out hard.parquet
     """
-    add("--embeddings", required=True, metavar="FILE", help="A .npy file with float16 or float32, an image per row.")
-    add("--out", required=True, metavar="FILE", help="File to write: .csv or .parquet.")
-    add("--index", metavar="DIR", help="Folder of a prepared landmark_images, with index.npz.")
+    text = "A .npy file with float16 or float32, an image per row."
+    add("--embeddings", required=True, type=_path, metavar="FILE", help=text)
+    add("--out", required=True, type=_path, metavar="FILE", help="File to write: .csv or .parquet.")
+    add("--index", type=_path, metavar="DIR", help="Folder of a prepared landmark_images, with index.npz.")
     add("--split", default=TRAIN, metavar="NAME", help="Split of --index (default: %(default)s).")
-    add("--ids", metavar="FILE", help="Ids of the images: a text file, one per line, or .npy with uint64.")
-    add(
-        "--manual_dir",
-        metavar="DIR",
-        help="Folder with the competition's files, whose table says which landmark the --ids show.",
-    )
+    add("--ids", type=_path, metavar="FILE", help="Ids of the images: a text file, one per line, or .npy with uint64.")
+    text = "Folder with the competition's files, whose table says which landmark the --ids show."
+    add("--manual_dir", type=_path, metavar="DIR", help=text)
     add(
         "--positive",
         choices=("random", "hardest"),

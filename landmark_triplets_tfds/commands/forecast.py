@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import os
 from typing import Any
-
-from etils import epath
 
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.budget import Answer, find_fitting, parse_size
@@ -29,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.config or ([] if budget else _DEFAULT_CONFIGS[arguments.dataset])
     configs = [find_config(name, arguments.dataset) for name in names]
     options = console.build_options()
-    manual_dir = epath.Path(arguments.manual_dir).expanduser()
-    source = open_copy(manual_dir, options.bank, options.num_readers_of(manual_dir))
+    manual_dir = os.fspath(arguments.manual_dir)
+    source = open_copy(arguments.manual_dir, options.bank, options.num_readers_of(manual_dir))
     forecaster = Forecaster(source, options, num_sampled=arguments.images, seed=arguments.seed)
     forecasts, answer = [], None
     with progress_bar(len(configs) if budget is None else None, "Trial builds", " configs") as bar:
@@ -46,19 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         content: dict[str, Any] = {
             "schema_version": 1,
-            "manual_dir": arguments.manual_dir,
+            "manual_dir": manual_dir,
             "cores": num_cores,
             "forecasts": [each.as_json() for each in forecasts],
         }
         if budget is not None and answer is not None:
-            content["budget"] = _budget_as_json(arguments.manual_dir, budget, answer)
+            content["budget"] = _budget_as_json(manual_dir, budget, answer)
         console.print_json(content)
     else:
         blocks = []
         if forecasts:
             blocks.append(_forecast_lines(forecasts, num_cores, budget))
         if budget is not None and answer is not None:
-            blocks.append(_budget_lines(arguments.manual_dir, budget, answer))
+            blocks.append(_budget_lines(manual_dir, budget, answer))
         print("\n\n".join("\n".join(lines) for lines in blocks))
     nothing_fits = answer is not None and not answer.custom and not answer.named_fits
     return console.FOUND_WRONG if nothing_fits else console.OK

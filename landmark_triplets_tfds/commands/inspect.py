@@ -49,8 +49,8 @@ _PARTIAL_CONFIG = """'{"name": "128px_partial", "missing_images": "drop"}'"""
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspects a copy and shows what was found."""
-    manual_dir = epath.Path(arguments.manual_dir).expanduser()
-    found = inspect_copy(manual_dir, console.build_options(), num_images=arguments.images, seed=arguments.seed)
+    options = console.build_options()
+    found = inspect_copy(arguments.manual_dir, options, num_images=arguments.images, seed=arguments.seed)
     if arguments.json:
         console.print_json(found)
     else:

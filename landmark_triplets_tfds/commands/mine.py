@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Iterator
 import dataclasses
 import json
+import os
 import shlex
 import time
 from typing import Any
 
-from etils import epath
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +31,7 @@ from landmark_triplets_tfds.mining.hard_triplets import (
 )
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
 
-_QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+_QUANTILES = {0: "min", 0.05: "5%", 0.25: "25%", 0.5: "median", 0.75: "75%", 0.95: "95%", 1: "max"}
 
 # Above these shares of anchors, what was asked for does not suit the embeddings, and the summary says so.
 _MANY_LEFT_OUT, _MANY_HARDER = 0.05, 0.25
@@ -39,10 +39,9 @@ _MANY_LEFT_OUT, _MANY_HARDER = 0.05, 0.25
 
 def run(arguments: argparse.Namespace) -> int:
     """Mines triplets, writes them and says what came of it."""
-    out = _path(arguments.out)
-    check_output(out)
+    check_output(arguments.out)
     spec = _make_spec(arguments)
-    embeddings = read_embeddings(_path(arguments.embeddings))
+    embeddings = read_embeddings(arguments.embeddings)
     image_ids, landmark_ids, num_without = _read_labels(arguments, len(embeddings))
     start = time.perf_counter()
     with progress_bar(len(embeddings), "Mining", " images") as bar:
@@ -54,16 +53,34 @@ def run(arguments: argparse.Namespace) -> int:
     if not len(triplets):
         reasons = _list_counts(triplets.num_left_out, ": ")
         raise NoExampleError("\n".join([f"No triplet can be mined. {reasons}.", *_advice(triplets, spec)]))
-    write_triplets(triplets, out)
+    write_triplets(triplets, arguments.out)
+    quantiles = np.quantile(triplets.similarities.astype(np.float64), list(_QUANTILES), axis=0).round(6).T.tolist()
+    found = {
+        "schema_version": 1,
+        "out": os.fspath(arguments.out),
+        "spec": dataclasses.asdict(spec),
+        "search": triplets.search,
+        "counts": {
+            "num_images": triplets.num_anchors,
+            "num_landmarks": triplets.num_landmarks,
+            "num_images_without_embedding": num_without,
+            "num_triplets": len(triplets),
+            "num_left_out": triplets.num_anchors - len(triplets),
+            "num_left_out_by_reason": triplets.num_left_out,
+            "num_negatives_by_kind": triplets.num_negatives,
+            "num_passed_over": triplets.num_passed_over,
+        },
+        "similarity_quantiles": {
+            name: dict(zip(map(str, _QUANTILES), values, strict=True))
+            for name, values in zip(("positive", "negative"), quantiles, strict=True)
+        },
+        "seconds": round(seconds, 3),
+    }
     if arguments.json:
-        console.print_json(_as_json(triplets, spec, arguments.out, num_without, seconds))
+        console.print_json(found)
     else:
-        print("\n".join(_lines(triplets, spec, arguments.out, num_without, seconds)))
+        print("\n".join(_lines(found, _advice(triplets, spec))))
     return console.OK
-
-
-def _path(text: str) -> epath.Path:
-    return epath.Path(text).expanduser()
 
 
 def _make_spec(arguments: argparse.Namespace) -> MiningSpec:
@@ -92,63 +109,41 @@ def _read_labels(
             )
 
     if index is not None:
-        records = read_image_index(_path(index), arguments.split)
-        check_length(len(records), f"split {arguments.split!r} in {_path(index) / INDEX_NAME} has", "records")
+        records = read_image_index(index, arguments.split)
+        check_length(len(records), f"split {arguments.split!r} in {index / INDEX_NAME} has", "records")
         return records.image_ids, records.landmark_ids, 0
-    image_ids = read_image_ids(_path(ids))
+    image_ids = read_image_ids(ids)
     check_length(len(image_ids), f"{ids} holds", "ids")
-    source = find_source(_path(manual_dir), console.build_options().bank)
+    source = find_source(manual_dir, console.build_options().bank)
     table = source.read_table()
     return image_ids, landmarks_of(image_ids, table, source.table_path), table.num_images - len(image_ids)
 
 
-def _as_json(triplets: MinedTriplets, spec: MiningSpec, out: str, num_without: int, seconds: float) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "out": out,
-        "spec": dataclasses.asdict(spec),
-        "search": triplets.search,
-        "counts": {
-            "num_images": triplets.num_anchors,
-            "num_landmarks": triplets.num_landmarks,
-            "num_images_without_embedding": num_without,
-            "num_triplets": len(triplets),
-            "num_left_out": _num_left_out(triplets),
-            "num_left_out_by_reason": triplets.num_left_out,
-            "num_negatives_by_kind": triplets.num_negatives,
-            "num_passed_over": triplets.num_passed_over,
-        },
-        "similarity_quantiles": {
-            name: dict(zip(map(str, _QUANTILES), values, strict=True)) for name, values in _quantiles(triplets)
-        },
-        "seconds": round(seconds, 3),
-    }
-
-
-def _lines(triplets: MinedTriplets, spec: MiningSpec, out: str, num_without: int, seconds: float) -> Iterator[str]:
+def _lines(found: dict[str, Any], advice: list[str]) -> Iterator[str]:
+    counts, similarities = found["counts"], found["similarity_quantiles"]
     yield console.styled(
-        f"Mined {len(triplets):,} triplets from {triplets.num_anchors:,} images of {triplets.num_landmarks:,} landmarks"
-        f" in {seconds:.1f} s ({triplets.search} search).",
+        f"Mined {counts['num_triplets']:,} triplets from {counts['num_images']:,} images of"
+        f" {counts['num_landmarks']:,} landmarks in {found['seconds']:.1f} s ({found['search']} search).",
         "bold",
     )
-    yield f"  Negatives: {_list_counts(triplets.num_negatives)}."
-    reasons = _list_counts(triplets.num_left_out, ": ")
-    yield f"  Anchors left out: {_num_left_out(triplets):,}{reasons and f' ({reasons})'}."
-    above = triplets.num_passed_over
+    yield f"  Negatives: {_list_counts(counts['num_negatives_by_kind'])}."
+    reasons = _list_counts(counts["num_left_out_by_reason"], ": ")
+    yield f"  Anchors left out: {counts['num_left_out']:,}{reasons and f' ({reasons})'}."
+    above = counts["num_passed_over"]
     yield (
-        f"  Pairs passed over, as they are above {spec.max_similarity:g}: {above['positive']:,} of the same landmark,"
-        f" {above['negative']:,} of others."
+        f"  Pairs passed over, as they are above {found['spec']['max_similarity']:g}: {above['positive']:,} of the same"
+        f" landmark, {above['negative']:,} of others."
     )
-    if num_without:
-        yield f"  Images of the table without an embedding: {num_without:,}."
+    if counts["num_images_without_embedding"]:
+        yield f"  Images of the table without an embedding: {counts['num_images_without_embedding']:,}."
     yield ""
-    rows = [("similarity", *(_name_quantile(share) for share in _QUANTILES))]
-    rows += [(f"to the {name}", *(f"{value:.3f}" for value in values)) for name, values in _quantiles(triplets)]
+    rows = [("similarity", *_QUANTILES.values())]
+    rows += [(f"to the {name}", *(f"{each:.3f}" for each in values.values())) for name, values in similarities.items()]
     yield from console.format_table(rows)
     yield ""
-    yield from map(console.fill, _advice(triplets, spec))
-    config = json.dumps({"name": "hard", "triplets_file": out})
-    yield f"Written to {out}. Next:"
+    yield from map(console.fill, advice)
+    config = json.dumps({"name": "hard", "triplets_file": found["out"]})
+    yield f"Written to {found['out']}. Next:"
     yield (
         f"  tfds build landmark_triplets --imports landmark_triplets_tfds --config {shlex.quote(config)}"
         " --manual_dir <manual_dir>"
@@ -175,18 +170,5 @@ def _advice(triplets: MinedTriplets, spec: MiningSpec) -> list[str]:
     return advice
 
 
-def _quantiles(triplets: MinedTriplets) -> list[tuple[str, list[float]]]:
-    values = np.quantile(triplets.similarities.astype(np.float64), _QUANTILES, axis=0).round(6)
-    return [("positive", values[:, 0].tolist()), ("negative", values[:, 1].tolist())]
-
-
-def _name_quantile(share: float) -> str:
-    return {0: "min", 0.5: "median", 1: "max"}.get(share, f"{share:.0%}")
-
-
 def _list_counts(counts: dict[str, int], separator: str = " ") -> str:
     return ", ".join(f"{count:,}{separator}{what}" for what, count in counts.items() if count)
-
-
-def _num_left_out(triplets: MinedTriplets) -> int:
-    return triplets.num_anchors - len(triplets)

@@ -126,7 +126,7 @@ def _find_examples(arguments: argparse.Namespace) -> _Examples:
     if name and arguments.config is not None:
         raise CommandError(f"Name the config once: either {dataset}/{name} or --config.")
     config = find_config(arguments.config or name or default, dataset)
-    return _planned_examples(epath.Path(arguments.manual_dir).expanduser(), config, arguments.split)
+    return _planned_examples(arguments.manual_dir, config, arguments.split)
 
 
 def _prepared_examples(folder: epath.Path, split: str) -> _Examples:

@@ -63,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     source = None
     if arguments.manual_dir is not None:
         source = SourceOptions(
-            manual_dir=epath.Path(arguments.manual_dir).expanduser(),
+            manual_dir=arguments.manual_dir,
             exclude_landmarks=arguments.exclude_landmarks,
             sample=arguments.sample,
             seed=arguments.seed,
         )
     elif arguments.exclude_landmarks is not None:
         raise CommandError("--exclude_landmarks is of use with --manual_dir only.")
-    published = None if arguments.sha256 is None else _read_hashes(epath.Path(arguments.sha256).expanduser())
+    published = None if arguments.sha256 is None else _read_hashes(arguments.sha256)
     folder = find_version_folder(arguments.data_dir, arguments.dataset)
     data, found = verify(folder, source=source, published=published, num_processes=arguments.workers)
     if arguments.json:
@@ -181,7 +181,7 @@ def _compare_hashes(
                 findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
 
 
-def _lines(data: PreparedData, found: dict[str, Any], manual_dir: str | None, num_shown: int) -> Iterator[str]:
+def _lines(data: PreparedData, found: dict[str, Any], manual_dir: epath.Path | None, num_shown: int) -> Iterator[str]:
     counts = ", ".join(f"{split} {count:,}" for split, count in found["num_records"].items())
     yield f"{console.styled(data.name, 'bold')} in {data.folder}"
     yield (
