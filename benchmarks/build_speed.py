@@ -18,7 +18,16 @@ from pathlib import Path
 import loky
 
 from benchmarks import builds, yardsticks
-from benchmarks.harness import Case, Measurement, Program, Ratio, Results, ratios, temporary_folder
+from benchmarks.harness import (
+    Case,
+    Measurement,
+    Program,
+    Results,
+    print_measurements,
+    print_ratios,
+    ratios,
+    temporary_folder,
+)
 
 NOTEBOOK, NOTEBOOK_ALL, TF_LOOP = "notebook", "notebook, all", "bare TensorFlow loop"
 PLAIN = "plain TFDS builder"
@@ -73,7 +82,7 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
     return cases
 
 
-def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[Ratio]:
+def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[list[str]]:
     """Returns the project's ratios, as far as their cases were measured.
 
     Args:
@@ -118,9 +127,8 @@ def main() -> None:
             distinct[config] = len(builds.distinct_files(config, corpus)) / num_triplets
             print(f"{config}: {distinct[config]:.2f} distinct images per triplet")
         results = program.alternate({name: cases[name] for name in args.only or cases})
-        program.record["distinct_images_per_triplet"] = distinct
-        program.print_measurements(results, {it: "images" if it in _COUNT_IMAGES else "triplets" for it in cases})
-        program.print_ratios(make_ratios(results, distinct))
+        print_measurements(results, {it: "images" if it in _COUNT_IMAGES else "triplets" for it in cases})
+        print_ratios(make_ratios(results, distinct))
         print("\nThe targets are for 2 cores with nothing else running, and photographs.")
 
 

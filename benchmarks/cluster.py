@@ -6,7 +6,7 @@ It carries "How fast" in docs/clusters.md. Every build is measured less a build 
 which takes away what starting it costs: processes, imports, reading the table. So the figures are those of a long job.
 Flink's two slots are those of two task managers, each with one Python worker; it is left out where there is no Java or
 Maven. A build there takes half a minute to start, a few seconds more or less, so give it a corpus of at least 10,000
-images (``--landmarks 2400``).
+images (2,400 landmarks).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import statistics
 
 from benchmarks import builds
-from benchmarks.harness import Case, Measurement, Program, print_table, ratios, temporary_folder
+from benchmarks.harness import Case, Measurement, Program, print_ratios, print_table, ratios, temporary_folder
 
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
@@ -87,7 +87,6 @@ def main() -> None:
             return one_round
 
         results = program.alternate({name: case(name) for name in engines}, args.warm_up)
-        program.record["num_images"] = num_images
         rows = []
         for name, runs in results.items():
             wall_s = statistics.median(run.wall_s for run in runs)
@@ -106,7 +105,7 @@ def main() -> None:
             )
         print_table(("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam"), rows)
         label = "images/s: two worker processes / local"
-        program.print_ratios(ratios(results, label, _PROCESSES.format(2), _LOCAL, at_least=_MIN_RATIO))
+        print_ratios(ratios(results, label, _PROCESSES.format(2), _LOCAL, at_least=_MIN_RATIO))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 It carries "Full-size runs" in docs/clusters.md. Memory of a worker process is measured with two made-up tables, one
 twice as large as the other, each read by a process of its own, as a worker does; the difference is what an image costs.
-The other figures are those of `cluster` and `pixels`, typed in below. Nothing is measured at full size.
+The other figures are those of `cluster` and `forecast`, typed in below. Nothing is measured at full size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from etils import epath
 import numpy as np
 
 from benchmarks.corpus import NUM_COMPETITION_IMAGES, random_table
-from benchmarks.harness import PeakMemory, Program, in_fresh_process, print_table, progress
+from benchmarks.harness import Figures, PeakMemory, Program, in_fresh_process, print_figures, print_table
 
 # The competition, and all of the Google Landmarks Dataset v2, with an anchor for every image.
 _DATASETS = {"competition": NUM_COMPETITION_IMAGES, "GLDv2": 4_132_914}
@@ -30,7 +30,7 @@ class PerImage:
       cpu_s: CPU time of an image with its triplet in a build through Beam, two worker processes; `cluster`.
       file_bytes: of a photograph.
       thumbnail_bytes: of a stored image.
-      record_bytes: of a record with three images; `pixels sizes`.
+      record_bytes: of a record with three images; `forecast`.
     """
 
     cpu_s: float
@@ -64,8 +64,8 @@ def write_table(path: Path, num_images: int) -> None:
     path.write_text("id,landmark_id\n" + "".join(lines))
 
 
-def measure_worker(path: Path) -> dict[str, int]:
-    """Does what a worker does before its first triplet, and draws some; returns bytes of memory."""
+def measure_worker(path: Path) -> Figures:
+    """Does what a worker does before its first triplet, and draws some."""
     with PeakMemory() as memory:
         import tensorflow  # noqa: F401
         import tensorflow_datasets  # noqa: F401
@@ -74,32 +74,25 @@ def measure_worker(path: Path) -> dict[str, int]:
         from landmark_triplets_tfds.competition.tables import read_landmark_table
         from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 
-        imports = memory.now_bytes()
+        after_imports = memory.now_bytes()
         table = read_landmark_table(epath.Path(path))
         sampler = TripletSampler(table, SamplingSpec(images_per_landmark=None))
         sampler.plan(0, min(4096, sampler.num_triplets))
-        resident = memory.now_bytes()
-    return {"imports": imports, "resident": resident, "peak": memory.peak_bytes}
+    return {"MB after imports": after_imports / 1e6, "MB at the peak": memory.peak_bytes / 1e6}
 
 
 def print_memory(program: Program) -> tuple[float, float]:
-    """Prints what a worker takes with both tables; returns bytes after imports and bytes per image, at the peak."""
+    """Prints what a worker takes with both tables; returns bytes after imports, and per image at the peak."""
     sizes = (program.args.rows, 2 * program.args.rows)
-    results = []
+    workers = []
     for num_images in sizes:
-        progress(f"memory of a worker: {num_images:,} images")
         write_table(program.work / "train.csv", num_images)
-        results.append(in_fresh_process(measure_worker, program.work / "train.csv"))
-    progress("")
-    rows = [
-        [f"{size:,}", *(f"{result[name] / 1e6:,.0f}" for name in result)]
-        for size, result in zip(sizes, results, strict=True)
-    ]
-    grown = {name: (results[1][name] - results[0][name]) / sizes[0] for name in results[0]}
-    rows.append(["bytes per image", *(f"{value:.0f}" for value in grown.values())])
-    print_table(("images of the table", "MB after imports", "with the table", "peak"), rows)
-    program.record["memory"] = results
-    return results[0]["imports"], grown["peak"]
+        workers.append(in_fresh_process(measure_worker, program.work / "train.csv"))
+    print_figures("images of the table", {f"{size:,}": [worker] for size, worker in zip(sizes, workers, strict=True)})
+    one, two = (worker["MB at the peak"] for worker in workers)
+    per_image = (two - one) * 1e6 / program.args.rows
+    print(f"\n{per_image:.0f} bytes per image of the table")
+    return workers[0]["MB after imports"] * 1e6, per_image
 
 
 def main() -> None:

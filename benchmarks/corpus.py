@@ -2,9 +2,9 @@
 
     python -m benchmarks.corpus CORPUS --photos PHOTOS
 
-makes one and measures nothing: views of your own photographs, from which figures should be quoted, views of drawn
-scenes, or tiny pictures in any number, with which all that a build does around the images can be measured. The same
-seed and the same photographs give the same corpus.
+makes one and measures nothing: views of your own photographs, from which figures should be quoted, or else of drawn
+scenes. The same photographs give the same corpus. Tiny pictures in any number, with which all that a build does around
+the images can be measured, are made by the program that needs them.
 
 What a JPEG costs depends on how much detail it holds, so smooth or random pictures would measure something else. Drawn
 scenes have what natural pictures have: a spectrum that falls as 1/f, edges where things hide each other (the "dead
@@ -22,7 +22,6 @@ import io
 import multiprocessing
 import os
 from pathlib import Path
-import time
 
 import loky
 import numpy as np
@@ -33,7 +32,6 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 NUM_COMPETITION_LANDMARKS = 81_313
 NUM_COMPETITION_IMAGES = 1_580_470
 
-DEFAULT_NUM_LANDMARKS = 400
 _IMAGES_PER_LANDMARK = 6.5  # on average, in corpora of pictures; the competition has 19.4
 
 _NUM_DISTINCT_TINY = 512  # at 1.58 million rows, each file has 3,100 links; ext4 allows 65,000
@@ -62,26 +60,13 @@ def image_path(folder: Path | str, image_id: str) -> str:
     return f"{folder}/train/{image_id[0]}/{image_id[1]}/{image_id[2]}/{image_id}.jpg"
 
 
-def _long_tail_sizes(num_landmarks: int, num_images: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Returns int64[num_landmarks]: images of each landmark, at least 2, a few with very many, ``num_images`` in all.
-
-    Raises:
-      ValueError: if there are fewer than two images per landmark.
-    """
-    if num_images < 2 * num_landmarks:
-        raise ValueError(f"{num_landmarks} landmarks need at least {2 * num_landmarks} images, got {num_images}.")
-    weights = 0.5 + np.minimum(rng.pareto(1.1, num_landmarks), 0.02 * num_landmarks + 10)
-    sizes: npt.NDArray[np.int64] = 2 + rng.multinomial(num_images - 2 * num_landmarks, weights / weights.sum())
-    return sizes
-
-
 def random_table(
     num_images: int, rng: np.random.Generator, num_landmarks: int | None = None
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Makes up a table with a long tail.
+    """Makes up a table with a long tail: landmarks have at least 2 images, a few have very many.
 
     Args:
-      num_images: rows.
+      num_images: rows, at least two for each landmark.
       rng: of all draws.
       num_landmarks: None: as many as the competition has for so many images.
 
@@ -90,10 +75,11 @@ def random_table(
     """
     if num_landmarks is None:
         num_landmarks = max(2, round(num_images * NUM_COMPETITION_LANDMARKS / NUM_COMPETITION_IMAGES))
-    sizes = _long_tail_sizes(num_landmarks, num_images, rng)
+    weights = 0.5 + np.minimum(rng.pareto(1.1, num_landmarks), 0.02 * num_landmarks + 10)
+    sizes = 2 + rng.multinomial(num_images - 2 * num_landmarks, weights / weights.sum())
     image_ids = np.unique(rng.integers(0, 2**64, num_images + 8, dtype=np.uint64))
     image_ids = rng.permutation(image_ids)[:num_images]
-    landmark_ids = np.repeat(np.cumsum(rng.integers(1, 6, len(sizes))), sizes)
+    landmark_ids = np.repeat(np.cumsum(rng.integers(1, 6, num_landmarks)), sizes)
     return image_ids, rng.permutation(landmark_ids)
 
 
@@ -177,14 +163,11 @@ class _Landmark:
         self._scene = scene
         self._rng = rng
         self._extent = rng.uniform(0.4, 0.7)  # of the scene that a view takes
+        centers = rng.uniform(self._extent / 2, 1 - self._extent / 2, (_NUM_REGIONS_TRIED, 2))
+        details = [self._detail_at(center) for center in centers]
         # The first region with something to see, or else the one with most.
-        self.detail = -1.0
-        for center in rng.uniform(self._extent / 2, 1 - self._extent / 2, (_NUM_REGIONS_TRIED, 2)):
-            detail = self._detail_at(center)
-            if detail > self.detail:
-                self.detail, self._center = detail, center
-            if detail >= _MIN_DETAIL:
-                break
+        best = int(np.argmax(np.minimum(details, _MIN_DETAIL)))
+        self.detail, self._center = details[best], centers[best]
 
     def _box(
         self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]
@@ -225,14 +208,12 @@ def _as_jpeg(image: Image.Image, quality: int) -> bytes:
 # --- Corpora
 
 
-def make_tiny_corpus(folder: Path, num_images: int, seed: int = 0) -> None:
+def make_tiny_corpus(folder: Path, num_images: int) -> None:
     """Makes a corpus of 16 x 16 px pictures, 19.4 per landmark: 512 different files, the others links to them."""
-    rng = np.random.default_rng(seed)
-    image_ids, landmark_ids = random_table(num_images, rng)
-    names = [f"{image_id:016x}" for image_id in image_ids.tolist()]
-    _make_folders(folder, names)
+    rng = np.random.default_rng(0)
+    landmark_of = _make_folders(folder, *random_table(num_images, rng))
     originals: list[str] = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(landmark_of):
         path = image_path(folder, name)
         if i < _NUM_DISTINCT_TINY:
             corners = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
@@ -240,26 +221,26 @@ def make_tiny_corpus(folder: Path, num_images: int, seed: int = 0) -> None:
             originals.append(path)
         else:
             os.link(originals[i % _NUM_DISTINCT_TINY], path)
-    _write_table(folder, names, landmark_ids.tolist())
+    _write_table(folder, landmark_of)
 
 
-def make_picture_corpus(folder: Path, photos: Path | None, num_landmarks: int, seed: int = 0) -> None:
+def make_picture_corpus(folder: Path, photos: Path | None, num_landmarks: int) -> None:
     """Makes a corpus of views of photographs, or of drawn scenes if ``photos`` is None, on all usable cores."""
     num_images = round(_IMAGES_PER_LANDMARK * num_landmarks)
-    image_ids, landmark_ids = random_table(num_images, np.random.default_rng(seed), num_landmarks)
-    names = [f"{image_id:016x}" for image_id in image_ids.tolist()]
-    _make_folders(folder, names)
-    names_of = [[names[i] for i in np.flatnonzero(landmark_ids == landmark)] for landmark in np.unique(landmark_ids)]
-    work = functools.partial(_make_landmark, folder, find_photos(photos) if photos else [], seed)
+    landmark_of = _make_folders(folder, *random_table(num_images, np.random.default_rng(0), num_landmarks))
+    names_of: dict[int, list[str]] = {landmark: [] for landmark in sorted(landmark_of.values())}
+    for name, landmark in landmark_of.items():
+        names_of[landmark].append(name)
+    work = functools.partial(_make_landmark, folder, find_photos(photos) if photos else [])
     # Processes that start afresh: forking one that has imported TensorFlow may deadlock.
     with ProcessPoolExecutor(loky.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(work, range(num_landmarks), names_of, chunksize=4):
+        for _ in pool.map(work, range(num_landmarks), names_of.values(), chunksize=4):
             pass
-    _write_table(folder, names, landmark_ids.tolist())
+    _write_table(folder, landmark_of)
 
 
-def _make_landmark(folder: Path, photos: Sequence[Path], seed: int, number: int, names: Sequence[str]) -> None:
-    rng = np.random.default_rng([seed, number])
+def _make_landmark(folder: Path, photos: Sequence[Path], number: int, names: Sequence[str]) -> None:
+    rng = np.random.default_rng([0, number])
     if not photos:
         landmark = _Landmark(_draw_scene(rng), rng)
     # Every photograph gets its turn; instead of a plain one, of which folders may hold some, any other is taken.
@@ -271,38 +252,35 @@ def _make_landmark(folder: Path, photos: Sequence[Path], seed: int, number: int,
         Path(image_path(folder, name)).write_bytes(landmark.view())
 
 
-def _make_folders(folder: Path, names: Sequence[str]) -> None:
-    for name in {name[:3]: name for name in names}.values():
+def _make_folders(
+    folder: Path, image_ids: npt.NDArray[np.uint64], landmark_ids: npt.NDArray[np.int64]
+) -> dict[str, int]:
+    """Makes the folders of all images; returns the landmark of each image, by the image's name."""
+    landmark_of = {f"{i:016x}": landmark for i, landmark in zip(image_ids.tolist(), landmark_ids.tolist(), strict=True)}
+    for name in {name[:3]: name for name in landmark_of}.values():
         Path(image_path(folder, name)).parent.mkdir(parents=True, exist_ok=True)
+    return landmark_of
 
 
-def _write_table(folder: Path, names: Sequence[str], landmark_ids: Sequence[int]) -> None:
+def _write_table(folder: Path, landmark_of: dict[str, int]) -> None:
     """Writes train.csv, last of all: a folder that has it is complete."""
     with (folder / "train.csv").open("w", encoding="utf-8", newline="\n") as file:
         file.write("id,landmark_id\n")
-        file.writelines(f"{name},{landmark_id}\n" for name, landmark_id in zip(names, landmark_ids, strict=True))
+        file.writelines(f"{name},{landmark_id}\n" for name, landmark_id in landmark_of.items())
 
 
 def main() -> None:
-    """Makes a corpus."""
+    """Makes a corpus of pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="CORPUS", help="where to make it")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn)")
-    parser.add_argument("--landmarks", type=int, default=DEFAULT_NUM_LANDMARKS, metavar="N", help="(%(default)s)")
-    parser.add_argument("--tiny", type=int, metavar="N", help="make N tiny pictures instead")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (%(default)s)")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="CORPUS", help="where to make it")
+    add("--photos", type=Path, metavar="DIR", help="photographs to take views of (default: drawn scenes)")
+    add("--landmarks", type=int, default=400, metavar="N", help="with 6.5 images each (default: %(default)s)")
     args = parser.parse_args()
     if (args.folder / "train.csv").exists():
         parser.error(f"{args.folder} holds a corpus already.")
     args.folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    if args.tiny:
-        make_tiny_corpus(args.folder, args.tiny, args.seed)
-    else:
-        make_picture_corpus(args.folder, args.photos, args.landmarks, args.seed)
-    sizes = [path.stat().st_size for path in args.folder.glob("train/*/*/*/*.jpg")]
-    seconds = time.perf_counter() - start
-    print(f"{len(sizes):,} images of {np.mean(sizes) / 1000:.1f} kB in {args.folder}, made in {seconds:.0f} s.")
+    make_picture_corpus(args.folder, args.photos, args.landmarks)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ in a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+import functools
 import gc
-import importlib
 import importlib.util
 import itertools
 from pathlib import Path
-import statistics
 import time
 from typing import Any
 
@@ -30,11 +29,22 @@ from etils import epath
 import loky
 import numpy as np
 
-from benchmarks import builds, harness
+from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import NUM_COMPETITION_IMAGES, random_table
-from benchmarks.harness import Case, Measurement, NotAvailableError, PeakMemory, Program, print_table, ratios
-from benchmarks.read_speed import BATCH_SIZE, NUM_BATCHES_AHEAD, open_dataset
+from benchmarks.harness import (
+    Case,
+    Figures,
+    Measurement,
+    PeakMemory,
+    Program,
+    in_fresh_process,
+    print_figures,
+    print_measurements,
+    print_ratios,
+    ratios,
+)
+from benchmarks.read_speed import BATCH_SIZE, NUM_BATCHES_AHEAD, measure_batches, open_dataset
 from landmark_triplets_tfds import (
     EpochSampler,
     FreshTriplets,
@@ -53,15 +63,6 @@ NUM_BATCHES_BEFORE = 8  # the timing starts: each of the worker processes has th
 NUM_LANDMARKS, IMAGES_PER_LANDMARK = 16, 4
 WORKERS = 2
 
-MAX_SECONDS = 2.0
-MAX_BYTES = 100_000_000
-
-
-def _import(name: str) -> Any:
-    if not importlib.util.find_spec(name):
-        raise NotAvailableError(f"{name} is not installed")
-    return importlib.import_module(name)
-
 
 # --- Reading
 
@@ -75,8 +76,8 @@ class Reading:
         self._images = images
         self._num_images = num_images
 
-    def _measure(self, batches: Iterable[Any], names: tuple[str, ...] = IMAGES) -> Measurement:
-        return harness.measure_batches(batches, names, NUM_BATCHES_BEFORE)
+    def _measure(self, batches: Any, names: tuple[str, ...] = IMAGES) -> Measurement:
+        return measure_batches(batches, names, NUM_BATCHES_BEFORE)
 
     def _num_epochs(self, images_per_epoch: int) -> int:
         return -(-self._num_images // images_per_epoch)
@@ -122,7 +123,8 @@ class Reading:
     def _read_torch(
         self, dataset: Any, workers: int, images_per_epoch: int, names: tuple[str, ...], options: dict[str, Any]
     ) -> Measurement:
-        torch = _import("torch")
+        import torch
+
         if workers:
             options |= {
                 "num_workers": workers,
@@ -135,7 +137,8 @@ class Reading:
         return self._measure(itertools.chain.from_iterable(loader for _ in epochs), names)
 
     def grain(self, workers: int) -> Measurement:
-        grain = _import("grain")
+        import grain
+
         triplets = FreshTriplets(self._source())
         size = len(triplets)
         dataset = grain.MapDataset.range(size).shuffle(seed=0).repeat(self._num_epochs(3 * size))
@@ -151,7 +154,7 @@ class Reading:
         return self._measure(dataset)
 
     def cases(self) -> dict[str, Case]:
-        return {
+        cases: dict[str, Case] = {
             STORED: self.stored,
             "fresh triplets, tf.data": self.tf_data,
             "fresh triplets, torch, 0 workers, OpenCV": lambda: self.torch(0, own_decoder=False),
@@ -163,31 +166,17 @@ class Reading:
             "P x K, torch, 0 workers": lambda: self.torch_batches(0),
             f"P x K, torch, {WORKERS} workers": lambda: self.torch_batches(WORKERS),
         }
+        missing = [each for each in ("torch", "Grain") if not importlib.util.find_spec(each.lower())]
+        return {name: case for name, case in cases.items() if not any(each in name for each in missing)}
 
 
-def build_all(corpus: Path, folder: Path) -> dict[tuple[str, str], Any]:
-    """Builds both datasets in both file formats; returns the builders by name and format."""
-    return {
-        (dataset, file_format): builds.build(
-            CONFIG, corpus, folder / file_format, dataset=dataset, bank=folder / "bank", file_format=file_format
-        )[1]
-        for file_format in ("tfrecord", "array_record")
-        for dataset in ("landmark_triplets", "landmark_images")
-    }
+# --- On disk
 
 
-def print_sizes(builders: dict[tuple[str, str], Any], num_images: int) -> dict[str, int]:
-    """Prints and returns what the datasets take on disk, in bytes."""
-    sizes = {}
-    for name, builder in builders.items():
-        files = [path for path in Path(builder.data_dir).iterdir() if "-of-" in path.name or path.suffix == ".npz"]
-        sizes[", ".join(name)] = sum(path.stat().st_size for path in files)
-    rows = [
-        (name, f"{size / num_images:,.0f}", f"{size / num_images * NUM_COMPETITION_IMAGES / 1e9:.1f}")
-        for name, size in sizes.items()
-    ]
-    print_table(("on disk, with index.npz", "bytes per image or triplet", "GB for 1,580,470"), rows)
-    return sizes
+def size_on_disk(builder: Any, num_images: int) -> Figures:
+    files = [path for path in Path(builder.data_dir).iterdir() if "-of-" in path.name or path.suffix == ".npz"]
+    bytes_each = sum(path.stat().st_size for path in files) / num_images
+    return {"bytes each": bytes_each, "GB of the competition": bytes_each * NUM_COMPETITION_IMAGES / 1e9}
 
 
 # --- Being ready
@@ -214,17 +203,17 @@ _MAKERS: dict[str, Callable[[Any, ImageIndex], Any]] = {
 }
 
 
-def measure_ready(folder: Path, what: str) -> tuple[float, int, int]:
-    """Reads the index and draws; returns seconds, and bytes held and at the peak."""
+def measure_ready(folder: Path, what: str) -> Figures:
+    """Reads the index and draws."""
     with PeakMemory() as memory:
         start = time.perf_counter()
         index = read_image_index(folder)
         made = _MAKERS[what](_NoRecords(len(index)), index)
         seconds = time.perf_counter() - start
         gc.collect()
-        held = memory.now_bytes() - memory.before_bytes
+        held_bytes = memory.now_bytes() - memory.before_bytes
     del made
-    return seconds, held, memory.added_bytes
+    return {"seconds": seconds, "MB held": held_bytes / 1e6, "peak MB": memory.added_bytes / 1e6}
 
 
 def write_index(folder: Path, num_images: int) -> None:
@@ -234,44 +223,30 @@ def write_index(folder: Path, num_images: int) -> None:
     write_image_index(epath.Path(folder / INDEX_NAME), {"train": index})
 
 
-def print_ready(folder: Path, num_images: int, num_runs: int) -> dict[str, list[tuple[float, int, int]]]:
-    """Measures, prints and returns how soon each is ready."""
-    write_index(folder, num_images)
-    runs: dict[str, list[tuple[float, int, int]]] = {what: [] for what in _MAKERS}
-    for _ in range(num_runs):
-        for what, own in runs.items():
-            own.append(harness.in_fresh_process(measure_ready, folder, what))
-    rows = []
-    for what, own in runs.items():
-        seconds = statistics.median(run[0] for run in own)
-        held, peak = (max(run[i] for run in own) for i in (1, 2))
-        met = "met" if seconds <= MAX_SECONDS and held <= MAX_BYTES else "missed"
-        rows.append((what, f"{seconds:.2f}", f"{held / 1e6:,.0f}", f"{peak / 1e6:,.0f}", met))
-    header = (f"ready, {num_images:,} images", "s", "MB held", "MB at peak", "target: 2 s, 100 MB held")
-    print_table(header, rows)
-    return runs
-
-
 def main() -> None:
     """Prints the tables."""
     program = Program(__doc__)
     add = program.parser.add_argument
     add("--images", type=int, default=20_000, help="at least so many are read (default: %(default)s)")
     add("--indexed", type=int, default=NUM_COMPETITION_IMAGES, help="images of the index (default: %(default)s)")
-    add("--only", default="", help="read only in ways whose name holds this")
     with program:
-        args, corpus = program.args, program.corpus
+        args, corpus, work = program.args, program.corpus, program.work
         if args.images <= NUM_BATCHES_BEFORE * BATCH_SIZE * 3:
             program.parser.error(f"more than {NUM_BATCHES_BEFORE * BATCH_SIZE * 3} images are needed to be timed.")
-        builders = build_all(corpus, program.work)
-        program.record["sizes"] = print_sizes(builders, program.record["corpus"]["num_images"])
-        program.record["ready"] = print_ready(program.folder(), args.indexed, args.runs)
-        stored = builders["landmark_triplets", "tfrecord"]
-        cases = Reading(stored, builders["landmark_images", "array_record"], args.images).cases()
-        results = program.alternate({name: case for name, case in cases.items() if args.only in name})
-        program.print_measurements(results, "images")
-        others = [name for name in cases if name != STORED]
-        program.print_ratios([it for name in others for it in ratios(results, f"{name} / stored", name, STORED)])
+        build = functools.partial(builds.build, CONFIG, corpus, work / "data", bank=work / "bank")
+        measurement, stored = build()
+        _, images = build(dataset="landmark_images", file_format="array_record")
+        sizes = {"stored triplets": stored, "single images": images}
+        print_figures("on disk", {name: [size_on_disk(it, measurement.count)] for name, it in sizes.items()})
+
+        write_index(work, args.indexed)
+        makers = {name: functools.partial(in_fresh_process, measure_ready, work, name) for name in _MAKERS}
+        print_figures(f"ready, {args.indexed:,} images", program.alternate(makers, warm_up=False))
+
+        results = program.alternate(Reading(stored, images, args.images).cases())
+        print_measurements(results, "images")
+        others = [name for name in results if name != STORED]
+        print_ratios([row for name in others for row in ratios(results, f"{name} / stored", name, STORED)])
 
 
 if __name__ == "__main__":

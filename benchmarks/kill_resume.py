@@ -114,7 +114,7 @@ def main() -> int:
         duration = times[-1] - times[0]
         print(f"undisturbed: {len(times)} thumbnails in {duration:.2f} s, {len(shards)} shards")
         chooser = random.Random(program.args.seed)
-        right = program.record["right"] = []
+        right = []
         for _ in range(program.args.runs):
             with temporary_folder(program.work) as folder:
                 right.append(kill_and_resume(program, Path(folder), chooser.uniform(0, duration * 1.1), shards))

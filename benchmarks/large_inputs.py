@@ -5,8 +5,7 @@
 
 Each case carries a figure of a page:
 
-* plan: plans all triplets of a made-up table of the competition's size, beside the notebook's procedure, which draws
-  for part of the rows only, and its time is multiplied up (docs/performance.md, "Large tables").
+* plan: plans all triplets of a made-up table of the competition's size (docs/performance.md, "Large tables").
 * zip, tars: open a zip of as many images, and 500 tars of 8,266, for the first time and again. Members hold a few
   bytes, and the zip begins with a hole of 100 GiB, so that its offsets need zip64. It takes 6 GB (docs/sources.md).
 * triplets: reads and checks files of 5 million triplets (docs/triplets.md).
@@ -21,14 +20,11 @@ All but the last run in processes of their own, so that peaks of memory can be t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import csv
+from collections.abc import Callable, Iterator, Mapping
 import functools
 import hashlib
 import itertools
 from pathlib import Path
-import pickle
-import statistics
 import tarfile
 import time
 from typing import Any
@@ -39,17 +35,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks import builds, yardsticks
+from benchmarks import builds
 from benchmarks.corpus import NUM_COMPETITION_IMAGES, NUM_COMPETITION_LANDMARKS, random_table
 from benchmarks.harness import (
+    Figures,
     Measurement,
     PeakMemory,
     Program,
     Stopwatch,
     in_fresh_process,
-    print_table,
+    print_figures,
+    print_measurements,
     progress,
-    spread,
 )
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
@@ -67,9 +64,6 @@ from landmark_triplets_tfds.triplets.triplets_file import (
     read_triplets_file,
 )
 
-_MAX_PLAN_SECONDS, _MAX_PLAN_BYTES = 1.0, 500_000_000
-_MAX_MINING_BYTES = 1_000_000_000
-
 _HOLE_BYTES = 100 << 30
 _MEMBERS_PER_TAR = 8_266
 _IMAGE = b"\xff\xd8\xff not an image"
@@ -78,9 +72,6 @@ _NUM_THREADS, _NUM_LOOKED_UP = 8, 20_000
 _DIM = 64
 _SPREAD_OF_LANDMARKS, _SPREAD_OF_IMAGES = 0.7, 0.5  # around a group and a landmark; centres of groups have 1
 _NUM_PARTS, _PART_SIZE = 16, 64  # of the anchors for which both searches are compared
-_PROBES = (8, 32, 128)
-
-Figures = dict[str, Any]
 
 
 def save_table(folder: Path, num_images: int, num_landmarks: int | None = None) -> LandmarkTable:
@@ -95,66 +86,27 @@ def load_table(folder: Path) -> LandmarkTable:
         return LandmarkTable(image_ids=arrays["image_ids"], landmark_ids=arrays["landmark_ids"])
 
 
-def measure_in_turns(
-    program: Program, cases: Mapping[str, tuple[Callable[..., Figures], Sequence[Any]]]
-) -> dict[str, list[Figures]]:
-    """Calls each function with its arguments in a process of its own, in turns, and returns and records the figures."""
-    measured: dict[str, list[Figures]] = {name: [] for name in cases}
-    for run in range(program.args.runs):
-        for name, (function, arguments) in cases.items():
-            progress(f"run {run + 1} of {program.args.runs}: {name}")
-            measured[name].append(in_fresh_process(function, *arguments))
-    progress("")
-    program.record.setdefault("measurements", {}).update(measured)
-    return measured
-
-
-def megabytes(runs: Sequence[Figures], what: str = "bytes") -> str:
-    return f"{max(run[what] for run in runs) / 1e6:,.0f}"
+def measure(program: Program, what: str, cases: Mapping[str, tuple[Callable[..., Figures], Any]]) -> None:
+    """Calls each function with its argument in a process of its own, in turns, and prints the figures."""
+    calls = {name: functools.partial(in_fresh_process, *call) for name, call in cases.items()}
+    print_figures(what, program.alternate(calls, warm_up=False))
 
 
 # --- Planning
 
 
-def plan_with_package(folder: Path, limit: int | None) -> Figures:
+def plan_all(folder: Path) -> Figures:
     table = load_table(folder)
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        planned = TripletSampler(table, SamplingSpec(images_per_landmark=limit)).plan()
-        seconds = time.perf_counter() - start
-    return {"triplets": len(planned), "seconds": seconds, "bytes": memory.added_bytes}
-
-
-def plan_with_notebook(folder: Path, limit: int | None, num_drawn: int) -> Figures:
-    """Draws for ``num_drawn`` anchors; what comes before the drawing is done and timed for the whole table."""
-    table = load_table(folder)
-    names = [format_image_id(image_id) for image_id in table.image_ids]
-    frame = pd.DataFrame({"id": names, "landmark_id": table.landmark_ids})
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        pools = yardsticks.group_images(frame, limit)
-        grouped = time.perf_counter()
-        anchors = yardsticks.every_nth(pools.sample, num_drawn)
-        yardsticks.draw_triplets(anchors, pools)
-        seconds = grouped - start + (time.perf_counter() - grouped) * len(pools.sample) / len(anchors)
-    return {"triplets": len(pools.sample), "seconds": seconds, "bytes": memory.added_bytes}
+    with PeakMemory() as memory, Stopwatch() as watch:
+        planned = TripletSampler(table, SamplingSpec(images_per_landmark=None)).plan()
+    measured = watch.measurement(len(planned))
+    return {"triplets": measured.count, "seconds": measured.wall_s, "peak MB": memory.added_bytes / 1e6}
 
 
 def plan(program: Program) -> None:
     folder = program.folder()
     save_table(folder, program.args.images)
-    cases: dict[str, Any] = {}
-    for limit in (None, 2):
-        sample = "all images" if limit is None else f"{limit} per landmark"
-        cases[f"package, {sample}"] = (plan_with_package, [folder, limit])
-        cases[f"notebook, {sample}"] = (plan_with_notebook, [folder, limit, program.args.draws])
-    rows = []
-    for name, runs in measure_in_turns(program, cases).items():
-        seconds = [run["seconds"] for run in runs]
-        met = statistics.median(seconds) <= _MAX_PLAN_SECONDS and max(run["bytes"] for run in runs) <= _MAX_PLAN_BYTES
-        verdict = f"from {program.args.draws:,} rows" if name.startswith("notebook") else "met" if met else "missed"
-        rows.append((name, f"{runs[0]['triplets']:,}", spread(seconds), megabytes(runs), verdict))
-    print_table(("planning", "triplets", "seconds", "peak MB", "target: 1 s, 500 MB"), rows)
+    measure(program, "planning", {"all images": (plan_all, folder)})
 
 
 # --- Archives
@@ -204,42 +156,34 @@ def open_archives(folder: Path, num_members: int) -> Figures:
     if num_bytes != len(_IMAGE) * len(looked_up):
         raise RuntimeError("what was read is not what was written")
     return {
-        "seconds": opened - start,
-        "read_us": read_s / len(looked_up) * 1e6,
-        "bytes": memory.added_bytes,
-        "held_bytes": memory.now_bytes() - memory.before_bytes,
-        "pickled_bytes": len(pickle.dumps(source)),
-        "index_bytes": sum(path.stat().st_size for path in (folder / "bank").iterdir()),
+        "s to open": opened - start,
+        "us to read an image": read_s / len(looked_up) * 1e6,
+        "peak MB": memory.added_bytes / 1e6,
+        "MB of index": sum(path.stat().st_size for path in (folder / "bank").iterdir()) / 1e6,
     }
 
 
-def _print_openings(program: Program, what: str, folder: Path, num_members: int) -> None:
-    rows = []
-    for label in ("for the first time", "again"):
-        progress(f"opening {what} {label}")
-        found = in_fresh_process(open_archives, folder, num_members)
-        program.record.setdefault("measurements", {})[f"{what}, {label}"] = found
-        memory = (f"{found[name] / 1e6:,.0f}" for name in ("bytes", "held_bytes", "index_bytes"))
-        rows.append(
-            (label, f"{found['seconds']:.3f}", f"{found['read_us']:.0f}", *memory, f"{found['pickled_bytes']:,}")
-        )
+def _print_openings(what: str, folder: Path, num_members: int) -> None:
+    progress(f"opening {what}")
+    openings = {
+        label: [in_fresh_process(open_archives, folder, num_members)] for label in ("for the first time", "again")
+    }
     progress("")
-    header = (f"{what} of {num_members:,} images", "s to open", "us to read an image", "MB at the peak", "MB held")
-    print_table((*header, "MB of index", "bytes to send a process"), rows)
+    print_figures(f"{what} of {num_members:,} images", openings)
 
 
 def open_zip(program: Program) -> None:
     progress("writing the zip")
     folder = program.folder()
     write_zip(folder, program.args.images)
-    _print_openings(program, "zip", folder, program.args.images)
+    _print_openings("zip", folder, program.args.images)
 
 
 def open_tars(program: Program) -> None:
     progress("writing tars")
     folder = program.folder()
     write_tars(folder, program.args.tars)
-    _print_openings(program, f"{program.args.tars:,} tars", folder, program.args.tars * _MEMBERS_PER_TAR)
+    _print_openings(f"{program.args.tars:,} tars", folder, program.args.tars * _MEMBERS_PER_TAR)
 
 
 # --- Files of triplets
@@ -253,10 +197,8 @@ def write_triplets(folder: Path, num_images: int, num_triplets: int) -> dict[str
     rows = pd.DataFrame(sampler.plan()).drop_duplicates().to_numpy()[:num_triplets]
     texts = np.array([format_image_id(image_id) for image_id in table.image_ids])
     frame = pd.DataFrame({name: texts[rows[:, i]] for i, name in enumerate(ID_COLUMNS)})
-    files = {"CSV": "plain.csv", "CSV with quotes": "quoted.csv", "Parquet": "triplets.parquet"}
-    paths = {what: folder / name for what, name in files.items()}
+    paths = {"CSV": folder / "triplets.csv", "Parquet": folder / "triplets.parquet"}
     frame.to_csv(paths["CSV"], index=False)
-    frame.to_csv(paths["CSV with quotes"], index=False, quoting=csv.QUOTE_ALL)
     frame.to_parquet(paths["Parquet"], index=False)
     return paths
 
@@ -276,23 +218,15 @@ def read_triplets(path: Path) -> Figures:
         spec = TripletsFileSpec(path=str(path))
         GivenTriplets(file, spec, selection).of_split(spec.split)
         checked = time.perf_counter()
-    return {"read_s": read - start, "check_s": checked - read, "bytes": memory.added_bytes}
+    return {"read s": read - start, "check s": checked - read, "peak MB": memory.added_bytes / 1e6}
 
 
 def triplets(program: Program) -> None:
     progress("writing files of triplets")
     paths = write_triplets(program.folder(), program.args.images, program.args.triplets)
-    measured = measure_in_turns(program, {what: (read_triplets, [path]) for what, path in paths.items()})
-    rows = [
-        (
-            what,
-            f"{paths[what].stat().st_size / 1e6:,.0f}",
-            *(f"{statistics.median(run[name] for run in runs):.1f}" for name in ("read_s", "check_s")),
-            megabytes(runs),
-        )
-        for what, runs in measured.items()
-    ]
-    print_table((f"{program.args.triplets:,} triplets", "MB", "read s", "check s", "peak MB of memory"), rows)
+    measure(
+        program, f"{program.args.triplets:,} triplets", {what: (read_triplets, path) for what, path in paths.items()}
+    )
 
 
 # --- Mining
@@ -317,25 +251,26 @@ def _read_embeddings(folder: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray
     return np.load(folder / "embeddings.npy", mmap_mode="r"), table.image_ids, table.landmark_ids
 
 
-def mine_in_process(folder: Path, search: Any) -> Figures:
+def mine_exactly(folder: Path) -> Figures:
+    return _mine(folder, "exact")
+
+
+def mine_approximately(folder: Path) -> Figures:
+    load_faiss()
+    return _mine(folder, "approximate") | {"of 50 nearest found": share_found(folder, 50)}
+
+
+def _mine(folder: Path, search: Any) -> Figures:
     """Mines all triplets with the defaults."""
     images = _read_embeddings(folder)
-    if search == "approximate":
-        load_faiss()
-    with PeakMemory() as memory:
-        start = time.perf_counter()
+    with PeakMemory() as memory, Stopwatch() as watch:
         mined = mine_triplets(*images, MiningSpec(search=search))
-        seconds = time.perf_counter() - start
-    return {"seconds": seconds, "bytes": memory.added_bytes, "triplets": len(mined)}
+    measured = watch.measurement(len(mined))
+    return {"triplets": measured.count, "seconds": measured.wall_s, "peak MB": memory.added_bytes / 1e6}
 
 
-def compare_searches(folder: Path, k: int = 50) -> dict[int, tuple[float, float, float]]:
-    """Compares the neighbours that both searches find for some anchors.
-
-    Returns:
-      By the number of lists that are probed: the shares of the k nearest and of the nearest that are found, and the
-      seconds that searching for all would take.
-    """
+def share_found(folder: Path, k: int) -> float:
+    """Returns the share of the k nearest, of some anchors, that the approximate search finds."""
     images = arrange(*_read_embeddings(folder))
     ceiling = MiningSpec().max_similarity
     starts = np.linspace(0, len(images) - _PART_SIZE, _NUM_PARTS).astype(int).tolist()
@@ -343,41 +278,20 @@ def compare_searches(folder: Path, k: int = 50) -> dict[int, tuple[float, float,
     def search_parts(search: NeighbourSearch) -> npt.NDArray[np.int64]:
         return np.concatenate([search.search(start, start + _PART_SIZE, k).places for start in starts])
 
-    exact = search_parts(ExactSearch(images, ceiling))
-    approximate = ApproximateSearch(images, ceiling)
-    by_probes = {}
-    for num_probes in _PROBES:
-        approximate.num_probes = num_probes
-        start = time.perf_counter()
-        found = search_parts(approximate)
-        seconds = (time.perf_counter() - start) * len(images) / len(exact)
-        is_found = (exact[:, :, np.newaxis] == found[:, np.newaxis, :]).any(axis=2)
-        by_probes[num_probes] = (float(is_found.mean()), float(is_found[:, 0].mean()), seconds)
-    return by_probes
+    exact, found = search_parts(ExactSearch(images, ceiling)), search_parts(ApproximateSearch(images, ceiling))
+    return float((exact[:, :, np.newaxis] == found[:, np.newaxis, :]).any(axis=2).mean())
 
 
 def mine(program: Program) -> None:
     args = program.args
-    rows, recall_rows = [], []
+    function = mine_exactly if args.search == "exact" else mine_approximately
+    cases = {}
     for per_landmark in args.per_landmark:
         num_landmarks = args.embeddings // per_landmark
         folder = program.folder()
         write_embeddings(folder, args.embeddings, num_landmarks)
-        name = f"{num_landmarks:,} landmarks, {args.search}"
-        runs = measure_in_turns(program, {name: (mine_in_process, [folder, args.search])})[name]
-        met = "met" if max(run["bytes"] for run in runs) <= _MAX_MINING_BYTES else "missed"
-        seconds = spread([run["seconds"] for run in runs], ".1f")
-        rows.append((name, f"{runs[0]['triplets']:,}", seconds, megabytes(runs), met))
-        if args.search == "approximate":
-            found = program.record["searches"] = in_fresh_process(compare_searches, folder)
-            recall_rows += [
-                (name, num_probes, f"{all_50:.3f}", f"{nearest:.3f}", f"{seconds:.0f}")
-                for num_probes, (all_50, nearest, seconds) in found.items()
-            ]
-    print_table((f"{args.embeddings:,} images", "triplets", "seconds", "peak MB", "target: 1 GB"), rows)
-    if recall_rows:
-        header = ("landmarks", "lists probed", "of 50 nearest found", "nearest found", "s to search for all")
-        print_table(header, recall_rows)
+        cases[f"{num_landmarks:,} landmarks, {args.search}"] = (function, folder)
+    measure(program, f"{args.embeddings:,} images", cases)
 
 
 # --- Checks
@@ -409,7 +323,7 @@ def verify(program: Program) -> None:
     ways: dict[str, Callable[[], object]] = {"verify": check, "tfds.load": load, "sha256": hash_shards}
     results = program.alternate({name: functools.partial(measure, read) for name, read in ways.items()})
     print(f"{split.num_bytes / 1e6:,.0f} MB in {len(split.filepaths)} shards")
-    program.print_measurements(results, "records")
+    print_measurements(results, "records")
 
 
 CASES = {"plan": plan, "zip": open_zip, "tars": open_tars, "triplets": triplets, "mine": mine, "verify": verify}
@@ -421,7 +335,6 @@ def main() -> None:
     add = program.parser.add_argument
     add("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     add("--images", type=int, default=NUM_COMPETITION_IMAGES, help="in tables and the zip (default: %(default)s)")
-    add("--draws", type=int, default=20_000, help="rows the notebook's procedure draws for (default: %(default)s)")
     add("--tars", type=int, default=500, help=f"of {_MEMBERS_PER_TAR:,} images each (default: %(default)s)")
     add("--triplets", type=int, default=5_000_000, help="in each file (default: %(default)s)")
     add("--embeddings", type=int, default=160_000, help="to mine from (default: %(default)s)")

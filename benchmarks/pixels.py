@@ -1,4 +1,4 @@
-"""What pictures cost and how exact they are: `area`, the decoders of the frameworks, and the sizes of datasets.
+"""What pictures cost and how exact they are: `area`, and the decoders of the frameworks.
 
     python -m benchmarks.pixels area --corpus CORPUS
 
@@ -8,8 +8,6 @@ Each case carries a table of a page:
   another encoder, on one thread, in CPU time ("Pixels" in docs/performance.md).
 * decoders: how far apart the decoders of the frameworks are; what ``tfds.load`` gives is what the others are compared
   to (docs/reading.md).
-* sizes: how large the datasets of the whole competition get: the mean size of a triplet times the competition's number
-  of triplets ("Names" in docs/configs.md).
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import functools
 import io
-import time
 from typing import Any
 
 import cv2
@@ -28,15 +25,13 @@ from PIL import Image
 import simplejpeg
 
 from benchmarks import builds
-from benchmarks.corpus import NUM_COMPETITION_IMAGES, NUM_COMPETITION_LANDMARKS
-from benchmarks.harness import Program, print_table
+from benchmarks.harness import Figures, Program, measure_each, print_figures
 from landmark_triplets_tfds import TensorFlowPixels
 from landmark_triplets_tfds.thumbnails.resizing import FITS
 from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec, make_thumbnail
 
 RESOLUTIONS = (64, 128, 256, 512)
 QUALITY = 94
-SIZED_CONFIGS = ("64px", "128px", "256px", "512px", "128px_area", "256px_area", "512px_area")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -61,13 +56,8 @@ def average_whole_picture(file: bytes, resolution: int, fit: str) -> Pixels:
     return averaged
 
 
-def format_psnr(mean_squared_error: float) -> str:
-    """Returns the peak signal-to-noise ratio as text."""
-    return f"{10 * np.log10(255**2 / mean_squared_error):.1f} dB" if mean_squared_error else "equal pixels"
-
-
-def measure_exactness(files: Sequence[bytes], resolution: int, fit: str) -> list[str]:
-    """Returns how far thumbnails are from the reference, both encoded at quality 100."""
+def compare_with_average(files: Sequence[bytes], resolution: int, fit: str) -> Figures:
+    """Returns how far thumbnails are from the reference, in levels of 0 to 255, both encoded at quality 100."""
     import tensorflow as tf
 
     spec = ThumbnailSpec(resolution=resolution, resize_method="area", fit=fit, jpeg_quality=100)
@@ -78,21 +68,14 @@ def measure_exactness(files: Sequence[bytes], resolution: int, fit: str) -> list
         error = tf.io.decode_jpeg(make_thumbnail(file, spec), channels=3).numpy() - expected
         absolute.append(np.abs(error).mean())
         squared.append(np.square(error).mean())
-    noise = map(format_psnr, (np.mean(squared), np.max(squared)))
-    return [f"{np.mean(absolute):.2f}", f"{np.max(absolute):.2f}", *noise]
-
-
-def measure_cost(make: Callable[[Any], bytes], inputs: Sequence[Any]) -> list[str]:
-    """Returns bytes of an output, and CPU time of a call from the best of five rounds."""
-    size = np.mean([len(make(each)) for each in inputs])
-    rounds = []
-    for _ in range(5):
-        started = time.thread_time()
-        for each in inputs:
-            make(each)
-        rounds.append(time.thread_time() - started)
-    milliseconds = 1000 * min(rounds) / len(inputs)
-    return [f"{size:,.0f}", f"{milliseconds:.3f}", f"{1000 / milliseconds:,.0f}"]
+    with np.errstate(divide="ignore"):  # equal pixels: infinitely many decibels
+        of_mean, of_worst = (float(10 * np.log10(255**2 / value)) for value in (np.mean(squared), np.max(squared)))
+    return {
+        "mean absolute difference": float(np.mean(absolute)),
+        "largest of an image": float(np.max(absolute)),
+        "PSNR, dB": of_mean,
+        "lowest of an image": of_worst,
+    }
 
 
 def encode(pixels: Pixels, optimize: bool) -> bytes:
@@ -106,26 +89,28 @@ def area(program: Program) -> None:
     paths = sorted(program.corpus.glob("train/*/*/*/*.jpg"))
     chosen = np.linspace(0, len(paths) - 1, program.args.images).astype(int)
     files = [paths[i].read_bytes() for i in chosen]
-    rows = [
-        [f"{resolution} px", fit, *measure_exactness(files, resolution, fit)]
-        for resolution in RESOLUTIONS
-        for fit in FITS
-    ]
-    header = ("resolution", "fit", "mean absolute difference", "largest of an image", "PSNR", "lowest of an image")
-    print_table(header, rows)
-    rows = []
+    kinds = {f"{resolution} px, {fit}": (resolution, fit) for resolution in RESOLUTIONS for fit in FITS}
+    print_figures("area", {name: [compare_with_average(files, *kind)] for name, kind in kinds.items()})
+
+    ways: dict[str, tuple[Callable[[Any], bytes], Sequence[Any]]] = {}
     for resolution in RESOLUTIONS:
         for method in RESIZE_METHODS:
             spec = ThumbnailSpec(resolution=resolution, resize_method=method, jpeg_quality=QUALITY)
-            rows.append(
-                [f"{resolution} px", method, *measure_cost(functools.partial(make_thumbnail, spec=spec), files)]
-            )
+            ways[f"{resolution} px, {method}"] = functools.partial(make_thumbnail, spec=spec), files
         size = (resolution, resolution)
         averaged = [cv2.resize(simplejpeg.decode_jpeg(file), size, interpolation=cv2.INTER_AREA) for file in files]
-        for tables, optimize in (("optimized", True), ("standard", False)):
-            cost = measure_cost(functools.partial(encode, optimize=optimize), averaged)
-            rows.append([f"{resolution} px", f"only encoding, {tables} tables", *cost])
-    print_table(("resolution", "method", "bytes per image", "CPU ms per image", "images/s of one core"), rows)
+        for tables in ("optimized", "standard"):
+            do = functools.partial(encode, optimize=tables == "optimized")
+            ways[f"{resolution} px, only encoding, {tables} tables"] = do, averaged
+    times = program.alternate({name: functools.partial(measure_each, *way) for name, way in ways.items()})
+    figures = {
+        name: {
+            "bytes per image": float(np.mean([len(do(each)) for each in inputs])),
+            "CPU ms per image, best round": min(run.cpu_s for run in times[name]) / len(inputs) * 1000,
+        }
+        for name, (do, inputs) in ways.items()
+    }
+    print_figures("thumbnails", {name: [each] for name, each in figures.items()})
 
 
 # --- Decoders
@@ -152,7 +137,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 def decoders(program: Program) -> None:
     tfds = builds.tfds()
-    rows = []
+    figures = {}
     for config in ("128px_all", "128px_area_all"):
         _, builder = builds.build(config, program.corpus, program.folder(), dataset="landmark_images")
         encoded = builder.as_dataset(split="train", decoders={"image": tfds.decode.SkipDecoding()})
@@ -166,33 +151,17 @@ def decoders(program: Program) -> None:
             counts = np.stack(each)
             levels, num_values = counts.sum(axis=0), counts.sum()
             mean = counts @ np.arange(256) / counts.sum(axis=1)
-            shares = (f"{levels[0] / num_values:.1%}", f"{levels[3:].sum() / num_values:.2%}")
-            rows.append(
-                (config, name, *shares, np.flatnonzero(levels).max(), f"{mean.mean():.3f}", f"{mean.max():.3f}")
-            )
-    print_table(
-        ("config", "decoder", "equal", "more than 2 levels", "at most", "mean", "mean of the worst image"), rows
-    )
+            figures[f"{config}, {name}"] = {
+                "equal, %": 100 * levels[0] / num_values,
+                "more than 2 levels, %": 100 * levels[3:].sum() / num_values,
+                "at most": float(np.flatnonzero(levels).max()),
+                "mean": float(mean.mean()),
+                "mean of the worst image": float(mean.max()),
+            }
+    print_figures("decoders", {name: [each] for name, each in figures.items()})
 
 
-# --- Sizes
-
-
-def sizes(program: Program) -> None:
-    counts = {
-        "1 per landmark": NUM_COMPETITION_LANDMARKS,
-        "2 per landmark": 2 * NUM_COMPETITION_LANDMARKS,
-        "all": NUM_COMPETITION_IMAGES,
-    }
-    rows = []
-    for config in SIZED_CONFIGS:
-        split = builds.build(config, program.corpus, program.folder())[1].info.splits["train"]
-        size = split.num_bytes / split.num_examples
-        rows.append((config, f"{size:,.0f}", *(f"{size * count / 1e9:.1f} GB" for count in counts.values())))
-    print_table(("images", "bytes per triplet", *counts), rows)
-
-
-CASES = {"area": area, "decoders": decoders, "sizes": sizes}
+CASES = {"area": area, "decoders": decoders}
 
 
 def main() -> None:

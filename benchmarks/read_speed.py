@@ -11,7 +11,9 @@ resizing on the fly. Timing starts after the first batches: setting up a pipelin
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 import warnings
@@ -19,9 +21,9 @@ import warnings
 import loky
 import numpy as np
 
-from benchmarks import builds, harness
+from benchmarks import builds
 from benchmarks.builds import IMAGES
-from benchmarks.harness import Case, Measurement, Program, ratios
+from benchmarks.harness import Case, Measurement, Program, Stopwatch, print_measurements, print_ratios, ratios
 from benchmarks.yardsticks import RESOLUTION
 
 BATCH_SIZE = 64
@@ -50,10 +52,24 @@ def open_dataset(builder: Any, *, tuned: bool) -> Any:
         return builder.as_dataset(split="train", read_config=options, decoders=decoders)
 
 
+def measure_batches(batches: Iterable[Any], names: Sequence[str], num_before: int) -> Measurement:
+    """Reads all batches, dicts with arrays; counts what is under ``names`` in those after the first ``num_before``."""
+    iterator = iter(batches)
+    for _ in itertools.islice(iterator, num_before):
+        pass
+    count = 0
+    with Stopwatch() as watch:
+        for batch in iterator:
+            count += sum(len(batch[name]) for name in names)
+    if hasattr(iterator, "close"):
+        iterator.close()  # ends Grain's worker processes
+    return watch.measurement(count)
+
+
 def _measure(dataset: Any) -> Measurement:
     """Reads a tf.data dataset of triplets, and counts them."""
     batches = dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD)
-    return harness.measure_batches(batches, IMAGES[:1], _NUM_BATCHES_BEFORE)
+    return measure_batches(batches, IMAGES[:1], _NUM_BATCHES_BEFORE)
 
 
 def with_notebook_reader(files: list[str]) -> Measurement:
@@ -114,10 +130,10 @@ def main() -> None:
         if min(args.triplets, args.raw_triplets) <= _NUM_BATCHES_BEFORE * BATCH_SIZE:
             program.parser.error(f"more than {_NUM_BATCHES_BEFORE * BATCH_SIZE} triplets are needed to be timed.")
         results = program.alternate(make_cases(program.corpus, program.work, args.triplets, args.raw_triplets))
-        program.print_measurements(results, "triplets")
+        print_measurements(results, "triplets")
         ratio = functools.partial(ratios, results)
         tuned = "tfds.load, options"
-        program.print_ratios(
+        print_ratios(
             [
                 *ratio(f"{tuned} / notebook's reader", tuned, "notebook's reader", at_least=1.0),
                 *ratio(f"{tuned} / raw JPEG folder", tuned, "raw JPEG folder", at_least=10),

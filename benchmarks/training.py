@@ -5,7 +5,7 @@ number of triplets a step, and differs from the arm it is compared with in one t
 and all draws; arms are compared seed by seed. A training takes a minute or so on one core, and its result is kept in
 --work: a run that was cut off goes on, and one with more seeds adds them.
 
-    python -m benchmarks.training --corpus CORPUS --photos PHOTOS --work DIR
+    python -m benchmarks.training --corpus CORPUS --work DIR
 
 carries "What the choices are worth" in docs/training.md.
 """
@@ -197,7 +197,7 @@ def main() -> None:
                     progress(f"training {number + 1} of {len(trainings)}")
                     training.result()
         progress("")
-        results = program.record["results"] = read_results(args.work, args.seeds)
+        results = read_results(args.work, args.seeds)
         print_results(results)
 
 

@@ -10,7 +10,6 @@ caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 import statistics
 from typing import Any
@@ -18,19 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import builds, yardsticks
-from benchmarks.harness import Case, Measurement, Program, Stopwatch, print_table, temporary_folder
+from benchmarks.harness import Case, Measurement, Program, Stopwatch, measure_each, print_table, temporary_folder
 
 CONFIG = "128px_all"
 BUILD, BUILD_WITH_BANK = "build, no bank", "build, empty bank"
 
 _PER_IMAGE = ("read", "decode", "resize", "encode")
-
-
-def measure_each(items: Iterable[Any], do: Callable[[Any], object], count: int) -> Measurement:
-    with Stopwatch() as watch:
-        for item in items:
-            do(item)
-    return watch.measurement(count)
 
 
 class Stages:
@@ -46,14 +38,10 @@ class Stages:
         files = builds.paths_of(table, distinct, corpus)
         self._files = files[:: -(-len(files) // num_images)]
         self._work = work
-        self._thumbnails = [self._make_thumbnail(path) for path in self._files]
+        self._thumbnails = [yardsticks.run_codec(path) for path in self._files]
         self._builder = builds.tfds().builder(builds.DATASET, config=CONFIG, data_dir=work)
         self._features = self._builder.info.features
         self._examples = self._make_examples(table)
-
-    @staticmethod
-    def _make_thumbnail(path: str) -> bytes:
-        return yardsticks.encode(yardsticks.resize(yardsticks.decode(yardsticks.read(path))))
 
     def _make_examples(self, table: Any) -> list[dict[str, Any]]:
         """Returns an example per triplet; thumbnails stand in for others, as their sizes alone matter here."""
@@ -79,14 +67,13 @@ class Stages:
         encoded = [self._features.encode_example(example) for example in self._examples]
         serialize = example_serializer.ExampleSerializer(self._features.get_serialized_info()).serialize_example
         records = [serialize(example) for example in encoded]
-        num_images, num_triplets = len(self._files), self.num_triplets
         return {
-            "read": lambda: measure_each(self._files, yardsticks.read, num_images),
-            "decode": lambda: measure_each(data, yardsticks.decode, num_images),
-            "resize": lambda: measure_each(pixels, yardsticks.resize, num_images),
-            "encode": lambda: measure_each(small, yardsticks.encode, num_images),
-            "TFDS encode": lambda: measure_each(self._examples, self._features.encode_example, num_triplets),
-            "serialize": lambda: measure_each(encoded, serialize, num_triplets),
+            "read": lambda: measure_each(yardsticks.read, self._files),
+            "decode": lambda: measure_each(yardsticks.decode, data),
+            "resize": lambda: measure_each(yardsticks.resize, pixels),
+            "encode": lambda: measure_each(yardsticks.encode, small),
+            "TFDS encode": lambda: measure_each(self._features.encode_example, self._examples),
+            "serialize": lambda: measure_each(serialize, encoded),
             "shuffle": lambda: self._shuffle(records),
             "write": lambda: self._write(records),
         }

@@ -35,7 +35,7 @@ import tensorflow_datasets as tfds
 from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import image_path
-from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from benchmarks.harness import Measurement, Stopwatch, measure_each, temporary_folder
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 
 RESOLUTION = 128
@@ -158,10 +158,7 @@ class Notebook:
 
 def run_tensorflow(files: Sequence[str]) -> Measurement:
     """Runs the notebook's TensorFlow calls and nothing else."""
-    with Stopwatch() as watch:
-        for path in files:
-            make_with_tensorflow(path)
-    return watch.measurement(len(files))
+    return measure_each(make_with_tensorflow, files)
 
 
 # --- Plain builders
@@ -254,12 +251,13 @@ def encode(pixels: Any) -> bytes:
     return bytes(encoded[:13] + _DENSITY + encoded[18:])
 
 
+def run_codec(path: str) -> bytes:
+    return encode(resize(decode(read(path))))
+
+
 def run_codecs(files: Sequence[str]) -> Measurement:
     """Makes the thumbnails of these files, which must be RGB JPEGs."""
-    with Stopwatch() as watch:
-        for path in files:
-            encode(resize(decode(read(path))))
-    return watch.measurement(len(files))
+    return measure_each(run_codec, files)
 
 
 def check_codecs(files: Sequence[str]) -> None:
@@ -269,14 +267,11 @@ def check_codecs(files: Sequence[str]) -> None:
       RuntimeError: if they differ: then the loop is no yardstick.
     """
     for path in files[:: max(1, len(files) // _NUM_FILES_CHECKED)]:
-        if encode(resize(decode(read(path)))) != make_with_tensorflow(path):
+        if run_codec(path) != make_with_tensorflow(path):
             raise RuntimeError(f"the codec loop's thumbnail of {path} is not TensorFlow's.")
 
 
 def run_package(files: Sequence[str], resize_method: str) -> Measurement:
     """Makes them through the package's one function for it, which also looks at headers and copes with any file."""
     spec = ThumbnailSpec(resolution=RESOLUTION, jpeg_quality=_QUALITY, resize_method=resize_method)
-    with Stopwatch() as watch:
-        for path in files:
-            make_thumbnail(read(path), spec)
-    return watch.measurement(len(files))
+    return measure_each(lambda path: make_thumbnail(read(path), spec), files)

@@ -19,9 +19,9 @@ SMALL = {
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "large_inputs": [
         *("plan", "zip", "tars", "triplets", "mine", "verify"),
-        *("--images=20000", "--draws=200", "--tars=3", "--triplets=50000", "--embeddings=2000"),
+        *("--images=20000", "--tars=3", "--triplets=50000", "--embeddings=2000"),
     ],
-    "pixels": ["area", "decoders", "sizes", "--images=2"],
+    "pixels": ["area", "decoders", "--images=2"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
@@ -47,13 +47,11 @@ def corpus(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("program", SMALL)
 def test_program(program, corpus, tmp_path):
-    result = tmp_path / "result.json"
-    command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path, "--json", result]
+    command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path]
     if program not in NO_CORPUS:
         command += ["--corpus", corpus]
     printed = run(*command, cwd=REPOSITORY).stdout
     assert re.search(r"^\|.*\d.*\|$", printed, flags=re.MULTILINE)
-    assert json.loads(result.read_text())["benchmark"] == program
 
 
 def test_every_program_of_the_table_is_run():
@@ -66,10 +64,9 @@ def test_every_program_of_the_table_is_run():
 @pytest.mark.slow
 def test_forecasts_are_compared_with_builds(corpus, tmp_path):
     compared = forecast.compare("64px_all", corpus, tmp_path, num_sampled=100, seed=0)
-    assert compared["examples"][0] == compared["examples"][1]
-    assert compared["images"][0] == compared["images"][1]
+    assert compared["examples"] == compared["images"] == 1
     assert compared["bytes"] == pytest.approx(1, abs=0.1)
-    assert 0.2 < compared["cpu"] < 5
+    assert 0.2 < compared["CPU"] < 5
 
 
 @pytest.mark.slow

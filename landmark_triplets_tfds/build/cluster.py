@@ -39,7 +39,7 @@ _MIN_NUM_PIECES = 256
 _MAX_IMAGES_PER_CHUNK = 64
 
 # Thumbnails that are in a worker's memory for one range of triplets, and how large one is about: photographs take
-# 0.25 to 0.45 bytes per pixel (`python -m benchmarks.pixels sizes`). A triplet needs up to three.
+# 0.25 to 0.45 bytes per pixel (`python -m benchmarks.pixels area`). A triplet needs up to three.
 _MAX_BYTES_PER_RANGE = 16 << 20
 _BYTES_PER_PIXEL = 0.45
 _MAX_EXAMPLES_PER_RANGE = 4096
