@@ -1,4 +1,7 @@
-"""The floor plan: imports between rooms go down, none goes round, and what is slow to import is imported late."""
+"""The floor plan: imports between rooms go down, none goes round, and what is slow to import is imported late.
+
+Messages keep to it too: flags of the command are named in its room alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ast
 from collections.abc import Iterator
 import functools
 import graphlib
+import re
 
 import pytest
 
@@ -109,6 +113,21 @@ def test_what_needs_no_tfds_imports_none(room: str) -> None:
     for module, tree in modules().items():
         if room_of(module) == room:
             assert not [name for name in imported(tree) if name.startswith("tensorflow_datasets")], module
+
+
+def flags_in(module: str) -> set[str]:
+    """The command-line flags in the texts of a module; docstrings, which are for readers of the code, left out."""
+    tree = modules()[module]
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    literals = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return {flag for node in literals if id(node) not in docstrings for flag in re.findall(r"--\w+", node.value)}
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if room_of(module) != "commands"])
+def test_only_commands_know_their_flags(module: str) -> None:
+    """What they share with `tfds build`, such as --manual_dir, belongs to that."""
+    of_tfds = {"--manual_dir", "--data_dir", "--config"}
+    assert not flags_in(module) & (flags_in("commands.cli") - of_tfds)
 
 
 def test_every_room_has_a_rule() -> None:
