@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -84,9 +85,8 @@ def _with_underscores(word: str) -> str:
 
 # --- The arguments
 
-_Add = Callable[..., argparse.Action]  # the `add_argument` of a parser
-
 _MANUAL_DIR = "Folder with the competition's files: extracted, as zip, or as tars."
+_DATA_DIR = "Folder that the dataset was built into (default: ~/tensorflow_datasets)."
 
 # The module of each command, whose ``run(arguments)`` returns the exit status, in the order of --help.
 MODULES = {
@@ -104,16 +104,14 @@ def _make_parser() -> _Parser:
         "--version", action="version", version=f"{PROGRAM} {_version()}", help="Show the version and exit."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    add_arguments = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine)
-    for name, add in zip(MODULES, add_arguments, strict=True):
-        text = inspect.getdoc(add) or ""
+    adders = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine)
+    for name, add_arguments in zip(MODULES, adders, strict=True):
+        text = inspect.getdoc(add_arguments) or ""
         command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
-        add(command.add_argument)
-        command.add_argument(
-            "--json",
-            action="store_true",
-            help="Print one JSON object instead of text (docs/commands.md says what is in it).",
-        )
+        add = functools.partial(_add, command)
+        add_arguments(add)
+        text = "Print one JSON object instead of text (docs/commands.md says what is in it)."
+        add("--json", "", text, action="store_true")
     return parser
 
 
@@ -124,23 +122,32 @@ def _version() -> str:
         return "(not installed)"
 
 
+_Add = Callable[..., None]  # `_add` once its parser is known
+
+
+def _add(parser: argparse.ArgumentParser, name: str, metavar: str, text: str, **settings: Any) -> None:
+    """Adds an argument; its help says the default. One without a value has no ``metavar``."""
+    if metavar:
+        settings["metavar"] = metavar
+    if settings.get("default") is not None:
+        text = f"{text.removesuffix('.')} (default: %(default)s)."
+    parser.add_argument(name, help=text, **settings)
+
+
 def _path(text: str) -> epath.Path:
     return epath.Path(text).expanduser()
 
 
-def _add_number(
-    add: _Add, flag: str, default: int | None, text: str, *, lowest: int = 0, highest: int = MAX_WORD
-) -> None:
-    """Adds an argument whose value is a whole number; without a default it is one for each usable core."""
+def _whole(lowest: int = 0, highest: int = MAX_WORD) -> Callable[[str], int]:
+    """Returns what makes a whole number in a range of a text."""
 
-    def parse(value: str) -> int:
+    def parse(text: str) -> int:
         try:
-            return check_int("it", int(value) if _INTEGER_PATTERN.fullmatch(value) else value, lowest, highest)
+            return check_int("it", int(text) if _INTEGER_PATTERN.fullmatch(text) else text, lowest, highest)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    shown = "one for each usable core" if default is None else "%(default)s"
-    add(flag, type=parse, default=default, metavar="N", help=f"{text} (default: {shown}).")
+    return parse
 
 
 def _add_inspect(add: _Add) -> None:
@@ -156,9 +163,9 @@ def _add_inspect(add: _Add) -> None:
     Example:
       landmark-triplets inspect --manual_dir ~/landmarks
     """
-    add("--manual_dir", required=True, type=_path, metavar="DIR", help=_MANUAL_DIR)
-    _add_number(add, "--images", 1000, "Images to look at; 0: none")
-    _add_number(add, "--seed", 0, "Of the random sample")
+    add("--manual_dir", "DIR", _MANUAL_DIR, type=_path, required=True)
+    add("--images", "N", "Images to look at; 0: none.", type=_whole(), default=1000)
+    add("--seed", "N", "Of the random sample.", type=_whole(), default=0)
 
 
 def _add_forecast(add: _Add) -> None:
@@ -177,29 +184,14 @@ def _add_forecast(add: _Add) -> None:
       landmark-triplets forecast --manual_dir D --budget 4.9GB
     """
     datasets = [kind.dataset for kind in KINDS]
-    add("--manual_dir", required=True, type=_path, metavar="DIR", help=_MANUAL_DIR)
-    add(
-        "--config",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="CONFIG",
-        help="Configs to forecast: names, or JSON as tfds build takes it (default: some useful ones).",
-    )
-    add(
-        "--dataset",
-        choices=datasets,
-        default=datasets[0],
-        metavar="NAME",
-        help=f"Dataset of the configs that do not name one: {datasets[0]} (the default) or {datasets[1]}.",
-    )
-    add(
-        "--budget",
-        metavar="SIZE",
-        help="Bytes that the dataset may take, such as 4.9GB, 500MB or 20GiB: find what fits.",
-    )
-    _add_number(add, "--images", 1000, "Images to build for trial, per config", lowest=10)
-    _add_number(add, "--seed", 0, "Of the random sample")
+    add("--manual_dir", "DIR", _MANUAL_DIR, type=_path, required=True)
+    text = "Configs to forecast: names, or JSON as tfds build takes it (default: some useful ones)."
+    add("--config", "CONFIG", text, nargs="+", action="extend")
+    text = f"Dataset of the configs that do not name one: {' or '.join(datasets)}."
+    add("--dataset", "NAME", text, choices=datasets, default=datasets[0])
+    add("--budget", "SIZE", "Bytes that the dataset may take, such as 4.9GB, 500MB or 20GiB: find what fits.")
+    add("--images", "N", "Images to build for trial, per config.", type=_whole(lowest=10), default=1000)
+    add("--seed", "N", "Of the random sample.", type=_whole(), default=0)
 
 
 def _add_preview(add: _Add) -> None:
@@ -214,25 +206,19 @@ def _add_preview(add: _Add) -> None:
       landmark-triplets preview --manual_dir ~/landmarks landmark_triplets \
         --config '{"name": "96px_crop", "resolution": 96, "fit": "crop"}'
     """
-    add(
-        "dataset",
-        metavar="DATASET",
-        help="landmark_triplets/128px or landmark_images/128px_all; of a built one also its version or folder, as"
-        " verify takes it.",
-    )
-    add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
+    text = "landmark_triplets/128px or landmark_images/128px_all; of a built one also its version or folder, as"
+    add("dataset", "DATASET", f"{text} verify takes it.")
+    add("--data_dir", "DIR", _DATA_DIR)
     text = "Folder with the competition's files: show what a build would make of them."
-    add("--manual_dir", type=_path, metavar="DIR", help=text)
-    add(
-        "--config",
-        metavar="JSON",
-        help="With --manual_dir: the name of a config or the fields of your own in JSON, as `tfds build --config` takes"
-        " it.",
+    add("--manual_dir", "DIR", text, type=_path)
+    text = (
+        "With --manual_dir: the name of a config or the fields of your own in JSON, as `tfds build --config` takes it."
     )
-    add("--split", default=TRAIN, metavar="SPLIT", help="Split to choose from (default: %(default)s).")
-    _add_number(add, "--num", 6, "Rows", lowest=1, highest=100)
-    _add_number(add, "--seed", 0, "Of the random choice; another one shows other examples")
-    add("--out", metavar="FILE", help="File to write, .png, .jpg or .webp (default: triplets.png or images.png, here).")
+    add("--config", "JSON", text)
+    add("--split", "SPLIT", "Split to choose from.", default=TRAIN)
+    add("--num", "N", "Rows.", type=_whole(1, 100), default=6)
+    add("--seed", "N", "Of the random choice; another one shows other examples.", type=_whole(), default=0)
+    add("--out", "FILE", "File to write, .png, .jpg or .webp (default: triplets.png or images.png, here).")
 
 
 def _add_verify(add: _Add) -> None:
@@ -248,25 +234,19 @@ def _add_verify(add: _Add) -> None:
       landmark-triplets verify --data_dir ~/tfds landmark_triplets/128px --manual_dir ~/landmarks
       landmark-triplets verify ~/tfds/landmark_triplets/128px/1.0.0 --sha256 published.txt
     """
-    add(
-        "dataset",
-        metavar="DATASET",
-        help="landmark_triplets/128px (its newest version), landmark_triplets/128px:1.0.0, or the folder of a version.",
-    )
-    add("--data_dir", metavar="DIR", help="Folder that the dataset was built into (default: ~/tensorflow_datasets).")
+    text = "landmark_triplets/128px (its newest version), landmark_triplets/128px:1.0.0, or the folder of a version."
+    add("dataset", "DATASET", text)
+    add("--data_dir", "DIR", _DATA_DIR)
     text = "Folder with the competition's files, to compare with (default: none)."
-    add("--manual_dir", type=_path, metavar="DIR", help=text)
-    add(
-        "--exclude_landmarks",
-        metavar="FILE",
-        help="With --manual_dir: the list that the config named, if it has one; the dataset records its hash alone.",
-    )
-    _add_number(add, "--sample", 500, "Images made again with --manual_dir")
-    _add_number(add, "--seed", 0, "Of the choice of these")
+    add("--manual_dir", "DIR", text, type=_path)
+    text = "With --manual_dir: the list that the config named, if it has one; the dataset records its hash alone."
+    add("--exclude_landmarks", "FILE", text)
+    add("--sample", "N", "Images made again with --manual_dir.", type=_whole(), default=500)
+    add("--seed", "N", "Of the choice of these.", type=_whole(), default=0)
     text = "List of sha256 hashes to compare with, as `sha256sum` or this command prints it."
-    add("--sha256", type=_path, metavar="FILE", help=text)
-    _add_number(add, "--workers", None, "Processes that read", lowest=1, highest=1024)
-    add("--show_all", action="store_true", help="Show up to 100 problems of each kind, not 5.")
+    add("--sha256", "FILE", text, type=_path)
+    add("--workers", "N", "Processes that read (default: one for each usable core).", type=_whole(1, 1024))
+    add("--show_all", "", "Show up to 100 problems of each kind, not 5.", action="store_true")
 
 
 def _add_mine(add: _Add) -> None:
@@ -286,51 +266,25 @@ def _add_mine(add: _Add) -> None:
       landmark-triplets mine --embeddings e.npy --ids ids.txt --manual_dir ~/landmarks --out hard.parquet
     """
     text = "A .npy file with float16 or float32, an image per row."
-    add("--embeddings", required=True, type=_path, metavar="FILE", help=text)
-    add("--out", required=True, type=_path, metavar="FILE", help="File to write: .csv or .parquet.")
-    add("--index", type=_path, metavar="DIR", help="Folder of a prepared landmark_images, with index.npz.")
-    add("--split", default=TRAIN, metavar="NAME", help="Split of --index (default: %(default)s).")
-    add("--ids", type=_path, metavar="FILE", help="Ids of the images: a text file, one per line, or .npy with uint64.")
+    add("--embeddings", "FILE", text, type=_path, required=True)
+    add("--out", "FILE", "File to write: .csv or .parquet.", type=_path, required=True)
+    add("--index", "DIR", "Folder of a prepared landmark_images, with index.npz.", type=_path)
+    add("--split", "NAME", "Split of --index.", default=TRAIN)
+    add("--ids", "FILE", "Ids of the images: a text file, one per line, or .npy with uint64.", type=_path)
     text = "Folder with the competition's files, whose table says which landmark the --ids show."
-    add("--manual_dir", type=_path, metavar="DIR", help=text)
-    add(
-        "--positive",
-        choices=("random", "hardest"),
-        default="random",
-        metavar="RULE",
-        help="random: any image of the landmark; hardest: the least similar one (default: %(default)s).",
-    )
-    add(
-        "--negative",
-        choices=("semi-hard", "hardest"),
-        default="semi-hard",
-        metavar="RULE",
-        help="semi-hard: less similar than the positive, by less than the margin; hardest: the most similar (default:"
-        " %(default)s).",
-    )
-    _add_number(add, "--neighbours", 50, "Nearest images that negatives are chosen from")
-    add(
-        "--max_similarity",
-        type=float,
-        default=0.95,
-        metavar="S",
-        help="Images above it are passed over, as near-duplicates (default: %(default)s).",
-    )
-    add(
-        "--margin",
-        type=float,
-        default=0.2,
-        metavar="M",
-        help="Of semi-hard negatives, in squared distance; half of it in similarity (default: %(default)s).",
-    )
-    _add_number(add, "--seed", 0, "Of random positives")
-    add(
-        "--search",
-        choices=("auto", "exact", "approximate"),
-        default="auto",
-        metavar="HOW",
-        help="exact, approximate (by faiss), or auto: exact for up to 200,000 images (default: %(default)s).",
-    )
+    add("--manual_dir", "DIR", text, type=_path)
+    text = "random: any image of the landmark; hardest: the least similar one."
+    add("--positive", "RULE", text, choices=("random", "hardest"), default="random")
+    text = "semi-hard: less similar than the positive, by less than the margin; hardest: the most similar."
+    add("--negative", "RULE", text, choices=("semi-hard", "hardest"), default="semi-hard")
+    add("--neighbours", "K", "Nearest images that negatives are chosen from.", type=_whole(), default=50)
+    text = "Images above it are passed over, as near-duplicates."
+    add("--max_similarity", "S", text, type=float, default=0.95)
+    text = "Of semi-hard negatives, in squared distance; half of it in similarity."
+    add("--margin", "M", text, type=float, default=0.2)
+    add("--seed", "N", "Of random positives.", type=_whole(), default=0)
+    text = "exact, approximate (by faiss), or auto: exact for up to 200,000 images."
+    add("--search", "HOW", text, choices=("auto", "exact", "approximate"), default="auto")
 
 
 # --- How help looks, and what is said of arguments that do not fit

@@ -5,17 +5,21 @@ Colours and wide characters are for terminals that have them, JSON is for machin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import json
 import os
 import re
 import shutil
 import sys
 import textwrap
-from typing import Any
+from typing import Any, TypeVar
 
 from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.errors import CommandError
+
+_Seen = TypeVar("_Seen")
 
 # Exit statuses of commands.
 OK, FOUND_WRONG, FAILED = range(3)
@@ -33,14 +37,27 @@ def build_options() -> BuildOptions:
         raise CommandError(str(error)) from None
 
 
-def uses_colours() -> bool:
-    """Returns whether standard output is a terminal that shows colours; NO_COLOR (https://no-color.org) says no."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def styled(text: str, style: str) -> str:
-    """Returns the text in a style ('bold', 'red', 'green', 'yellow') where colours are shown, else as it is."""
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if uses_colours() else text
+    """Returns the text in a style ('bold', 'red', 'green', 'yellow') where a terminal shows colours, else as it is.
+
+    NO_COLOR says that none are wanted (https://no-color.org).
+    """
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colours else text
+
+
+def look_at_images(
+    look: Callable[[int], _Seen], image_ids: Sequence[int], num_threads: int, description: str
+) -> Iterator[_Seen]:
+    """Yields what a function returns of each image, in their order; several threads look ahead, and a bar shows it."""
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        with progress_bar(len(image_ids), description, " images") as bar:
+            for seen in pool.map(look, image_ids):
+                yield seen
+                bar.update()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def print_json(content: dict[str, Any]) -> None:

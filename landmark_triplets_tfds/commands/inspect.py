@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.file_access import ADVICE
-from landmark_triplets_tfds.common.progress import listing_bar, progress_bar
+from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
@@ -118,7 +118,8 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
         (problems if is_problem else notes).append(_judge_missing(source, table, present, is_problem=is_problem))
 
     sample = ids[choose_rows(ids, num_images, seed)].tolist()
-    seen = _look_at(source, sample, num_readers)
+    look = functools.partial(_look_at, source)
+    seen = list(console.look_at_images(look, sample, num_readers, "Looking at images"))
     found["images"] = {"num_missing": num_missing} | _describe_images(seen, len(ids))
     broken = [(image_id, each) for image_id, each in zip(sample, seen, strict=True) if not isinstance(each, _Image)]
     if broken:
@@ -144,21 +145,8 @@ class _Image:
     is_progressive: bool
 
 
-def _look_at(source: ImageSource, image_ids: list[int], num_threads: int) -> list[_Image | UnreadableImageError]:
-    """Returns what each image is like, or why it is unreadable; looks at some at a time."""
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        with progress_bar(len(image_ids), "Looking at images", " images") as bar:
-            seen = []
-            for image in pool.map(lambda image_id: _look_at_one(source, image_id), image_ids):
-                seen.append(image)
-                bar.update()
-            return seen
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _look_at_one(source: ImageSource, image_id: int) -> _Image | UnreadableImageError:
+def _look_at(source: ImageSource, image_id: int) -> _Image | UnreadableImageError:
+    """Returns what an image is like, or why it is unreadable."""
     try:
         content = source.read(image_id)
         header = read_header(content)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import itertools
 from typing import Any
@@ -34,7 +33,6 @@ from landmark_triplets_tfds.commands.verify.records import (
     digest_image,
     find_runs,
 )
-from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
@@ -223,21 +221,17 @@ def _check_images(
             return error.without_traceback()
 
     others = _describe_other_versions(data.report)
-    with (
-        progress_bar(len(chosen), "Making images again", " images") as bar,
-        ThreadPoolExecutor(num_threads) as pool,
-    ):
-        for run, image_id, result in zip(chosen, chosen_ids, pool.map(make_again, chosen_ids), strict=True):
-            bar.update()
-            stored, location = order[starts[run] : stops[run]], source.locate(image_id)  # wherever the image is
-            if isinstance(result, UnreadableImageError):
-                wrong, message = stored, f"{location} is unreadable now ({result.reason})"
-            else:
-                wrong, message = stored[digests[stored] != result], f"it is not what {location} gives{others}"
-            if len(wrong):  # once: images of one id that differ are found where records are compared
-                at = int(wrong[0])
-                message = f"{names[at % len(names)]}: {message}, in {len(wrong):,} of {len(stored):,} records"
-                findings.add(SOURCE, message, **records.place(at // len(names), data))
+    results = console.look_at_images(make_again, chosen_ids, num_threads, "Making images again")
+    for run, image_id, result in zip(chosen, chosen_ids, results, strict=True):
+        stored, location = order[starts[run] : stops[run]], source.locate(image_id)  # wherever the image is
+        if isinstance(result, UnreadableImageError):
+            wrong, message = stored, f"{location} is unreadable now ({result.reason})"
+        else:
+            wrong, message = stored[digests[stored] != result], f"it is not what {location} gives{others}"
+        if len(wrong):  # once: images of one id that differ are found where records are compared
+            at = int(wrong[0])
+            message = f"{names[at % len(names)]}: {message}, in {len(wrong):,} of {len(stored):,} records"
+            findings.add(SOURCE, message, **records.place(at // len(names), data))
 
 
 def _describe_other_versions(report: dict[str, Any] | None) -> str:
