@@ -22,7 +22,6 @@ import numpy.typing as npt
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.file_access import ADVICE
-from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
@@ -109,8 +108,7 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
         )
         notes.append(_finding("single_images", message))
 
-    with listing_bar("Listing images", " folders") as advance:
-        present = source.find_present(table.image_ids, num_readers, advance)
+    present = source.find_present(table.image_ids, num_readers)
     ids = table.image_ids[present]
     num_missing = table.num_images - len(ids)
     if num_missing:

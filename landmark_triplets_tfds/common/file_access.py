@@ -6,10 +6,14 @@ a file and no lock between threads, no descriptor between processes, nothing to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
+import mmap
 import os
 import pathlib
 import time
 from typing import IO
+import uuid
 
 from etils import epath
 import platformdirs
@@ -30,6 +34,8 @@ ADVICE = {
     HTML_PAGE: "A server's error or login page was saved in its place. Fetch the file again.",
     LFS_POINTER: "It only says which file should be here. To get that: git lfs pull",
 }
+
+Content = bytes | mmap.mmap
 
 # A read that fails for another reason than a missing file (a network mount that is busy, say) is tried again.
 _NUM_ATTEMPTS = 3
@@ -58,37 +64,42 @@ def stat_file(path: str) -> tuple[int, int]:
     return local.st_size, local.st_mtime_ns
 
 
-def read_image_file(path: str) -> bytes:
-    """Returns the content of an image file.
+def map_file(path: str) -> Content:
+    """Returns the bytes of a file, mapped if it is a local one, so that they need no memory; raises OSError."""
+    with open_file(path) as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, AttributeError):  # it is empty, or no local file
+            return file.read()
+
+
+@contextlib.contextmanager
+def replace_file(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Gives a file to write, local or remote, which is at ``path`` once the block ends, or not at all if it fails."""
+    part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_image(path: str, offset: int = 0, length: int | None = None) -> bytes:
+    """Returns the content of an image file, or of a part of an archive.
+
+    Args:
+      path: of the file.
+      offset: where the part starts.
+      length: of the part, of which there is less where the file ends before; None: the whole file.
 
     Raises:
-      UnreadableImageError: if it is missing, larger than `MAX_FILE_BYTES`, or cannot be read after several attempts.
+      UnreadableImageError: if the file is missing, larger than `MAX_FILE_BYTES` as a whole, or cannot be read after
+        several attempts.
     """
-    return _try_again(path, None)
-
-
-def read_image_part(path: str, offset: int, length: int) -> bytes:
-    """Returns ``length`` bytes of a file from ``offset`` on, fewer where it ends before.
-
-    Raises:
-      UnreadableImageError: as `read_image_file`.
-    """
-    return _try_again(path, (offset, length))
-
-
-def refuse_large(num_bytes: int) -> None:
-    """Raises UnreadableImageError for a file that is too large to be an image."""
-    if num_bytes > MAX_FILE_BYTES:
-        raise UnreadableImageError(
-            UnreadableImageError.FILE_TOO_LARGE,
-            f"{num_bytes / 1e6:,.0f} MB, at most {MAX_FILE_BYTES / 1e6:,.0f} are read",
-        )
-
-
-def _try_again(path: str, part: tuple[int, int] | None) -> bytes:
     for attempt in range(1, _NUM_ATTEMPTS + 1):
         try:
-            return _read(path, part)
+            return _read(path, offset, length)
         except (FileNotFoundError, NotADirectoryError):
             raise UnreadableImageError(UnreadableImageError.MISSING, path) from None
         except (IsADirectoryError, PermissionError) as error:
@@ -100,16 +111,24 @@ def _try_again(path: str, part: tuple[int, int] | None) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _read(path: str, part: tuple[int, int] | None) -> bytes:
+def refuse_large(num_bytes: int) -> None:
+    """Raises UnreadableImageError for a file that is too large to be an image."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise UnreadableImageError(
+            UnreadableImageError.FILE_TOO_LARGE,
+            f"{num_bytes / 1e6:,.0f} MB, at most {MAX_FILE_BYTES / 1e6:,.0f} are read",
+        )
+
+
+def _read(path: str, offset: int, length: int | None) -> bytes:
     with open_file(path, buffering=0) as file:
-        if part is None:
+        if length is None:
             if not is_remote(path):
                 refuse_large(os.fstat(file.fileno()).st_size)
                 return file.read()
             content = bytes(file.read(MAX_FILE_BYTES + 1))  # asking for the size first would be one more request
             refuse_large(len(content))
             return content
-        offset, length = part
         file.seek(offset)
         content = bytes(file.read(length))
         while len(content) < length and (more := file.read(length - len(content))):  # an unbuffered read may be short

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-import contextlib
 import sys
 from typing import Any
 
@@ -33,18 +31,3 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
         mininterval=0.1 if is_redrawn else _SECONDS_BETWEEN_LINES,
         leave=False,
     )
-
-
-@contextlib.contextmanager
-def listing_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows such a bar; yields what is called with the numbers of things done and to do."""
-    with progress_bar(None, description, unit) as bar:
-        num_shown = 0
-
-        def advance(num_done: int, num_all: int) -> None:
-            nonlocal num_shown
-            bar.total = num_all
-            bar.update(num_done - num_shown)
-            num_shown = num_done  # a bar that TFDS has disabled does not count itself
-
-        yield advance

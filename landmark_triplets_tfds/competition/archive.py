@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import atexit
 import bisect
-from collections.abc import Callable
-import contextlib
 import copy
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -23,17 +20,16 @@ import shutil
 import tempfile
 import threading
 from typing import Any, TypeVar
-import uuid
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import OFF, cache_folder, refuse_large
+from landmark_triplets_tfds.common.file_access import OFF, cache_folder, map_file, refuse_large, replace_file
 from landmark_triplets_tfds.errors import UnreadableImageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # The fields of an image in order, 32 bytes. Sizes over 4 GiB are stored as that: no image that is read comes near.
 MEMBER = np.dtype(
@@ -78,50 +74,31 @@ class ArchiveIndex:
         return self.members[row] if row >= 0 and int(ids[row]) == image_id else None
 
     def save(self, path: str) -> None:
-        """Writes the index to a file, local or remote, at once or not at all."""
-        description = json.dumps({"format": FORMAT_VERSION, "archives": self.archives}).encode()
-        parts = (np.frombuffer(description, dtype=np.uint8), self.members)
-        if file_access.is_remote(path):
-            buffer = io.BytesIO()
-            for part in parts:
-                np.save(buffer, part)
-            epath.Path(path).write_bytes(buffer.getvalue())  # an object store shows whole objects only
-            return
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        unfinished = f"{path}.{uuid.uuid4().hex}.unfinished"
-        try:
-            with open(unfinished, "xb") as file:
-                for part in parts:
-                    np.save(file, part)
-            os.replace(unfinished, path)  # noqa: PTH105
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(unfinished)  # noqa: PTH108
-            raise
+        """Writes the index to a file, local or remote, at once or not at all: a line of JSON, then the members."""
+        description = {"format": FORMAT_VERSION, "num_members": len(self.members), "archives": self.archives}
+        line = json.dumps(description).encode()
+        line += b" " * (-(len(line) + 1) % MEMBER.itemsize) + b"\n"  # so that the members behind it are aligned
+        file_path = epath.Path(path)
+        file_path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(file_path) as file:
+            file.write(line)
+            file.write(self.members.tobytes())
 
     @staticmethod
     def load(path: str) -> ArchiveIndex | None:
         """Returns the index in a file; None if there is none, or none of this format."""
         try:
-            with file_access.open_file(path) as file:
-                description = json.loads(np.load(file).tobytes())
-                if description["format"] != FORMAT_VERSION:
-                    return None
-                if file_access.is_remote(path):
-                    members = np.load(file)
-                else:
-                    np.lib.format.read_magic(file)
-                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                    # A plain array over the mapped file: np.memmap itself makes every access several times as slow.
-                    members = np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape).view(np.ndarray)
-                if members.dtype != MEMBER:
-                    return None
+            content = map_file(path)
+            start = content.find(b"\n") + 1
+            description = json.loads(content[:start])
+            if description["format"] != FORMAT_VERSION:
+                return None
+            members = np.ndarray(description["num_members"], MEMBER, content, start)
             return ArchiveIndex(members, description["archives"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
-OnListed = Callable[[int, int], object]
 _Source = TypeVar("_Source", bound="ArchiveSource")
 
 
@@ -146,7 +123,7 @@ class ArchiveSource:
         self._index: ArchiveIndex | None = None
         self._lock = threading.Lock()
 
-    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         """Returns an index of the archives as they are now: ``known`` itself, if nothing has changed.
 
         Raises:
@@ -168,10 +145,10 @@ class ArchiveSource:
 
     # --- ImageSource
 
-    def prepare(self, num_threads: int, on_listed: OnListed) -> None:
+    def prepare(self, num_threads: int) -> None:
         """Compares the index with the archives and makes it where it is missing or old."""
         with self._lock:
-            self._prepare(num_threads, on_listed)
+            self._prepare(num_threads)
 
     def share(self: _Source, folder: epath.Path) -> _Source:
         """Returns a source for machines that cannot see this one's cache: the index is copied into ``folder``."""
@@ -195,16 +172,11 @@ class ArchiveSource:
     def exists(self, image_id: int) -> bool:
         return self.index().find(image_id) is not None
 
-    def find_present(
-        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: OnListed
-    ) -> npt.NDArray[np.bool_]:
-        present = np.isin(image_ids, self.index().members["image_id"])
-        on_listed(1, 1)
-        return present
+    def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
+        return np.isin(image_ids, self.index().members["image_id"])
 
-    def list_images(self, num_threads: int, on_listed: OnListed) -> npt.NDArray[np.uint64]:
+    def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
         ids: npt.NDArray[np.uint64] = self.index().members["image_id"]  # ascending; some perhaps several times
-        on_listed(1, 1)
         distinct: npt.NDArray[np.uint64] = ids[np.diff(ids, prepend=~ids[:1]) != 0]
         return distinct
 
@@ -218,14 +190,14 @@ class ArchiveSource:
                     # What another process has prepared is used as it is, so that all processes of a build agree.
                     self._index = ArchiveIndex.load(self._index_path) if self._index_path else None
                     if self._index is None:
-                        self._prepare(1, lambda num_listed, num_archives: None)
+                        self._prepare(1)
         assert self._index is not None  # noqa: S101 - for the type checker
         return self._index
 
-    def _prepare(self, num_threads: int, on_listed: OnListed) -> None:
+    def _prepare(self, num_threads: int) -> None:
         path = self._default_index_path()
         known = ArchiveIndex.load(path)
-        index = self._make_index(known, num_threads, on_listed)
+        index = self._make_index(known, num_threads)
         if index is not known:
             path = self._save_index(index)
             index = ArchiveIndex.load(path) or index  # mapped, the memory is shared with other processes

@@ -13,7 +13,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import mmap
 import re
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import shorten
-from landmark_triplets_tfds.common.file_access import ADVICE, stand_in
+from landmark_triplets_tfds.common.file_access import ADVICE, Content, stand_in
 
 PARQUET_MAGIC = b"PAR1"
 
@@ -35,8 +34,6 @@ _QUOTED_PATTERN = re.compile(rb'"(?:(?<![^,\r\n]")|(?<=\A\xef\xbb\xbf"))(?:[^"]*
 _NO_TEXT_PATTERN = re.compile("[\0\udc80-\udcff]")
 
 _TEXT_TYPES = ("string", "large_string", "string_view", "null")  # of Parquet; null: a column without any value
-
-Content = bytes | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 import os
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, image_path, mark_stamp, parse_file_name
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
 
@@ -28,7 +29,7 @@ class FolderSource:
         self._images = os.fspath(root / folder)
         self.is_remote = file_access.is_remote(self._images)
 
-    def prepare(self, num_threads: int, on_listed: Callable[[int, int], object]) -> None:
+    def prepare(self, num_threads: int) -> None:
         """Does nothing: the file system knows where files are."""
 
     def share(self, folder: epath.Path) -> FolderSource:
@@ -42,7 +43,7 @@ class FolderSource:
         return f"{self._images}/{image_path(image_id)}"
 
     def read(self, image_id: int) -> bytes:
-        return file_access.read_image_file(self.locate(image_id))
+        return file_access.read_image(self.locate(image_id))
 
     def exists(self, image_id: int) -> bool:
         path = self.locate(image_id)
@@ -55,21 +56,17 @@ class FolderSource:
         except OSError:
             return -1, -1
 
-    def find_present(
-        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
-    ) -> npt.NDArray[np.bool_]:
+    def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
         """Lists folders instead of looking up files: 4,096 of them hold the 1.6 million images."""
         folders = [image_path(prefix << 52)[:5] for prefix in np.unique(image_ids >> np.uint64(52)).tolist()]
-        return np.isin(image_ids, self._list_folders(folders, num_threads, on_listed))
+        return np.isin(image_ids, self._list_folders(folders, num_threads))
 
-    def list_images(self, num_threads: int, on_listed: Callable[[int, int], object]) -> npt.NDArray[np.uint64]:
+    def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
         digits = sorted(self._list("").intersection(_HEX_DIGITS))
         folders = [f"{a}/{b}/{c}" for a in digits for b in _HEX_DIGITS for c in _HEX_DIGITS]
-        return np.sort(self._list_folders(folders, num_threads, on_listed))
+        return np.sort(self._list_folders(folders, num_threads))
 
-    def _list_folders(
-        self, folders: Sequence[str], num_threads: int, on_listed: Callable[[int, int], object]
-    ) -> npt.NDArray[np.uint64]:
+    def _list_folders(self, folders: Sequence[str], num_threads: int) -> npt.NDArray[np.uint64]:
         """Returns the ids of the images in some folders ``a/b/c``, in any order."""
 
         def list_ids(folder: str) -> npt.NDArray[np.uint64]:
@@ -80,10 +77,11 @@ class FolderSource:
             return ids[in_place]
 
         parts = [np.zeros(0, dtype=np.uint64)]
-        with ThreadPoolExecutor(num_threads) as pool:
-            for num_listed, ids in enumerate(pool.map(list_ids, folders), 1):
+        description = "Listing images" if self._folder == IMAGES_NAME else f"Listing {self._folder}"
+        with ThreadPoolExecutor(num_threads) as pool, progress_bar(len(folders), description, " folders") as bar:
+            for ids in pool.map(list_ids, folders):
                 parts.append(ids)
-                on_listed(num_listed, len(folders))
+                bar.update(1)
         return np.concatenate(parts)
 
     def _list(self, folder: str) -> set[str]:

@@ -14,9 +14,8 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
-from landmark_triplets_tfds.competition.source import ImageSource, find_folder, prepare
+from landmark_triplets_tfds.competition.source import ImageSource, find_folder
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError
 
@@ -102,8 +101,7 @@ def select_images(
 
 
 def _drop_missing(table: LandmarkTable, source: ImageSource, num_threads: int) -> LandmarkTable:
-    with listing_bar("Listing images", " folders") as advance:
-        present = source.find_present(table.image_ids, num_threads, advance)
+    present = source.find_present(table.image_ids, num_threads)
     if not present.any():
         raise LandmarkTableError(
             f"None of the {table.num_images:,} images in {source.table_path} has a file; the first would be"
@@ -114,7 +112,5 @@ def _drop_missing(table: LandmarkTable, source: ImageSource, num_threads: int) -
 
 def _find_unlabeled(source: ImageSource, folder: str, index_folder: str | None, num_threads: int) -> ImageSet:
     images = find_folder(source, folder, index_folder)
-    prepare(images, num_threads)
-    with listing_bar(f"Listing {folder}", " folders") as advance:
-        image_ids = images.list_images(num_threads, advance)
-    return ImageSet(LandmarkTable.without_labels(image_ids), images)
+    images.prepare(num_threads)
+    return ImageSet(LandmarkTable.without_labels(images.list_images(num_threads)), images)

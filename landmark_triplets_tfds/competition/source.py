@@ -6,7 +6,6 @@ It looks at no pixels. Paths go through epath, so that ``gs://`` works wherever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import os
 from typing import Protocol
 
@@ -14,7 +13,6 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.progress import listing_bar
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import (
     COMPETITION,
@@ -37,6 +35,8 @@ from landmark_triplets_tfds.errors import SourceLayoutError
 class ImageSource(Protocol):
     """Gives the bytes of images. Used from many threads at once, and pickled small for other processes.
 
+    What takes a while shows a progress bar.
+
     Attributes:
       table_path: where the table is, for messages.
       is_remote: whether reads go over a network to a store such as ``gs://``.
@@ -45,10 +45,10 @@ class ImageSource(Protocol):
     table_path: str
     is_remote: bool
 
-    def prepare(self, num_threads: int, on_listed: Callable[[int, int], object]) -> None:
+    def prepare(self, num_threads: int) -> None:
         """Makes what reading needs, such as the index of archives; without this call, the first read does.
 
-        Calls ``on_listed(archives done, archives in all)``. Raises ArchiveError if an archive cannot be used.
+        Raises ArchiveError if an archive cannot be used.
         """
 
     def share(self, folder: epath.Path) -> ImageSource:
@@ -69,12 +69,10 @@ class ImageSource(Protocol):
     def stamp(self, image_id: int) -> tuple[int, int]:
         """Returns two numbers that tell a changed file, the first its size in bytes; (-1, -1) if there is none."""
 
-    def find_present(
-        self, image_ids: npt.NDArray[np.uint64], num_threads: int, on_listed: Callable[[int, int], object]
-    ) -> npt.NDArray[np.bool_]:
-        """Returns bool[n]: which images have a file. Calls ``on_listed(folders done, folders in all)``."""
+    def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
+        """Returns bool[n]: which images have a file."""
 
-    def list_images(self, num_threads: int, on_listed: Callable[[int, int], object]) -> npt.NDArray[np.uint64]:
+    def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
         """Returns the ids of all images that have a file, ascending, each once; none if there is no such folder."""
 
 
@@ -107,21 +105,15 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
 
 
 def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int) -> ImageSource:
-    """Finds the competition's files, see `find_source`, and makes what reading them needs, with a progress bar.
+    """Finds the competition's files, see `find_source`, and makes what reading them needs.
 
     Raises:
       SourceLayoutError: if there is no copy.
       ArchiveError: if an archive cannot be used.
     """
     source = find_source(manual_dir, index_folder)
-    prepare(source, num_threads)
+    source.prepare(num_threads)
     return source
-
-
-def prepare(source: ImageSource, num_threads: int) -> None:
-    """Makes what reading from a source needs, with a progress bar; raises ArchiveError if an archive cannot be used."""
-    with listing_bar("Indexing archives", " archives") as advance:
-        source.prepare(num_threads, advance)
 
 
 def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:

@@ -22,8 +22,9 @@ from etils import epath
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import read_image_part
-from landmark_triplets_tfds.competition.archive import MEMBER, ArchiveIndex, ArchiveSource, Members, OnListed
+from landmark_triplets_tfds.common.file_access import read_image
+from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.competition.archive import MEMBER, ArchiveIndex, ArchiveSource, Members
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
@@ -77,7 +78,7 @@ class TarSource(ArchiveSource):
 
     def _read_member(self, member: Any) -> bytes:
         size, tar = int(member["size"]), f"{self.archive}/{self._name_of_tar(member)}"
-        content = read_image_part(tar, int(member["offset"]), size)
+        content = read_image(tar, int(member["offset"]), size)
         if len(content) < size:
             name = f"{format_image_id(member['image_id'])}.jpg"
             raise UnreadableImageError(UnreadableImageError.DAMAGED, f"{tar} ends within {name}")
@@ -91,7 +92,7 @@ class TarSource(ArchiveSource):
     def _name_of_tar(self, member: Any) -> str:
         return str(self.index().archives[int(member["archive"])]["name"])
 
-    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         names = find_names(epath.Path(self.archive), TAR_PATTERN)
         md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
         with ThreadPoolExecutor(num_threads) as pool:
@@ -106,12 +107,13 @@ class TarSource(ArchiveSource):
             problems: list[str] = []
             examined = pool.map(lambda tar: self._examine(tar, known_tars.get(_key(tar))), tars)
             try:
-                for num_examined, (tar, result) in enumerate(zip(tars, examined, strict=True), 1):
-                    if isinstance(result, str):
-                        problems.append(result)
-                    else:
-                        found.append((tar, result))
-                    on_listed(num_examined, len(tars))
+                with progress_bar(len(tars), "Indexing archives", " archives") as bar:
+                    for tar, result in zip(tars, examined, strict=True):
+                        if isinstance(result, str):
+                            problems.append(result)
+                        else:
+                            found.append((tar, result))
+                        bar.update(1)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

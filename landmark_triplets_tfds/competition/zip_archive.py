@@ -18,8 +18,8 @@ import zlib
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import read_image_part
-from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, OnListed
+from landmark_triplets_tfds.common.file_access import read_image
+from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
@@ -85,7 +85,7 @@ class ZipSource(ArchiveSource):
         """Returns size and CRC of the image, so that the same image in another copy of the zip is the same."""
         return int(member["size"]), int(member["crc"])
 
-    def _make_index(self, known: ArchiveIndex | None, num_threads: int, on_listed: OnListed) -> ArchiveIndex:
+    def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         try:
             size, mtime_ns = file_access.stat_file(self.archive)
         except OSError as error:
@@ -96,7 +96,6 @@ class ZipSource(ArchiveSource):
         for folder in indexes.keys() - {self._folder}:
             with contextlib.suppress(OSError):  # then that index is made when it is needed
                 indexes[folder].save(ZipSource(self.archive, self._index_folder, folder)._default_index_path())
-        on_listed(1, 1)
         return indexes[self._folder]
 
     def _index_name(self) -> str:
@@ -189,7 +188,7 @@ def read_member(path: str, member: Any, name: str) -> bytes:
         raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"encrypted in {path}")
     if method not in (_STORED, _DEFLATED):
         raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"compressed by method {method} in {path}")
-    content = read_image_part(path, offset, _USUAL_HEADER_SIZE + stored_size)
+    content = read_image(path, offset, _USUAL_HEADER_SIZE + stored_size)
     if len(content) < _HEADER.size or not content.startswith(_SIGNATURE):
         raise _damaged(path, "there is no member where the directory says")
     *_, name_length, extra_length = _HEADER.unpack_from(content)
@@ -197,7 +196,7 @@ def read_member(path: str, member: Any, name: str) -> bytes:
     if not content[_HEADER.size : _HEADER.size + name_length].endswith(name.encode()):
         raise _damaged(path, "another member is where the directory says")
     if start > _USUAL_HEADER_SIZE:
-        content = read_image_part(path, offset + start, stored_size)
+        content = read_image(path, offset + start, stored_size)
         start = 0
     stored = content[start : start + stored_size]
     if len(stored) < stored_size:

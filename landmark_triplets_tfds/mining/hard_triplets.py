@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number, check_word
+from landmark_triplets_tfds.common.file_access import replace_file
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import TripletsFileError
 from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, arrange
@@ -275,13 +276,8 @@ def write_triplets(triplets: MinedTriplets, path: epath.PathLike) -> None:
     """
     path = epath.Path(path)
     check_output(path)
-    part = path.parent / f".{path.name}.part"
-    try:
-        with part.open("wb") as file:
-            (_write_csv if path.suffix == ".csv" else _write_parquet)(triplets, file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replace_file(path) as file:
+        (_write_csv if path.suffix == ".csv" else _write_parquet)(triplets, file)
 
 
 def _write_csv(triplets: MinedTriplets, file: IO[bytes]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
-import mmap
 import os
 import pathlib
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, Content, CsvColumns, ParquetColumns
+from landmark_triplets_tfds.competition.columns import PARQUET_MAGIC, Columns, CsvColumns, ParquetColumns
 from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.tables import IMAGE_ID, LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
@@ -105,22 +104,17 @@ def read_triplets_file(path: str) -> TripletsFile:
       OSError: if it cannot be read.
     """
     path = os.fspath(epath.Path(path).expanduser())
-    reader = ParquetColumns if _map(path)[: len(PARQUET_MAGIC)] == PARQUET_MAGIC else CsvColumns
-    columns = reader(lambda: _map(path), path, dict.fromkeys(ID_COLUMNS, IMAGE_ID), TripletsFileError)
+    reader = ParquetColumns if _map_file(path)[: len(PARQUET_MAGIC)] == PARQUET_MAGIC else CsvColumns
+    columns = reader(lambda: _map_file(path), path, dict.fromkeys(ID_COLUMNS, IMAGE_ID), TripletsFileError)
     ids = np.stack(columns.read(), axis=1)
     if not len(ids):
         raise TripletsFileError(f"{path} has the columns {_LISTED_COLUMNS}, but no triplets.")
     return TripletsFile(path, columns, ids)
 
 
-def _map(path: str) -> Content:
-    """Returns the bytes of a file, mapped if it is a local one, so that they need no memory."""
+def _map_file(path: str) -> file_access.Content:
     try:
-        with file_access.open_file(path) as file:
-            try:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError, AttributeError):  # it is empty, or no local file
-                return file.read()
+        return file_access.map_file(path)
     except FileNotFoundError:
         looked_in = "" if file_access.is_remote(path) else f" (looked for in {pathlib.Path.cwd()})"
         raise FileNotFoundError(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pathlib
 from typing import IO, Any
 
+from etils import epath
 import platformdirs
 import pytest
 
@@ -11,8 +12,9 @@ from landmark_triplets_tfds.common.file_access import (
     HTML_PAGE,
     LFS_POINTER,
     cache_folder,
-    read_image_file,
-    read_image_part,
+    map_file,
+    read_image,
+    replace_file,
     stand_in,
 )
 from landmark_triplets_tfds.errors import UnreadableImageError
@@ -50,7 +52,7 @@ def test_a_passing_failure_is_tried_again(
 ) -> None:
     fake = FailingOpen(*[OSError(5, "Input/output error")] * num_failures)
     monkeypatch.setattr(file_access, "open", fake, raising=False)
-    assert read_image_file(write(tmp_path / "x", b"an image")) == b"an image"
+    assert read_image(write(tmp_path / "x", b"an image")) == b"an image"
     assert fake.calls == [str(tmp_path / "x")] * (num_failures + 1)
     assert len(pauses) == num_failures
     assert min(pauses) > 0
@@ -60,7 +62,7 @@ def test_a_lasting_failure_is_reported(monkeypatch: pytest.MonkeyPatch, pauses: 
     fake = FailingOpen(*[OSError(5, "Input/output error", "/data/x")] * 20)
     monkeypatch.setattr(file_access, "open", fake, raising=False)
     with pytest.raises(UnreadableImageError) as caught:
-        read_image_file("/data/x")
+        read_image("/data/x")
     assert caught.value.reason == UnreadableImageError.NO_ACCESS
     assert "Input/output error" in caught.value.detail
     assert "/data/x" in caught.value.detail
@@ -81,7 +83,7 @@ def test_what_another_attempt_cannot_change_is_not_tried_again(
     fake = FailingOpen(*[error] * 20)
     monkeypatch.setattr(file_access, "open", fake, raising=False)
     with pytest.raises(UnreadableImageError) as caught:
-        read_image_file("/data/x")
+        read_image("/data/x")
     assert caught.value.reason == reason
     assert (len(fake.calls), pauses) == (1, [])
 
@@ -92,9 +94,9 @@ def test_what_is_too_large_to_be_an_image_is_not_read(
 ) -> None:
     monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)  # epath reads local files as well
     monkeypatch.setattr(file_access, "MAX_FILE_BYTES", 1000)
-    assert len(read_image_file(write(tmp_path / "a", bytes(1000)))) == 1000
+    assert len(read_image(write(tmp_path / "a", bytes(1000)))) == 1000
     with pytest.raises(UnreadableImageError) as caught:
-        read_image_file(write(tmp_path / "b", bytes(1001)))
+        read_image(write(tmp_path / "b", bytes(1001)))
     assert caught.value.reason == UnreadableImageError.FILE_TOO_LARGE
 
 
@@ -111,7 +113,7 @@ def test_parts(
     is_remote: bool,
 ) -> None:
     monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
-    assert read_image_part(write(tmp_path / "x", b"0123456789"), offset, length) == expected
+    assert read_image(write(tmp_path / "x", b"0123456789"), offset, length) == expected
 
 
 def test_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +135,20 @@ def test_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_stand_in(content: bytes, expected: str | None) -> None:
     assert stand_in(content) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"0123456789"])
+def test_files_are_mapped(tmp_path: pathlib.Path, content: bytes) -> None:
+    assert map_file(write(tmp_path / "x", content))[:] == content
+
+
+def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: pathlib.Path) -> None:
+    path = epath.Path(write(tmp_path / "x", b"old"))
+    with pytest.raises(TypeError), replace_file(path) as file:
+        file.write("no bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    with replace_file(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]

@@ -4,7 +4,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.common import progress
-from landmark_triplets_tfds.common.progress import listing_bar, progress_bar
+from landmark_triplets_tfds.common.progress import progress_bar
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def bars_are_disabled():
 
 
 def list_three_things():
-    with listing_bar("Listing", " things") as advance:
-        for num_done in (1, 3):
-            advance(num_done, 3)
+    with progress_bar(3, "Listing", " things") as bar:
+        for num_done in (1, 2):
+            bar.update(num_done)
 
 
 @pytest.mark.usefixtures("terminal", "no_delay")

@@ -24,10 +24,6 @@ ABSENT = 0x0123456789ABCDEF
 ARCHIVES = [name for name in COPIES if name != "folder"]
 
 
-def ignore(*numbers):
-    pass
-
-
 @pytest.fixture(params=COPIES)
 def copy(request, tmp_path):
     return COPIES[request.param](DUMMY_DATA, tmp_path / "copy")
@@ -71,7 +67,7 @@ def test_table_and_images(copy, bank):
     assert source.stamp(ABSENT) == (-1, -1)
     assert all(source.stamp(image_id)[0] == len(content) for image_id, content in CONTENT.items())
     ids = np.array([ABSENT, *CONTENT, 0, 2**64 - 1], dtype=np.uint64)
-    found = source.find_present(ids, 2, ignore)
+    found = source.find_present(ids, 2)
     assert found.tolist() == [False, *[True] * len(CONTENT), False, False]
     assert not source.is_remote
 
@@ -81,9 +77,9 @@ def test_folders_without_labels(copy, bank, tmp_path):
     source = source_of(copy, bank)
     for folder, count in (("index", 6), ("test", 3)):
         found = find_folder(source, folder, str(bank))
-        found.prepare(2, ignore)
+        found.prepare(2)
         content = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA, folder)}
-        ids = found.list_images(2, ignore)
+        ids = found.list_images(2)
         assert ids.tolist() == sorted(content)
         assert len(ids) == count
         for each in (found, found.share(epath.Path(tmp_path)), pickle.loads(pickle.dumps(found))):
@@ -99,11 +95,11 @@ def test_other_folders_of_a_zip_are_found_with_the_first(tmp_path, bank, monkeyp
     shutil.rmtree(competition.folder / "test")
     copy = pack_zip(competition.folder, tmp_path / "copy").parent
     source = source_of(copy, bank)
-    source.prepare(2, ignore)
+    source.prepare(2)
     monkeypatch.setattr(
         "landmark_triplets_tfds.competition.zip_archive.index_zip", lambda *arguments: pytest.fail("indexed again")
     )
-    assert [len(find_folder(source, folder, str(bank)).list_images(1, ignore)) for folder in ("index", "test")] == [
+    assert [len(find_folder(source, folder, str(bank)).list_images(1)) for folder in ("index", "test")] == [
         6,
         0,
     ]
@@ -129,7 +125,7 @@ def test_many_threads_read_at_once(copy, bank):
 def test_other_processes(archives, bank, method):
     """A source is sent as paths, prepared or not, and the index is not made again."""
     source = source_of(archives, bank)
-    source.prepare(2, ignore)
+    source.prepare(2)
     assert len(pickle.dumps(source)) < 1000
     with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
         assert list(pool.map(source.read, CONTENT)) == list(CONTENT.values())
@@ -144,7 +140,7 @@ def forbid_indexing(monkeypatch, source):
 
 def test_an_unpickled_source_uses_the_index_that_was_prepared(archives, bank, monkeypatch):
     source = source_of(archives, bank)
-    source.prepare(2, ignore)
+    source.prepare(2)
     copy = pickle.loads(pickle.dumps(source))
     forbid_indexing(monkeypatch, source)
     assert {image_id: copy.read(image_id) for image_id in CONTENT} == CONTENT
@@ -153,7 +149,7 @@ def test_an_unpickled_source_uses_the_index_that_was_prepared(archives, bank, mo
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200])])
 def test_an_index_that_is_gone_or_damaged_is_made_again(archives, bank, damage):
     source = source_of(archives, bank)
-    source.prepare(2, ignore)
+    source.prepare(2)
     copy = pickle.loads(pickle.dumps(source))
     path = index_of_train(bank)
     damage(path)
@@ -173,11 +169,11 @@ def test_machines_that_see_another_cache_share_the_index(archives, bank, tmp_pat
 
 
 def test_what_has_not_changed_is_not_indexed_again(archives, bank, monkeypatch):
-    source_of(archives, bank).prepare(2, ignore)
+    source_of(archives, bank).prepare(2)
     path = index_of_train(bank)
     before = path.stat().st_mtime_ns, path.stat().st_ino
     source = source_of(archives, bank)
-    source.prepare(2, ignore)
+    source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
@@ -207,7 +203,7 @@ def test_stamps_of_a_copied_zip_are_the_same(tmp_path, bank):
 
 def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
     source = find_source(epath.Path(archives), "off")
-    source.prepare(2, ignore)
+    source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert not list(bank.iterdir())
     assert list(archive._temporary_folder().glob("*.index"))
@@ -216,7 +212,7 @@ def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
 def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):
     (tmp_path / "file").touch()
     source = find_source(epath.Path(archives), str(tmp_path / "file" / "below"))
-    source.prepare(2, ignore)
+    source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert "is kept for this build only" in capsys.readouterr().out
     assert pickle.loads(pickle.dumps(source)).exists(next(iter(CONTENT)))
@@ -249,7 +245,7 @@ def test_the_clean_table(tmp_path, bank, kind, name):
 
 
 def test_permissions_of_the_index_are_usual(archives, bank):
-    source_of(archives, bank).prepare(1, ignore)
+    source_of(archives, bank).prepare(1)
     path = index_of_train(bank)
     mask = os.umask(0)
     os.umask(mask)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common import file_access, progress
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.errors import UnreadableImageError
 
@@ -38,6 +38,20 @@ Pretend = Callable[[bool], None]
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Makes epath read local files as well."""
     return lambda is_remote: monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that were listed."""
+    folders: list[str] = []
+    list_folder = FolderSource._list
+
+    def record(source: FolderSource, folder: str) -> set[str]:
+        folders.append(folder)
+        return list_folder(source, folder)
+
+    monkeypatch.setattr(FolderSource, "_list", record)
+    return folders
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -96,26 +110,27 @@ def test_a_file_in_place_of_a_folder_above_is_a_missing_image(tmp_path: pathlib.
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_finds_which_images_are_present(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend) -> None:
+def test_finds_which_images_are_present(
+    tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend, listed: list[str]
+) -> None:
     pretend(is_remote)
     write_image(tmp_path)
     (tmp_path / "train/f").touch()  # in place of a folder
     (tmp_path / "train/0/a/1/0a1b000000000003.png").touch()
     source = folder_source(tmp_path)
     ids = [2**64 - 1, IMAGE_ID + 1, 5, IMAGE_ID, IMAGE_ID + 2]
-    calls: list[tuple[int, int]] = []
-    found = source.find_present(np.array(ids, dtype=np.uint64), 2, lambda *numbers: calls.append(numbers))
+    found = source.find_present(np.array(ids, dtype=np.uint64), 2)
     assert found.tolist() == [False, False, False, True, False]
     assert [source.exists(image_id) for image_id in ids] == found.tolist()
-    assert calls == [(1, 3), (2, 3), (3, 3)]  # the folders f/f/f, 0/a/1 and 0/0/0
+    assert sorted(listed) == ["0/0/0", "0/a/1", "f/f/f"]
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_lists_all_images(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend) -> None:
+def test_lists_all_images(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend, listed: list[str]) -> None:
     pretend(is_remote)
     ids = [5, 0x0A10000000000000, IMAGE_ID, IMAGE_ID + 1, 0xFFF0000000000000, 2**64 - 1]
     source = FolderSource(epath.Path(tmp_path), "train.csv", "index")
-    assert source.list_images(2, lambda *numbers: None).tolist() == []  # there is no such folder
+    assert source.list_images(2).tolist() == []  # there is no such folder
     for image_id in reversed(ids):
         path = pathlib.Path(source.locate(image_id))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,10 +144,23 @@ def test_lists_all_images(tmp_path: pathlib.Path, is_remote: bool, pretend: Pret
         (tmp_path / "index" / other).touch()
     for other in ("0/a/0a1b000000000005.jpg", "x", "b", "0/a1b0000000000001.jpg"):
         (tmp_path / "index" / other).touch()
-    calls: list[tuple[int, int]] = []
-    found = source.list_images(2, lambda *numbers: calls.append(numbers))
+    listed.clear()
+    found = source.list_images(2)
     assert (found.tolist(), found.dtype) == (ids, np.uint64)
-    assert calls == [(number, 3 * 256) for number in range(1, 3 * 256 + 1)]  # below 0, f, and b, which is a file
+    assert len(listed) == 1 + 3 * 256  # the folder itself, and those below 0, f, and b, which is a file
+
+
+@pytest.mark.parametrize(("folder", "what"), [("train", "images"), ("index", "index")])
+def test_progress_is_shown(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    what: str,
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    FolderSource(epath.Path(tmp_path), "train.csv", folder).find_present(np.array([5], dtype=np.uint64), 1)
+    assert f"Listing {what}: 100%" in capsys.readouterr().err
 
 
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=8))
@@ -144,9 +172,9 @@ def test_what_is_listed_is_what_is_present(ids: set[int]) -> None:
             path = pathlib.Path(source.locate(image_id))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        listed = source.list_images(1, lambda *numbers: None)
+        listed = source.list_images(1)
         assert listed.tolist() == sorted(ids)
-        assert source.find_present(listed, 1, lambda *numbers: None).all()
+        assert source.find_present(listed, 1).all()
 
 
 @pytest.mark.parametrize("is_remote", [False, True])

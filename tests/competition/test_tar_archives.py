@@ -12,7 +12,7 @@ import time
 from etils import epath
 import pytest
 
-from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common import file_access, progress
 from landmark_triplets_tfds.competition import tar_archives
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
 from landmark_triplets_tfds.competition.source import find_folder, find_source
@@ -41,12 +41,6 @@ def source_of(root: pathlib.Path) -> TarSource:
     return source
 
 
-def prepare(source: TarSource) -> list[tuple[int, int]]:
-    calls: list[tuple[int, int]] = []
-    source.prepare(2, lambda *numbers: calls.append(numbers))
-    return calls
-
-
 def index_path(root: pathlib.Path) -> pathlib.Path:
     (path,) = (root / "bank").glob("*.index")
     return path
@@ -65,9 +59,14 @@ def test_members(tmp_path: pathlib.Path, tar_format: int, prefix: str) -> None:
     assert source.read_table().num_images == 4
 
 
-def test_progress_is_told(tmp_path: pathlib.Path) -> None:
-    assert prepare(source_of(write_tars(tmp_path))) == [(1, 2), (2, 2)]
-    assert prepare(source_of(tmp_path)) == []
+def test_progress_is_shown(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    source_of(write_tars(tmp_path)).prepare(2)
+    assert "Indexing archives: 100%" in capsys.readouterr().err
+    source_of(tmp_path).prepare(2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_only_what_has_changed_is_walked_again(tmp_path: pathlib.Path, walked: list[str]) -> None:
     root = write_tars(tmp_path, *(make_tar([member]) for member in MEMBERS))
-    prepare(source_of(root))
+    source_of(root).prepare(2)
     assert sorted(walked) == [f"images_00{n}.tar" for n in range(4)]
     walked.clear()
     stamps = [source_of(root).stamp(image_id) for image_id in IDS]
@@ -167,12 +166,17 @@ def test_an_interrupted_walk_keeps_what_was_found(
 ) -> None:
     root = write_tars(tmp_path, *(make_tar([member]) for member in MEMBERS))
 
-    def interrupt(num_done: int, num_all: int) -> None:
-        if num_done == 2:
-            raise KeyboardInterrupt
+    list_images = tar_archives.list_images
 
-    with pytest.raises(KeyboardInterrupt):
-        source_of(root).prepare(1, interrupt)
+    def interrupt(path: str, size: int, folder: str) -> list[tuple[int, int, int]]:
+        if "images_002" in path:
+            raise KeyboardInterrupt
+        return list_images(path, size, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_archives, "list_images", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            source_of(root).prepare(1)
     kept = ArchiveIndex.load(str(index_path(root)))
     assert kept is not None
     assert [tar["name"] for tar in kept.archives] == ["images_000.tar", "images_001.tar"]
@@ -198,7 +202,7 @@ def test_md5_lists_are_found_and_name_a_wrong_tar(tmp_path: pathlib.Path, where:
     wrong = md5_line(root, 1).split()[0]
     expected = f"1 of the 2 tars in {root}/train .*images_001.tar has the MD5 {wrong}; its list says {'0' * 32}"
     with pytest.raises(ArchiveError, match=f"(?s){expected}.*Fetch"):
-        prepare(source_of(root))
+        source_of(root).prepare(2)
     (root / where / name).write_text(
         md5_line(root, 0) + md5_line(root, 1).upper().replace("IMAGES", "images").replace("TAR", "tar")
     )
@@ -230,10 +234,10 @@ def test_md5_lists_of_several_folders(tmp_path: pathlib.Path, where: str, lines:
     train = source_of(root)
     index = find_folder(train, "index", str(root / "bank"))
     assert isinstance(index, TarSource)
-    prepare(train)
+    train.prepare(2)
     if has_wrong:
         with pytest.raises(ArchiveError, match=f"1 of the 1 tars in {root}/index "):
-            prepare(index)
+            index.prepare(2)
     else:
         assert [index.read(image_id) for image_id in IDS[2:]] == IMAGES[2:]
 
@@ -246,7 +250,7 @@ def test_members_of_another_folder(tmp_path: pathlib.Path, prefix: str) -> None:
     tar = make_tar([*((prefix + name, image) for name, image in MEMBERS[1:]), *others])
     (root / "index/images_000.tar").write_bytes(tar)
     index = find_folder(source_of(root), "index", str(root / "bank"))
-    assert index.list_images(1, lambda *numbers: None).tolist() == sorted(IDS[1:])
+    assert index.list_images(1).tolist() == sorted(IDS[1:])
     assert [index.read(image_id) for image_id in IDS[1:]] == IMAGES[1:]
     assert index.locate(IDS[1]) == f"{root}/index/images_000.tar/{NAMES[1]}"
 
@@ -267,15 +271,15 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_tar_is_verified_once(tmp_path: pathlib.Path, verified: list[str], walked: list[str]) -> None:
     root = write_tars(tmp_path)
-    prepare(source_of(root))
+    source_of(root).prepare(2)
     assert (verified, sorted(walked)) == ([], ["images_000.tar", "images_001.tar"])  # there is no list
     (root / "train/md5.images_000.txt").write_text(md5_line(root, 0))
     walked.clear()
-    prepare(source_of(root))
-    prepare(source_of(root))
+    source_of(root).prepare(2)
+    source_of(root).prepare(2)
     assert (verified, walked) == (["images_000.tar"], [])
     (root / "train/md5.images_000.txt").unlink()
-    prepare(source_of(root))
+    source_of(root).prepare(2)
     assert (verified, walked) == (["images_000.tar"], [])
     time.sleep(0.02)
     (root / "train/images_001.tar").touch()
@@ -287,7 +291,7 @@ def test_all_wrong_tars_are_counted_and_the_first_named(tmp_path: pathlib.Path) 
     root = write_tars(tmp_path, *[make_tar([MEMBERS[0]])] * 7, make_tar([MEMBERS[1]]))
     (root / "train/md5.txt").write_text("".join(f"{n:032x} *images_00{n}.tar\n" for n in range(7)))
     with pytest.raises(ArchiveError, match=r"(?s)7 of the 8 tars.*images_000.*images_004.*and 2 more") as caught:
-        prepare(source_of(root))
+        source_of(root).prepare(2)
     assert "images_005" not in str(caught.value)
     for number in range(7):
         (root / f"train/images_00{number}.tar").unlink()
@@ -356,7 +360,7 @@ WRONG_TARS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 def test_a_tar_that_cannot_be_used(tmp_path: pathlib.Path, spoil: Callable[[bytes], bytes], message: str) -> None:
     root = write_tars(tmp_path, spoil(TWO))
     with time_limit(10), pytest.raises(ArchiveError, match=message) as caught:
-        prepare(source_of(root))
+        source_of(root).prepare(2)
     assert f"{root}/train" in str(caught.value)
 
 
@@ -366,7 +370,7 @@ def test_a_chain_of_headers_is_an_error(tmp_path: pathlib.Path) -> None:
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 5
     chain = (info.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 3000
     with pytest.raises(ArchiveError, match="damaged"):
-        prepare(source_of(write_tars(tmp_path, chain + TWO)))
+        source_of(write_tars(tmp_path, chain + TWO)).prepare(2)
 
 
 def test_a_tar_that_cannot_be_opened(tmp_path: pathlib.Path) -> None:
@@ -374,7 +378,7 @@ def test_a_tar_that_cannot_be_opened(tmp_path: pathlib.Path) -> None:
     (root / "train/images_000.tar").unlink()
     (root / "train/images_000.tar").symlink_to("nowhere")
     with pytest.raises(ArchiveError, match=r"cannot be opened .*images_000.tar"):
-        prepare(source_of(root))
+        source_of(root).prepare(2)
 
 
 # --- Members that cannot be read
@@ -383,7 +387,7 @@ def test_a_tar_that_cannot_be_opened(tmp_path: pathlib.Path) -> None:
 def test_a_tar_that_is_cut_while_it_is_read(tmp_path: pathlib.Path) -> None:
     root = write_tars(tmp_path, TWO)
     source = source_of(root)
-    prepare(source)
+    source.prepare(2)
     path = root / "train/images_000.tar"
     path.write_bytes(TWO[: HEADER_AT + 600])
     assert source.read(IDS[0]) == IMAGES[0]

@@ -193,7 +193,7 @@ def test_a_zip_that_cannot_be_used(tmp_path: pathlib.Path, spoil: Any, message: 
     path = write_zip(tmp_path)
     spoil(path)
     with pytest.raises(ArchiveError, match=message.format(path=path)):
-        source_of(path).prepare(1, lambda *numbers: None)
+        source_of(path).prepare(1)
     assert issubclass(ArchiveError, SourceLayoutError)  # prepared data can be used beside it
 
 
@@ -301,7 +301,7 @@ def test_a_table_too_large_to_be_one(tmp_path: pathlib.Path, monkeypatch: pytest
 def test_a_zip_that_is_cut_while_it_is_read(tmp_path: pathlib.Path) -> None:
     path = write_zip(tmp_path, compression=zipfile.ZIP_STORED)
     source = source_of(path)
-    source.prepare(1, lambda *numbers: None)
+    source.prepare(1)
     path.write_bytes(path.read_bytes()[: data_start(path) + 10])
     for image_id, words in ((IMAGE_ID, "the archive ends within it"), (OTHER_ID, "no member where")):
         with pytest.raises(UnreadableImageError) as caught:

@@ -184,7 +184,7 @@ def _read_all(folder: Path, is_right: Callable[[bytes], bool]) -> str:
     unreadable = 0
     try:
         source = find_source(epath.Path(folder), str(folder / "bank"))
-        source.prepare(1, lambda num_done, num_all: None)
+        source.prepare(1)
         for image_id in [*source.read_table().image_ids.tolist(), *_IDS]:
             source.stamp(image_id)
             try:
