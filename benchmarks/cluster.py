@@ -18,7 +18,7 @@ from pathlib import Path
 import statistics
 
 from benchmarks import builds
-from benchmarks.harness import Case, Measurement, Program, print_ratios, print_table, ratios, temporary_folder
+from benchmarks.harness import Case, Measurement, Program, divide, print_ratios, print_table, temporary_folder
 
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
@@ -104,8 +104,8 @@ def main() -> None:
                 )
             )
         print_table(("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam"), rows)
-        label = "images/s: two worker processes / local"
-        print_ratios(ratios(results, label, _PROCESSES.format(2), _LOCAL, at_least=_MIN_RATIO))
+        ratio = divide(results, _PROCESSES.format(2), _LOCAL)
+        print_ratios([("images/s: two worker processes / local", ratio, f">= {_MIN_RATIO}")])
 
 
 if __name__ == "__main__":

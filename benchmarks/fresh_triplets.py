@@ -38,11 +38,11 @@ from benchmarks.harness import (
     Measurement,
     PeakMemory,
     Program,
+    divide,
     in_fresh_process,
     print_figures,
     print_measurements,
     print_ratios,
-    ratios,
 )
 from benchmarks.read_speed import BATCH_SIZE, NUM_BATCHES_AHEAD, measure_batches, open_dataset
 from landmark_triplets_tfds import (
@@ -246,7 +246,7 @@ def main() -> None:
         results = program.alternate(Reading(stored, images, args.images).cases())
         print_measurements(results, "images")
         others = [name for name in results if name != STORED]
-        print_ratios([row for name in others for row in ratios(results, f"{name} / stored", name, STORED)])
+        print_ratios((f"{name} / stored", divide(results, name, STORED), "") for name in others)
 
 
 if __name__ == "__main__":

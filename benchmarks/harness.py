@@ -167,61 +167,39 @@ def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Resu
 # --- Reports
 
 
-def ratios(
-    results: Results,
-    label: str,
-    above: str,
-    below: str,
-    what: str = "per_second",
-    *,
-    factor: float = 1,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> list[list[str]]:
+def divide(results: Results, above: str, below: str, what: str = "per_second", *, factor: float = 1.0) -> list[float]:
     """Divides two cases round by round.
 
     Args:
       results: of both, if they were measured.
-      label: what the quotient is.
       above: name of one case.
       below: name of the other.
       what: attribute of `Measurement` that is divided.
       factor: by which the quotient is multiplied, for cases that count different things.
-      at_least: the project's target for the median.
-      at_most: the same, from above.
 
     Returns:
-      One row for `print_ratios`; none if a case is missing.
+      A quotient for each round; none if a case is missing.
     """
-    if above not in results or below not in results:
-        return []
-    pairs = zip(results[above], results[below], strict=True)
-    values = [factor * getattr(a, what) / getattr(b, what) for a, b in pairs]
-    median = statistics.median(values)
-    target = verdict = ""
-    if at_least is not None:
-        target, verdict = f">= {at_least:g}", "met" if median >= at_least else "missed"
-    elif at_most is not None:
-        target, verdict = f"<= {at_most:g}", "met" if median <= at_most else "missed"
-    return [[label, *(f"{value:.2f}" for value in (min(values), median, max(values))), target, verdict]]
+    pairs = zip(results.get(above, ()), results.get(below, ()), strict=False)
+    return [factor * getattr(a, what) / getattr(b, what) for a, b in pairs]
 
 
-def print_ratios(rows: Sequence[Sequence[str]]) -> None:
-    """Prints ratios, if there are any."""
+def print_ratios(ratios: Iterable[tuple[str, Sequence[float], str]]) -> None:
+    """Prints ratios, if there are any: what is divided, the quotients, and the project's target for their median."""
+    rows = [(label, spread(values), target) for label, values, target in ratios if values]
     if rows:
-        print_table(("ratio, round by round", "min", "median", "max", "target", ""), rows)
+        print_table(("ratio, round by round", "median (lowest-highest)", "target"), rows)
 
 
 def print_measurements(results: Results, units: Mapping[str, str] | str) -> None:
-    """Prints wall and CPU time (medians) and speed (min, median, max) of every case, and what its ``units`` are."""
-    rows = []
+    """Prints time and speed of every case, and how many of its ``units`` there were."""
+    figures: dict[str, list[Figures]] = {}
     for name, runs in results.items():
-        speeds = [run.per_second for run in runs]
         unit = units if isinstance(units, str) else units[name]
-        times = [statistics.median(getattr(run, what) for run in runs) for what in ("wall_s", "cpu_s")]
-        speed = [f"{value:,.0f}" for value in (min(speeds), statistics.median(speeds), max(speeds))]
-        rows.append([name, f"{runs[0].count:,} {unit}", *(f"{seconds:.2f}" for seconds in times), *speed])
-    print_table(("case", "of", "wall s", "CPU s", "a second: min", "median", "max"), rows)
+        figures[f"{name}: {runs[0].count:,} {unit}"] = [
+            {"wall s": run.wall_s, "CPU s": run.cpu_s, "a second": run.per_second} for run in runs
+        ]
+    print_figures("case", figures)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -12,7 +12,6 @@ resizing on the fly. Timing starts after the first batches: setting up a pipelin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 
 from benchmarks import builds
 from benchmarks.builds import IMAGES
-from benchmarks.harness import Case, Measurement, Program, Stopwatch, print_measurements, print_ratios, ratios
+from benchmarks.harness import Case, Measurement, Program, Stopwatch, divide, print_measurements, print_ratios
 from benchmarks.yardsticks import RESOLUTION
 
 BATCH_SIZE = 64
@@ -131,15 +130,9 @@ def main() -> None:
             program.parser.error(f"more than {_NUM_BATCHES_BEFORE * BATCH_SIZE} triplets are needed to be timed.")
         results = program.alternate(make_cases(program.corpus, program.work, args.triplets, args.raw_triplets))
         print_measurements(results, "triplets")
-        ratio = functools.partial(ratios, results)
+        targets = {"notebook's reader": ">= 1", "raw JPEG folder": ">= 10", "tfds.load": ""}
         tuned = "tfds.load, options"
-        print_ratios(
-            [
-                *ratio(f"{tuned} / notebook's reader", tuned, "notebook's reader", at_least=1.0),
-                *ratio(f"{tuned} / raw JPEG folder", tuned, "raw JPEG folder", at_least=10),
-                *ratio(f"{tuned} / tfds.load", tuned, "tfds.load"),
-            ]
-        )
+        print_ratios((f"{tuned} / {name}", divide(results, tuned, name), target) for name, target in targets.items())
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from benchmarks.harness import (
     Program,
     in_fresh_process,
     print_figures,
+    print_ratios,
     progress,
-    spread,
 )
 
 RESOLUTION = 16
@@ -84,10 +84,10 @@ def main() -> None:
     print_figures("process", results)
     speeds = ([run["triplets/s"] for run in results[name]] for name in (large, small))
     ratios = [above / below for above, below in zip(*speeds, strict=True)]
-    print(f"\ntriplets/s at {args.large:,} / at {args.small:,}: {spread(ratios)} (target: {MIN_SPEED_RATIO})")
+    print_ratios([(f"triplets/s at {args.large:,} / at {args.small:,}", ratios, f">= {MIN_SPEED_RATIO}")])
     whole_mib, constant_mib = (max(run["peak MiB"] for run in results[name]) for name in (whole, "constant records"))
     print(
-        f"Peak memory at {rows:,} rows: {whole_mib - constant_mib:,.0f} MiB above TFDS's writer fed constant records"
+        f"\nPeak memory at {rows:,} rows: {whole_mib - constant_mib:,.0f} MiB above TFDS's writer fed constant records"
         f" (target: at most {MAX_EXTRA_MIB} at {NUM_COMPETITION_IMAGES:,})"
     )
 

@@ -17,8 +17,7 @@ patch the density into the header. One thread, no bookkeeping, no checks.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-import dataclasses
+from collections.abc import Iterator, Sequence
 import functools
 from pathlib import Path
 import random
@@ -35,8 +34,7 @@ import tensorflow_datasets as tfds
 from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import image_path
-from benchmarks.harness import Measurement, Stopwatch, measure_each, temporary_folder
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from benchmarks.harness import Measurement, Stopwatch, temporary_folder
 
 RESOLUTION = 128
 _QUALITY = 94
@@ -51,57 +49,6 @@ _RECORD_OVERHEAD_BYTES = 245  # of a serialized record beside its images: names,
 # --- The notebook's procedure
 
 
-@dataclasses.dataclass(frozen=True)
-class Pools:
-    """What the notebook draws from.
-
-    Attributes:
-      sample: the first images of every landmark, in the order of the table.
-      images_of: ids of all images, by landmark.
-      sample_ids: ids of the sampled images.
-      sample_landmarks: the landmark of each.
-    """
-
-    sample: pd.DataFrame
-    images_of: dict[Hashable, list[str]]
-    sample_ids: list[str]
-    sample_landmarks: list[int]
-
-
-def group_images(table: pd.DataFrame, images_per_landmark: int | None) -> Pools:
-    """Prepares the drawing; None: all images are sampled."""
-    sample = table.copy() if images_per_landmark is None else table.groupby("landmark_id").head(images_per_landmark)
-    images_of = table.groupby("landmark_id")["id"].apply(list).to_dict()
-    return Pools(sample, images_of, sample["id"].tolist(), sample["landmark_id"].tolist())
-
-
-def draw_triplets(anchors: pd.DataFrame, pools: Pools, seed: int = 0) -> pd.DataFrame:
-    """Returns ``anchors`` with the columns positive and negative: one function call per row for each.
-
-    The draws are from Python's generator, which costs a tenth of NumPy's for one number at a time.
-    """
-    rng = random.Random(seed)
-
-    def draw_positive(row: pd.Series) -> str:
-        return rng.choice(pools.images_of[row["landmark_id"]])
-
-    def draw_negative(row: pd.Series) -> str:
-        while True:
-            place = rng.randrange(len(pools.sample_ids))
-            if pools.sample_landmarks[place] != row["landmark_id"]:
-                return pools.sample_ids[place]
-
-    return anchors.assign(
-        positive=anchors.apply(draw_positive, axis=1),
-        negative=anchors.apply(draw_negative, axis=1),
-    )
-
-
-def every_nth(rows: pd.DataFrame, num_wanted: int) -> pd.DataFrame:
-    """Returns about ``num_wanted`` rows, evenly spread; all if there are fewer."""
-    return rows.iloc[:: max(1, len(rows) // num_wanted)]
-
-
 def make_with_tensorflow(path: str) -> bytes:
     """Reads, decodes, resizes and encodes an image with TensorFlow, eagerly."""
     import tensorflow as tf
@@ -113,18 +60,38 @@ def make_with_tensorflow(path: str) -> bytes:
 
 
 class Notebook:
-    """The notebook's procedure on a corpus, timed on some of its triplets: what it costs, it costs per triplet."""
+    """The notebook's procedure on a corpus, timed on some of its triplets: what it costs, it costs per triplet.
+
+    A draw is from Python's generator, which costs a tenth of NumPy's for one number at a time.
+    """
 
     def __init__(self, corpus: Path, images_per_landmark: int | None, num_timed: int, work: Path):
         self._corpus = corpus
         self._images_per_landmark = images_per_landmark
         self._work = work
-        columns = ["id", "positive", "negative"]
-        self._triplets = every_nth(self._plan(), num_timed)[columns].to_numpy().tolist()
+        planned = self._plan()
+        timed = planned.iloc[:: max(1, len(planned) // num_timed)]  # about so many, evenly spread
+        self._triplets = timed[["id", "positive", "negative"]].to_numpy().tolist()
 
     def _plan(self) -> pd.DataFrame:
-        pools = group_images(pd.read_csv(self._corpus / "train.csv"), self._images_per_landmark)
-        return draw_triplets(pools.sample, pools)
+        """Returns the anchors with the columns positive and negative: one function call per row for each."""
+        table, limit = pd.read_csv(self._corpus / "train.csv"), self._images_per_landmark
+        sample = table if limit is None else table.groupby("landmark_id").head(limit)
+        images_of: dict[Any, list[str]] = table.groupby("landmark_id")["id"].apply(list).to_dict()
+        ids: list[str] = sample["id"].tolist()
+        landmarks: list[int] = sample["landmark_id"].tolist()
+        rng = random.Random(0)
+
+        def draw_positive(row: pd.Series) -> str:
+            return rng.choice(images_of[row["landmark_id"]])
+
+        def draw_negative(row: pd.Series) -> str:
+            while True:
+                place = rng.randrange(len(ids))
+                if landmarks[place] != row["landmark_id"]:
+                    return ids[place]
+
+        return sample.assign(positive=sample.apply(draw_positive, axis=1), negative=sample.apply(draw_negative, axis=1))
 
     def files(self) -> list[str]:
         """Returns the files of the timed triplets, three each, with repetitions."""
@@ -154,11 +121,6 @@ class Notebook:
                     }
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     writer.write(example.SerializeToString())
-
-
-def run_tensorflow(files: Sequence[str]) -> Measurement:
-    """Runs the notebook's TensorFlow calls and nothing else."""
-    return measure_each(make_with_tensorflow, files)
 
 
 # --- Plain builders
@@ -252,12 +214,8 @@ def encode(pixels: Any) -> bytes:
 
 
 def run_codec(path: str) -> bytes:
+    """Makes the thumbnail of a file, which must be an RGB JPEG."""
     return encode(resize(decode(read(path))))
-
-
-def run_codecs(files: Sequence[str]) -> Measurement:
-    """Makes the thumbnails of these files, which must be RGB JPEGs."""
-    return measure_each(run_codec, files)
 
 
 def check_codecs(files: Sequence[str]) -> None:
@@ -269,9 +227,3 @@ def check_codecs(files: Sequence[str]) -> None:
     for path in files[:: max(1, len(files) // _NUM_FILES_CHECKED)]:
         if run_codec(path) != make_with_tensorflow(path):
             raise RuntimeError(f"the codec loop's thumbnail of {path} is not TensorFlow's.")
-
-
-def run_package(files: Sequence[str], resize_method: str) -> Measurement:
-    """Makes them through the package's one function for it, which also looks at headers and copes with any file."""
-    spec = ThumbnailSpec(resolution=RESOLUTION, jpeg_quality=_QUALITY, resize_method=resize_method)
-    return measure_each(lambda path: make_thumbnail(read(path), spec), files)
