@@ -12,6 +12,8 @@ Each case carries a figure of a page:
 * mine: mines hard triplets from made-up embeddings: landmarks are scattered around the centres of groups, images around
   their landmarks, all normally; there are as many groups as the root of the number of landmarks. `--search approximate`
   also says what faiss misses (docs/triplets.md).
+* worker: what a worker process of a cluster needs in memory before its first triplet, with tables of that size and of
+  twice the size; the difference is what an image costs (docs/clusters.md, "Full-size runs").
 * verify: reads `128px_all` of a corpus of pictures as `landmark-triplets verify` does, beside `tfds.load` and a bare
   sha256 (docs/commands.md).
 
@@ -52,7 +54,7 @@ from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.selection import ImageSet, Selection
 from landmark_triplets_tfds.competition.source import open_copy
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
+from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
 from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, NeighbourSearch, load_faiss
@@ -294,6 +296,34 @@ def mine(program: Program) -> None:
     measure(program, f"{args.embeddings:,} images", cases)
 
 
+# --- Workers of a cluster
+
+
+def start_worker(path: Path) -> Figures:
+    """Does what a worker does before its first triplet, and draws some."""
+    with PeakMemory() as memory:
+        import tensorflow  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+
+        import landmark_triplets_tfds.build.beam_pipeline  # noqa: F401
+
+        after_imports = memory.now_bytes()
+        sampler = TripletSampler(read_landmark_table(epath.Path(path)), SamplingSpec(images_per_landmark=None))
+        sampler.plan(0, min(4096, sampler.num_triplets))
+    return {"MB after imports": after_imports / 1e6, "peak MB": memory.peak_bytes / 1e6}
+
+
+def worker(program: Program) -> None:
+    cases: dict[str, Any] = {}
+    for num_images in (program.args.images, 2 * program.args.images):
+        path = program.folder() / "train.csv"
+        table = save_table(path.parent, num_images)
+        ids = map(format_image_id, table.image_ids)
+        pd.DataFrame({"id": ids, "landmark_id": table.landmark_ids}).to_csv(path, index=False)
+        cases[f"{num_images:,} images"] = start_worker, path
+    measure(program, "worker process", cases)
+
+
 # --- Checks
 
 
@@ -326,7 +356,15 @@ def verify(program: Program) -> None:
     print_measurements(results, "records")
 
 
-CASES = {"plan": plan, "zip": open_zip, "tars": open_tars, "triplets": triplets, "mine": mine, "verify": verify}
+CASES = {
+    "plan": plan,
+    "zip": open_zip,
+    "tars": open_tars,
+    "triplets": triplets,
+    "mine": mine,
+    "worker": worker,
+    "verify": verify,
+}
 
 
 def main() -> None:

@@ -15,10 +15,9 @@ TABLE = (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 SMALL = {
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
-    "cluster_cost": ["--rows=2000"],
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "large_inputs": [
-        *("plan", "zip", "tars", "triplets", "mine", "verify"),
+        *("plan", "zip", "tars", "triplets", "mine", "worker", "verify"),
         *("--images=20000", "--tars=3", "--triplets=50000", "--embeddings=2000"),
     ],
     "pixels": ["area", "decoders", "--images=2"],
@@ -34,7 +33,6 @@ ELSEWHERE = {
     "read_speed": "needs more triplets than a small corpus gives; tests/test_frameworks.py reads in the same ways",
     "training": "it runs the example that tests/test_examples.py runs; its tables are below",
 }
-NO_CORPUS = ("cluster_cost", "scaling")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("program", SMALL)
 def test_program(program, corpus, tmp_path):
     command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path]
-    if program not in NO_CORPUS:
+    if program != "scaling":
         command += ["--corpus", corpus]
     printed = run(*command, cwd=REPOSITORY).stdout
     assert re.search(r"^\|.*\d.*\|$", printed, flags=re.MULTILINE)
