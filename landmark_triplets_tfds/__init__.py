@@ -13,8 +13,7 @@ from landmark_triplets_tfds.landmark_triplets import LandmarkTriplets, LandmarkT
 with epy.lazy_api_imports(globals()):
     from landmark_triplets_tfds.mining.hard_triplets import MinedTriplets, MiningSpec, mine_triplets, write_triplets
     from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-    from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
-    from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+    from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches
     from landmark_triplets_tfds.training.metrics import (
         average_precisions,
         find_nearest,

@@ -20,8 +20,7 @@ from landmark_triplets_tfds.errors import (
     TooManyUnreadableError,
 )
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches
 from landmark_triplets_tfds.training.records import read_image_index
 from landmark_triplets_tfds.triplets.draws import choose_queries
 from tests.support.archives import COPIES, image_files, pack_folder_as_tars, pack_tars

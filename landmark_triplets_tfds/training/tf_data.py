@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets, as_triplet, order_of_epoch
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches, as_triplet, order_of_epoch
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, guard_forks, read_images, read_records
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 

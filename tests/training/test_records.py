@@ -142,8 +142,7 @@ import sys
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.errors import ForkedReaderError
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches
 
 source = tfds.builder_from_directory(sys.argv[1]).as_data_source(split="train")
 triplets = FreshTriplets(source)

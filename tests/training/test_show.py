@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from landmark_triplets_tfds.training.fresh_triplets import FreshTriplets
+from landmark_triplets_tfds.training.epochs import FreshTriplets
 from landmark_triplets_tfds.training.show import BLUE, ORANGE, draw_rows, show_images, show_triplets
 from tests.support.competition import build, build_images, custom_config, images_config
 from tests.support.helpers import encode_image, smooth_pixels

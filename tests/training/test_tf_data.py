@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.training.fresh_triplets import EpochSampler, FreshTriplets
-from landmark_triplets_tfds.training.landmark_batches import LandmarkBatches
+from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches
 from landmark_triplets_tfds.training.records import read_image_index
 from landmark_triplets_tfds.training.tf_data import batches_as_tf_dataset, images_as_tf_dataset, triplets_as_tf_dataset
 from tests.support.competition import build_images, images_config

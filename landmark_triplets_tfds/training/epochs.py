@@ -1,8 +1,8 @@
-"""Triplets drawn while training, from a prepared `landmark_images`: other ones in each epoch, and nothing stored twice.
+"""What a network sees in an epoch, drawn while training from a prepared `landmark_images`: triplets or P x K batches.
 
 A stored dataset of triplets holds an image about three times and shows the same triplets in every epoch. Here the
-images are stored once, in a file format with random access, and only numbers of records are drawn: by the sampler that
-stored triplets come from, with the epoch as one more input. So any process can make any triplet of any epoch.
+images are stored once, in a file format with random access, and only numbers of records are drawn, by stateless hashes
+with the epoch as one more input. So any process can make any triplet and any batch of any epoch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.checks import check_word
+from landmark_triplets_tfds.common.checks import MAX_WORD, check_int, check_word
 from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.errors import NoExampleError
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, find_index, read_images
 from landmark_triplets_tfds.triplets.draws import Purpose, hash_words
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
@@ -42,6 +43,12 @@ class FreshTriplets:
 
     An item may also be asked for as ``(epoch, i)``, which is how `EpochSampler` tells the worker processes of a loader
     which epoch it is. It can be pickled: a copy draws again instead of carrying its draws along.
+
+    Attributes:
+      data_source: the records.
+      index: what the records are.
+      seed: of all draws.
+      epoch: of the triplets that are asked for by their number alone.
     """
 
     def __init__(self, data_source: DataSource, seed: int = 0, epoch: int = 0, *, index: ImageIndex | None = None):
@@ -59,33 +66,13 @@ class FreshTriplets:
           NoExampleError: if no triplet can be drawn from the images.
           ValueError: if seed or epoch is out of its range.
         """
-        self._data_source = data_source
-        self._seed = check_word("seed", seed)
-        self._epoch = check_word("epoch", epoch)
-        self._index = find_index(data_source, index)
+        self.data_source = data_source
+        self.seed = check_word("seed", seed)
+        self.epoch = check_word("epoch", epoch)
+        self.index = find_index(data_source, index)
         self._epochs: dict[int, RecordNumbers] = {}
         self._lock = threading.Lock()
         self._num_triplets = len(self.record_numbers())
-
-    @property
-    def data_source(self) -> DataSource:
-        return self._data_source
-
-    @property
-    def index(self) -> ImageIndex:
-        return self._index
-
-    @property
-    def seed(self) -> int:
-        return self._seed
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    def at_epoch(self, epoch: int) -> FreshTriplets:
-        """Returns the triplets of another epoch, from the same records with the same seed."""
-        return FreshTriplets(self._data_source, self._seed, epoch, index=self._index)
 
     def __len__(self) -> int:
         return self._num_triplets
@@ -96,11 +83,11 @@ class FreshTriplets:
     def __getitems__(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """Returns several triplets; PyTorch's DataLoader asks for a whole batch with it."""
         numbers = [number for item in items for number in self._numbers_of(item)]
-        records = read_images(self._data_source, self._index, numbers)
+        records = read_images(self.data_source, self.index, numbers)
         return [as_triplet(records[at : at + 3]) for at in range(0, len(records), 3)]
 
     def _numbers_of(self, item: Item) -> list[int]:
-        epoch, number = item if isinstance(item, tuple) else (self._epoch, item)
+        epoch, number = item if isinstance(item, tuple) else (self.epoch, item)
         number = operator.index(number)
         if not -self._num_triplets <= number < self._num_triplets:
             raise IndexError(f"triplet {number} of {self._num_triplets}")
@@ -112,7 +99,7 @@ class FreshTriplets:
 
         None is the epoch of this source. Drawing 1.58 million takes about half a second, and the last epochs are kept.
         """
-        epoch = self._epoch if epoch is None else epoch
+        epoch = self.epoch if epoch is None else epoch
         with self._lock:
             if epoch not in self._epochs:
                 kept = list(self._epochs.items())[1 - _NUM_EPOCHS_KEPT :]
@@ -120,10 +107,10 @@ class FreshTriplets:
             return self._epochs[epoch]
 
     def _draw(self, epoch: int) -> RecordNumbers:
-        table = LandmarkTable(self._index.image_ids, self._index.landmark_ids.astype(np.int64))
-        spec = SamplingSpec(images_per_landmark=None, seed=self._seed, epoch=epoch)
+        table = LandmarkTable(self.index.image_ids, self.index.landmark_ids.astype(np.int64))
+        spec = SamplingSpec(images_per_landmark=None, seed=self.seed, epoch=epoch)
         sampler = TripletSampler(table, spec)
-        by_anchor = np.full((len(self._index), 3), -1, dtype=np.int32)
+        by_anchor = np.full((len(self.index), 3), -1, dtype=np.int32)
         for start in range(0, sampler.num_triplets, _CHUNK_SIZE):
             rows = sampler.plan(start, min(start + _CHUNK_SIZE, sampler.num_triplets))
             by_anchor[rows[:, 0]] = rows
@@ -137,7 +124,7 @@ class FreshTriplets:
         vars(self).update(state, _epochs={}, _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        return f"FreshTriplets({self._data_source!r}, seed={self._seed}, epoch={self._epoch}): {len(self):,} triplets"
+        return f"FreshTriplets({self.data_source!r}, seed={self.seed}, epoch={self.epoch}): {len(self):,} triplets"
 
 
 class EpochSampler:
@@ -180,6 +167,103 @@ class EpochSampler:
         order = order_of_epoch(len(self._triplets), self._triplets.seed, epoch) if self._shuffle else None
         for at in range(shard, len(self) * num_shards, num_shards):
             yield epoch, at if order is None else int(order[at])
+
+
+class LandmarkBatches:
+    """Which records make up the batches of an epoch: P landmarks, K images of each, side by side.
+
+    In an epoch every landmark with at least ``min_images`` images is in one batch, but for the last few (fewer than P)
+    of the epoch's random order, which do not fill a batch. Its K images are drawn without replacement. A landmark with
+    fewer than K gives all it has and then these again: with K = 4, two images a, b become a, b, a, b. ``min_images=K``
+    leaves such landmarks out instead.
+
+    Iterating gives lists of record numbers, so this is a ``batch_sampler`` for PyTorch's DataLoader. Each iteration is
+    the next epoch, unless `set_epoch` says which. Deterministic in the seed, the epoch and the images, in which each
+    landmark's draw depends on its own images alone.
+
+    Attributes:
+      index: what the records are.
+      batch_size: images in a batch, P * K.
+      epoch: of the next iteration.
+    """
+
+    def __init__(
+        self,
+        data_source: DataSource,
+        num_landmarks: int,
+        images_per_landmark: int,
+        seed: int = 0,
+        epoch: int = 0,
+        *,
+        min_images: int = 2,
+        num_shards: int = 1,
+        shard: int = 0,
+        index: ImageIndex | None = None,
+    ):
+        """Prepares the draws.
+
+        Args:
+          data_source: records of a whole split of `landmark_images`, as from ``tfds.data_source``.
+          num_landmarks: P, of a batch.
+          images_per_landmark: K.
+          seed: of all draws, 0 <= seed < 2**64.
+          epoch: of the first iteration.
+          min_images: landmarks with fewer are left out. 1: single images too, each K times.
+          num_shards: processes that train together; they get equally many of an epoch's batches.
+          shard: the number of this process, from 0.
+          index: of the records; None: read from the folder of the data source.
+
+        Raises:
+          ImageIndexError: if the index is missing or of another number of records.
+          NoExampleError: if there are fewer than P landmarks.
+          ValueError: if a number is out of its range.
+        """
+        sizes = {"num_landmarks": num_landmarks, "images_per_landmark": images_per_landmark, "min_images": min_images}
+        for name, value in sizes.items():
+            check_int(name, value, 1, MAX_WORD)
+        self._num_landmarks = num_landmarks
+        self._images_per_landmark = images_per_landmark
+        self.batch_size = num_landmarks * images_per_landmark
+        self._seed = check_word("seed", seed)
+        self.epoch = check_word("epoch", epoch)
+        self.index = find_index(data_source, index)
+        landmarks, counts = np.unique(self.index.landmark_ids, return_counts=True)
+        self._landmarks = landmarks[counts >= min_images]
+        num_batches = len(self._landmarks) // num_landmarks
+        if not num_batches:
+            raise NoExampleError(
+                f"No batch can be drawn: {len(self._landmarks):,} landmarks have at least min_images={min_images}"
+                f" images, and a batch needs num_landmarks={num_landmarks}."
+            )
+        self._num_shards, self._shard = check_shard(num_shards, shard, num_batches, "batches")
+        self._num_batches = num_batches // num_shards
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes this the epoch of the next iteration."""
+        self.epoch = check_word("epoch", epoch)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch
+        self.epoch += 1
+        for batch in self.record_numbers(epoch):
+            yield batch.tolist()
+
+    def record_numbers(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Returns int64[len, P * K]: the records of every batch of an epoch, those of a landmark side by side."""
+        order = np.argsort(hash_words(Purpose.BATCH_LANDMARK, self._seed, epoch, self._landmarks), kind="stable")
+        num_used = self._num_batches * self._num_shards * self._num_landmarks
+        batches = self._landmarks[order[:num_used]].reshape(-1, self._num_landmarks)
+        landmarks = batches[self._shard :: self._num_shards].ravel()
+        # A landmark's images in the order of their hashes: the first K are a uniform draw without replacement.
+        ids, labels = self.index.image_ids, self.index.landmark_ids
+        images = np.lexsort((hash_words(Purpose.BATCH_IMAGE, self._seed, epoch, ids), labels))
+        starts = np.searchsorted(labels[images], landmarks, side="left")
+        sizes = np.searchsorted(labels[images], landmarks, side="right") - starts
+        places = starts[:, np.newaxis] + np.arange(self._images_per_landmark) % sizes[:, np.newaxis]
+        return images[places].reshape(-1, self.batch_size)
 
 
 def as_triplet(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
