@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import operator
 from typing import Any
 
 import loky
@@ -25,9 +26,7 @@ Numbers = npt.NDArray[np.integer[Any]]
 _RECORDS_PER_CALL = 192
 
 
-def triplets_as_tf_dataset(
-    triplets: FreshTriplets, *, num_epochs: int = 1, shuffle: bool = True, num_parallel_calls: int | None = None
-) -> Any:
+def triplets_as_tf_dataset(triplets: FreshTriplets, *, num_epochs: int = 1, shuffle: bool = True) -> Any:
     """Returns a tf.data.Dataset of triplets, dicts as ``tfds.load('landmark_triplets/...')`` gives them.
 
     Args:
@@ -35,7 +34,6 @@ def triplets_as_tf_dataset(
       num_epochs: epochs that follow each other, each with triplets of its own. To train with Keras on more than one,
         say how long an epoch is: ``model.fit(dataset, epochs=n, steps_per_epoch=len(triplets) // batch_size)``.
       shuffle: each epoch in a random order of its own (of numbers, so it costs no memory); False: in record order.
-      num_parallel_calls: of parsing and decoding; None: two for each usable core.
 
     Raises:
       ImageIndexError: if the index is of other images.
@@ -48,57 +46,44 @@ def triplets_as_tf_dataset(
 
     epochs = range(triplets.epoch, triplets.epoch + num_epochs)
     shape = len(triplets), TRIPLETS.num_images
-    return _read_epochs(triplets.data_source, triplets.index, numbers_of, epochs, shape, as_triplet, num_parallel_calls)
+    return _read_epochs(triplets.data_source, triplets.index, numbers_of, epochs, shape, as_triplet)
 
 
-def batches_as_tf_dataset(
-    data_source: DataSource, batches: LandmarkBatches, *, num_epochs: int = 1, num_parallel_calls: int | None = None
-) -> Any:
+def batches_as_tf_dataset(data_source: DataSource, batches: LandmarkBatches, *, num_epochs: int = 1) -> Any:
     """Returns a tf.data.Dataset of batches (image uint8[P * K, h, w, 3], landmark_id int64[P * K]).
 
     Args:
       data_source: the one that the batches were drawn from.
       batches: drawn from their epoch on.
       num_epochs: epochs that follow each other, each with batches of its own.
-      num_parallel_calls: of parsing and decoding; None: two for each usable core.
 
     Raises:
       ImageIndexError: if the index is of other images.
       TypeError: if it is not a ``tfds.data_source``.
     """
 
-    def numbers_of(epoch: int) -> Numbers:
-        return batches.record_numbers(epoch).reshape(-1, 1)
-
-    def combine(records: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    def as_pair(records: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
         return records[0]["image"], records[0]["landmark_id"]
 
     epochs = range(batches.epoch, batches.epoch + num_epochs)
     shape = len(batches) * batches.batch_size, 1
-    dataset = _read_epochs(data_source, batches.index, numbers_of, epochs, shape, combine, num_parallel_calls)
+    dataset = _read_epochs(data_source, batches.index, batches.record_numbers, epochs, shape, as_pair)
     return dataset.batch(batches.batch_size, drop_remainder=True)
 
 
-def images_as_tf_dataset(data_source: DataSource, *, num_parallel_calls: int | None = None) -> Any:
+def images_as_tf_dataset(data_source: DataSource) -> Any:
     """Returns a tf.data.Dataset of all records, dicts as ``tfds.load('landmark_images/...')`` gives them, in order.
 
     Record i is line i of ``index.npz``, so embeddings that a network makes of this dataset need no ids beside them.
 
     Args:
       data_source: of a prepared `landmark_images`.
-      num_parallel_calls: of parsing and decoding; None: two for each usable core.
 
     Raises:
       TypeError: if it is not a ``tfds.data_source``.
     """
-
-    def numbers_of(epoch: int) -> Numbers:
-        return np.arange(len(data_source)).reshape(-1, 1)
-
-    def combine(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        return records[0]
-
-    return _read_epochs(data_source, None, numbers_of, range(1), (len(data_source), 1), combine, num_parallel_calls)
+    count = len(data_source)
+    return _read_epochs(data_source, None, lambda _: np.arange(count), range(1), (count, 1), operator.itemgetter(0))
 
 
 def _read_epochs(
@@ -108,18 +93,16 @@ def _read_epochs(
     epochs: range,
     shape: tuple[int, int],
     combine: Callable[[Sequence[Mapping[str, Any]]], Any],
-    num_parallel_calls: int | None,
 ) -> Any:
     """Returns a tf.data.Dataset of examples of some records each.
 
     Args:
       data_source: the records; no other than one of ``tfds.data_source``.
       index: what their first and last one are compared with; None: nothing.
-      numbers_of: which records make up each example of an epoch, int[num_examples, width].
+      numbers_of: which records make up the examples of an epoch, int[num_examples * width], in any shape.
       epochs: follow each other.
       shape: (num_examples, width), the same in every epoch.
       combine: makes an example of ``width`` parsed records.
-      num_parallel_calls: of parsing and decoding; None: two for each usable core.
     """
     tf = import_tensorflow()
     num_examples, width = shape
@@ -127,7 +110,7 @@ def _read_epochs(
 
     def number_epoch(epoch: Any) -> Any:
         numbers = tf.numpy_function(lambda e: numbers_of(int(e)).astype(np.int64), [epoch], tf.int64, stateful=False)
-        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(numbers, (None, width)))
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(numbers, (-1, width)))
 
     def read_numpy(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
         # A distinct record is read once, however often it is asked for.
@@ -144,7 +127,7 @@ def _read_epochs(
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(number_epoch)
     dataset = dataset.batch(_RECORDS_PER_CALL // width).map(read, num_parallel_calls=2, deterministic=True).unbatch()
-    dataset = dataset.map(parse, num_parallel_calls=num_parallel_calls or 2 * loky.cpu_count())
+    dataset = dataset.map(parse, num_parallel_calls=2 * loky.cpu_count())
     return dataset.apply(tf.data.experimental.assert_cardinality(len(epochs) * num_examples))
 
 
