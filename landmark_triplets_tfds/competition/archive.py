@@ -121,7 +121,7 @@ class ArchiveSource:
         self._index_folder = index_folder
         self._index_path = ""  # where it was found or written; '': not looked for yet
         self._index: ArchiveIndex | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         """Returns an index of the archives as they are now: ``known`` itself, if nothing has changed.
@@ -148,7 +148,13 @@ class ArchiveSource:
     def prepare(self, num_threads: int) -> None:
         """Compares the index with the archives and makes it where it is missing or old."""
         with self._lock:
-            self._prepare(num_threads)
+            path = self._default_index_path()
+            known = ArchiveIndex.load(path)
+            index = self._make_index(known, num_threads)
+            if index is not known:
+                path = self._save_index(index)
+                index = ArchiveIndex.load(path) or index  # mapped, the memory is shared with other processes
+            self._index, self._index_path = index, path
 
     def share(self: _Source, folder: epath.Path) -> _Source:
         """Returns a source for machines that cannot see this one's cache: the index is copied into ``folder``."""
@@ -190,18 +196,9 @@ class ArchiveSource:
                     # What another process has prepared is used as it is, so that all processes of a build agree.
                     self._index = ArchiveIndex.load(self._index_path) if self._index_path else None
                     if self._index is None:
-                        self._prepare(1)
+                        self.prepare(1)
         assert self._index is not None  # noqa: S101 - for the type checker
         return self._index
-
-    def _prepare(self, num_threads: int) -> None:
-        path = self._default_index_path()
-        known = ArchiveIndex.load(path)
-        index = self._make_index(known, num_threads)
-        if index is not known:
-            path = self._save_index(index)
-            index = ArchiveIndex.load(path) or index  # mapped, the memory is shared with other processes
-        self._index, self._index_path = index, path
 
     def _save_index(self, index: ArchiveIndex) -> str:
         """Writes the index to where it is kept, or to a temporary folder; returns the path."""
@@ -228,7 +225,7 @@ class ArchiveSource:
         return self.__dict__ | {"_index": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_lock": threading.Lock()}
+        self.__dict__ |= state | {"_lock": threading.RLock()}
 
 
 @functools.cache

@@ -68,7 +68,7 @@ class ZipSource(ArchiveSource):
         try:
             if table["size"] > _MAX_TABLE_BYTES:
                 raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE)
-            content = read_member(self.archive, table, table["name"])
+            content = self._read_named_member(table, table["name"])
         except UnreadableImageError as error:
             raise ArchiveError(
                 f"{table['name']} in {self.archive} cannot be read ({error}). Fetch the zip again."
@@ -79,7 +79,36 @@ class ZipSource(ArchiveSource):
         return f"{self.archive}/{self._folder}/{image_path(image_id)}"
 
     def _read_member(self, member: Any) -> bytes:
-        return read_member(self.archive, member, f"{format_image_id(member['image_id'])}.jpg")
+        return self._read_named_member(member, f"{format_image_id(member['image_id'])}.jpg")
+
+    def _read_named_member(self, member: Any, name: str) -> bytes:
+        """Reads and checks a member; ``name`` is how its name ends. Raises UnreadableImageError."""
+        path, offset, method = self.archive, int(member["offset"]), int(member["method"])
+        size, stored_size = int(member["size"]), int(member["stored_size"])
+        if member["is_encrypted"]:
+            raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"encrypted in {path}")
+        if method not in (_STORED, _DEFLATED):
+            raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"compressed by method {method} in {path}")
+        content = read_image(path, offset, _USUAL_HEADER_SIZE + stored_size)
+        if len(content) < _HEADER.size or not content.startswith(_SIGNATURE):
+            raise _damaged(path, "there is no member where the directory says")
+        *_, name_length, extra_length = _HEADER.unpack_from(content)
+        start = _HEADER.size + name_length + extra_length
+        if not content[_HEADER.size : _HEADER.size + name_length].endswith(name.encode()):
+            raise _damaged(path, "another member is where the directory says")
+        if start > _USUAL_HEADER_SIZE:
+            content = read_image(path, offset + start, stored_size)
+            start = 0
+        stored = content[start : start + stored_size]
+        if len(stored) < stored_size:
+            raise _damaged(path, "the archive ends within it")
+        try:
+            data = stored if method == _STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
+        except zlib.error as error:
+            raise _damaged(path, str(error)) from None
+        if len(data) != size or zlib.crc32(data) != int(member["crc"]):
+            raise _damaged(path, "its checksum (CRC) is another one")
+        return data
 
     def _stamp_member(self, member: Any) -> tuple[int, int]:
         """Returns size and CRC of the image, so that the same image in another copy of the zip is the same."""
@@ -169,45 +198,6 @@ def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
         if info.header_offset < 0 or info.header_offset >= 2**63:
             raise ArchiveError(f"{path} is damaged: {info.orig_filename!r} is said to be outside it. Fetch it again.")
     return members
-
-
-def read_member(path: str, member: Any, name: str) -> bytes:
-    """Reads and checks one member of a zip.
-
-    Args:
-      path: of the zip.
-      member: a mapping with the fields of `archive.MEMBER`.
-      name: how the member's name ends.
-
-    Raises:
-      UnreadableImageError: if the member is encrypted, compressed in another way than Kaggle's, or damaged.
-    """
-    size, stored_size, offset = int(member["size"]), int(member["stored_size"]), int(member["offset"])
-    method = int(member["method"])
-    if member["is_encrypted"]:
-        raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"encrypted in {path}")
-    if method not in (_STORED, _DEFLATED):
-        raise UnreadableImageError(UnreadableImageError.UNSUPPORTED, f"compressed by method {method} in {path}")
-    content = read_image(path, offset, _USUAL_HEADER_SIZE + stored_size)
-    if len(content) < _HEADER.size or not content.startswith(_SIGNATURE):
-        raise _damaged(path, "there is no member where the directory says")
-    *_, name_length, extra_length = _HEADER.unpack_from(content)
-    start = _HEADER.size + name_length + extra_length
-    if not content[_HEADER.size : _HEADER.size + name_length].endswith(name.encode()):
-        raise _damaged(path, "another member is where the directory says")
-    if start > _USUAL_HEADER_SIZE:
-        content = read_image(path, offset + start, stored_size)
-        start = 0
-    stored = content[start : start + stored_size]
-    if len(stored) < stored_size:
-        raise _damaged(path, "the archive ends within it")
-    try:
-        data = stored if method == _STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
-    except zlib.error as error:
-        raise _damaged(path, str(error)) from None
-    if len(data) != size or zlib.crc32(data) != int(member["crc"]):
-        raise _damaged(path, "its checksum (CRC) is another one")
-    return data
 
 
 def _damaged(path: str, detail: str) -> UnreadableImageError:

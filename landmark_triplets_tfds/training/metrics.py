@@ -121,17 +121,7 @@ def average_precisions(
     Raises:
       ValueError: if shapes do not fit or no query has a match.
     """
-    matches, num_matches = _matches(results[:, :k], query_landmarks, index_landmarks)
-    precisions = np.cumsum(matches, axis=1) / np.arange(1, matches.shape[1] + 1)
-    averages: npt.NDArray[np.float64] = (precisions * matches).sum(axis=1) / np.minimum(num_matches, k)
-    return averages
-
-
-def _matches(
-    results: npt.NDArray[np.int64], query_landmarks: Landmarks, index_landmarks: Landmarks
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Returns which results are matches, and how many matches the index holds, of the queries that have any."""
-    queries, index = np.asarray(query_landmarks), np.asarray(index_landmarks)
+    queries, index, results = np.asarray(query_landmarks), np.asarray(index_landmarks), results[:, :k]
     if queries.shape != (len(results),):
         raise ValueError(f"expected a landmark of each of the {len(results)} queries, got shape {queries.shape}.")
     if index.ndim != 1 or results.max() >= len(index):
@@ -144,4 +134,7 @@ def _matches(
     counted = num_matches > 0
     if not counted.any():
         raise ValueError(f"none of the {len(queries)} queries has a match in the index of {len(index)} images.")
-    return index[results[counted]] == queries[counted, np.newaxis], num_matches[counted]
+    matches = index[results[counted]] == queries[counted, np.newaxis]
+    precisions = np.cumsum(matches, axis=1) / np.arange(1, matches.shape[1] + 1)
+    averages: npt.NDArray[np.float64] = (precisions * matches).sum(axis=1) / np.minimum(num_matches[counted], k)
+    return averages
