@@ -52,8 +52,8 @@ def show_triplets(examples: Iterable[Any], num: int = 4, *, title: str = "") -> 
       ValueError: if there is no example, or it is none of these.
     """
     rows = []
-    for example in _take(examples, num):
-        anchor, positive, negative = _read_cells(TRIPLETS, example)
+    for features in _take(TRIPLETS, examples, num):
+        anchor, positive, negative = _read_cells(TRIPLETS, features)
         if not negative.note or negative.note != anchor.note:  # a triplet that breaks the rules should look like it
             negative = dataclasses.replace(negative, colour=ORANGE)
         rows.append([anchor, positive, negative])
@@ -73,8 +73,8 @@ def show_images(examples: Iterable[Any], num: int = 12, *, title: str = "") -> I
       ValueError: if there is no example, or it is none of these.
     """
     groups: dict[str, list[_Cell]] = {}
-    for example in _take(examples, num):
-        (cell,) = _read_cells(IMAGES, example)
+    for features in _take(IMAGES, examples, num):
+        (cell,) = _read_cells(IMAGES, features)
         groups.setdefault(cell.note, []).append(cell)
     cells = list(itertools.chain(*_alternate_colours(groups.values())))
     return _draw_sheet([cells[at : at + _IMAGES_PER_ROW] for at in range(0, len(cells), _IMAGES_PER_ROW)], title)
@@ -108,8 +108,8 @@ class _Cell:
     colour: str = BLUE
 
 
-def _take(examples: Iterable[Any], num: int) -> list[Any]:
-    """Returns the first examples, taken out of batches where they are in such."""
+def _take(kind: ExampleKind, examples: Iterable[Any], num: int) -> list[Mapping[str, Any]]:
+    """Returns the features of the first examples, taken out of batches where they are in such."""
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}.")
     if isinstance(examples, Mapping):  # one example or batch
@@ -117,42 +117,14 @@ def _take(examples: Iterable[Any], num: int) -> list[Any]:
     take = getattr(examples, "take", None)
     if take is not None and hasattr(examples, "as_numpy_iterator"):  # a tf.data.Dataset
         examples = take(num).as_numpy_iterator()
-    taken = list(itertools.islice((single for example in examples for single in _unbatch(example)), num))
+    taken = list(itertools.islice((single for example in examples for single in _unbatch(kind, example)), num))
     if not taken:
         raise ValueError("there is no example to show.")
     return taken
 
 
-def _unbatch(example: Any) -> Iterator[Any]:
-    """Yields the examples of a batch; an example by itself."""
-    sizes = _find_batch_sizes(example)
-    if not sizes:
-        yield example
-    else:
-        yield from (_pick(example, number) for number in range(sizes[0]))
-
-
-def _find_batch_sizes(part: Any) -> list[int]:
-    """Returns the length of each batch of images in an example or a part of one."""
-    if isinstance(part, Mapping | list | tuple):
-        return [
-            size
-            for inner in (part.values() if isinstance(part, Mapping) else part)
-            for size in _find_batch_sizes(inner)
-        ]
-    return [len(part)] if np.ndim(part) == 4 else []
-
-
-def _pick(part: Any, number: int) -> Any:
-    if isinstance(part, Mapping):
-        return {name: _pick(inner, number) for name, inner in part.items()}
-    if isinstance(part, list | tuple) and _find_batch_sizes(part):  # else a list of ids, as DataLoaders make them
-        return tuple(_pick(inner, number) for inner in part)
-    return part[number]
-
-
-def _read_cells(kind: ExampleKind, example: Any) -> list[_Cell]:
-    """Returns the images of an example, in their order, with what is known of them.
+def _unbatch(kind: ExampleKind, example: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the features of the examples of a batch, or of an example by itself.
 
     Raises:
       ValueError: if it is none of this kind.
@@ -165,15 +137,11 @@ def _read_cells(kind: ExampleKind, example: Any) -> list[_Cell]:
             f"expected {kind.noun} ({', '.join(kind.image_features)}), got {', '.join(map(str, features))}."
             + (f" Use show_{other.noun} for {other.noun}." if is_other else "")
         )
-    names = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)
-    return [
-        _Cell(
-            pixels=_as_pixels(features[image]),
-            image_id=_as_text(features.get(image_id, "")),
-            note=_describe_landmark(features.get(landmark)),
-        )
-        for image, image_id, landmark in names
-    ]
+    images = features[kind.image_features[0]]
+    if np.ndim(images) != 4:
+        yield features
+    else:
+        yield from ({name: values[number] for name, values in features.items()} for number in range(len(images)))
 
 
 def _name_features(kind: ExampleKind, example: Any) -> dict[str, Any]:
@@ -186,6 +154,19 @@ def _name_features(kind: ExampleKind, example: Any) -> dict[str, Any]:
     elif not isinstance(images, list | tuple) or len(images) != kind.num_images:
         raise ValueError(f"expected ((anchor, positive, negative), landmark_id), got {_describe(example)}.")
     return dict(zip(kind.image_features, images, strict=True)) | {"landmark_id": landmark_id}
+
+
+def _read_cells(kind: ExampleKind, features: Mapping[str, Any]) -> list[_Cell]:
+    """Returns the images of an example, in their order, with what is known of them."""
+    names = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)
+    return [
+        _Cell(
+            pixels=_as_pixels(features[image]),
+            image_id=_as_text(features.get(image_id, "")),
+            note=_describe_landmark(features.get(landmark)),
+        )
+        for image, image_id, landmark in names
+    ]
 
 
 def _describe(example: Any) -> str:
