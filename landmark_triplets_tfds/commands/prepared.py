@@ -174,7 +174,8 @@ def _parse_metadata(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_report(content: dict[str, Any]) -> dict[str, Any]:
-    content["versions"].items(), [int(image["image_id"], 16) for image in content["unreadable_images"]]
+    content["counts"].items(), content["versions"].items()
+    [int(image["image_id"], 16) for image in content["unreadable_images"]]
     return content
 
 
@@ -221,35 +222,33 @@ _MASK_DELTA = 0xA282EAD8
 # Array records read with one call.
 _NUM_TOGETHER = 64
 
-# A record, or None and what is wrong with it.
+# A record and '', or None and what is wrong with it.
 Read = tuple[bytes | None, str]
-_NOT_WANTED: Read = (None, "it was stepped over")
 
 
-def read_records(path: epath.Path, file_format: str, only: int | None = None) -> Iterator[Read]:
+def read_records(path: epath.Path, file_format: str, first: int = 0) -> Iterator[Read]:
     """Reads a shard.
 
     Args:
       path: of the shard.
       file_format: `TFRECORD` or `ARRAY_RECORD`.
-      only: the number of the record to read; the others are stepped over, which takes some microseconds each. None: all
-        are read.
+      first: the number of the first record to read; others are stepped over, which takes some microseconds each.
 
     Yields:
-      (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged or not wanted.
+      (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged. The last one stands
+      for all behind it where these are lost.
 
     Raises:
       OSError: if the file cannot be read.
       MissingPackageError: if it takes a package that is not installed.
     """
     read = _read_tfrecords if file_format == TFRECORD else _read_array_records
-    return read(path, only)
+    return read(path, first)
 
 
 def read_record(path: epath.Path, file_format: str, number: int) -> bytes:
     """Returns the record with this number; raises ValueError if it is damaged or not there."""
-    records = itertools.islice(read_records(path, file_format, number), number, None)
-    record, problem = next(records, (None, "it is not there"))
+    record, problem = next(read_records(path, file_format, number), (None, "it is not there"))
     if record is None:
         raise ValueError(problem)
     return record
@@ -296,7 +295,7 @@ def masked_crc(data: bytes) -> bytes:
     return (((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _read_tfrecords(path: epath.Path, only: int | None) -> Iterator[Read]:
+def _read_tfrecords(path: epath.Path, first: int) -> Iterator[Read]:
     size, position = path.stat().length, 0
     with path.open("rb") as file:
         for number in itertools.count():
@@ -312,9 +311,8 @@ def _read_tfrecords(path: epath.Path, only: int | None) -> Iterator[Read]:
             if position > size:
                 yield None, f"cut off: the file ends after {size - start:,} of its {length:,} bytes"
                 return
-            if only not in (None, number):
+            if number < first:
                 file.seek(position)
-                yield _NOT_WANTED
                 continue
             record = file.read(length)
             if file.read(4) == masked_crc(record):
@@ -323,7 +321,7 @@ def _read_tfrecords(path: epath.Path, only: int | None) -> Iterator[Read]:
                 yield None, f"its {length:,} bytes, from byte {start:,}, fail their checksum"
 
 
-def _read_array_records(path: epath.Path, only: int | None) -> Iterator[Read]:
+def _read_array_records(path: epath.Path, first: int) -> Iterator[Read]:
     try:
         from array_record.python.array_record_module import ArrayRecordReader
     except ImportError as error:
@@ -349,9 +347,5 @@ def _read_array_records(path: epath.Path, only: int | None) -> Iterator[Read]:
     except Exception as error:
         yield None, f"the file as a whole: {describe(error)}"
         return
-    for start in range(0, num_records, _NUM_TOGETHER):
-        together = range(start, min(start + _NUM_TOGETHER, num_records))
-        if only is None:
-            yield from read(together)
-        else:
-            yield from (read([number])[0] if number == only else _NOT_WANTED for number in together)
+    for start in range(first, num_records, _NUM_TOGETHER):
+        yield from read(range(start, min(start + _NUM_TOGETHER, num_records)))
