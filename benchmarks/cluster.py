@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
-import dataclasses
+import functools
 from pathlib import Path
-import statistics
 
 from benchmarks import builds
-from benchmarks.harness import Case, Measurement, Program, divide, print_ratios, print_table, temporary_folder
+from benchmarks.harness import Figures, Measurement, Program, divide, print_figures, print_ratios, temporary_folder
 
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
@@ -57,7 +56,6 @@ def main() -> None:
     add("--config", default="128px_all", help="(default: %(default)s)")
     add("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
     add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
-    num_images: dict[str, int] = {}
     with program, contextlib.ExitStack() as stack:
         args, corpus = program.args, program.corpus
         engines = dict(_ENGINES) if args.engines != "flink" else {_LOCAL: None}
@@ -77,35 +75,24 @@ def main() -> None:
                 )
             return measurement, builder.info.metadata["counts"]["num_images_read"]
 
-        def case(name: str) -> Case:
-            def one_round() -> Measurement:
-                start, start_images = build(name, _FEW_TRIPLETS)
-                whole, whole_images = build(name, None)
-                num_images[name] = whole_images - start_images
-                return dataclasses.replace(whole.plus(start, -1.0), count=whole.count - start.count)
+        def one_round(name: str) -> Figures:
+            start, start_images = build(name, _FEW_TRIPLETS)
+            whole, whole_images = build(name, None)
+            num_triplets, wall_s = whole.count - start.count, whole.wall_s - start.wall_s
+            return {
+                "wall s": wall_s,
+                "images/s": (whole_images - start_images) / wall_s,
+                "triplets/s": num_triplets / wall_s,
+                "CPU ms a triplet": (whole.cpu_s - start.cpu_s) / num_triplets * 1000,
+            }
 
-            return one_round
-
-        results = program.alternate({name: case(name) for name in engines}, args.warm_up)
-        rows = []
-        for name, runs in results.items():
-            wall_s = statistics.median(run.wall_s for run in runs)
-            cpu_s, local_cpu_s = (
-                statistics.median(run.cpu_s for run in each) / each[0].count for each in (runs, results[_LOCAL])
-            )
-            rows.append(
-                (
-                    name,
-                    f"{wall_s:.1f}",
-                    f"{num_images[name] / wall_s:,.0f}",
-                    f"{runs[0].count / wall_s:,.0f}",
-                    f"{cpu_s * 1e3:.2f}",
-                    "" if name == _LOCAL else f"{(cpu_s - local_cpu_s) * 1e3:.2f}",
-                )
-            )
-        print_table(("build", "wall s", "images/s", "triplets/s", "CPU ms a triplet", "of that, added by Beam"), rows)
-        ratio = divide(results, _PROCESSES.format(2), _LOCAL)
-        print_ratios([("images/s: two worker processes / local", ratio, f">= {_MIN_RATIO}")])
+        results = program.alternate({name: functools.partial(one_round, name) for name in engines}, args.warm_up)
+        for runs in results.values():
+            for run, local in zip(runs, results[_LOCAL], strict=True):
+                run["of that, added by Beam"] = run["CPU ms a triplet"] - local["CPU ms a triplet"]
+        print_figures("build", results)
+        by_two, locally = ([run["images/s"] for run in results.get(it, ())] for it in (_PROCESSES.format(2), _LOCAL))
+        print_ratios([("images/s: two worker processes / local", divide(by_two, locally), f">= {_MIN_RATIO}")])
 
 
 if __name__ == "__main__":

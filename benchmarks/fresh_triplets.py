@@ -43,6 +43,7 @@ from benchmarks.harness import (
     print_figures,
     print_measurements,
     print_ratios,
+    speeds,
 )
 from benchmarks.read_speed import BATCH_SIZE, NUM_BATCHES_AHEAD, measure_batches, open_dataset
 from landmark_triplets_tfds import (
@@ -245,8 +246,9 @@ def main() -> None:
 
         results = program.alternate(Reading(stored, images, args.images).cases())
         print_measurements(results, "images")
+        of_stored = speeds(results, STORED)
         others = [name for name in results if name != STORED]
-        print_ratios((f"{name} / stored", divide(results, name, STORED), "") for name in others)
+        print_ratios((f"{name} / stored", divide(speeds(results, name), of_stored), "") for name in others)
 
 
 if __name__ == "__main__":

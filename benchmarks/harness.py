@@ -167,21 +167,14 @@ def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Resu
 # --- Reports
 
 
-def divide(results: Results, above: str, below: str, what: str = "per_second", *, factor: float = 1.0) -> list[float]:
-    """Divides two cases round by round.
+def speeds(results: Results, name: str) -> list[float]:
+    """Returns what a case did a second, round by round; nothing if it was not measured."""
+    return [run.per_second for run in results.get(name, ())]
 
-    Args:
-      results: of both, if they were measured.
-      above: name of one case.
-      below: name of the other.
-      what: attribute of `Measurement` that is divided.
-      factor: by which the quotient is multiplied, for cases that count different things.
 
-    Returns:
-      A quotient for each round; none if a case is missing.
-    """
-    pairs = zip(results.get(above, ()), results.get(below, ()), strict=False)
-    return [factor * getattr(a, what) / getattr(b, what) for a, b in pairs]
+def divide(above: Iterable[float], below: Iterable[float], factor: float = 1.0) -> list[float]:
+    """Divides figures of two cases round by round, times a factor for cases that count different things."""
+    return [factor * a / b for a, b in zip(above, below, strict=False)]  # one may not have been measured
 
 
 def print_ratios(ratios: Iterable[tuple[str, Sequence[float], str]]) -> None:

@@ -20,6 +20,7 @@ from benchmarks.harness import (
     Measurement,
     PeakMemory,
     Program,
+    divide,
     in_fresh_process,
     print_figures,
     print_ratios,
@@ -82,9 +83,9 @@ def main() -> None:
         size = (int(results[whole][0][what]) for what in ("triplets", "bytes"))
         results["constant records"] = [in_fresh_process(write_constants, *size, program.folder())]
     print_figures("process", results)
-    speeds = ([run["triplets/s"] for run in results[name]] for name in (large, small))
-    ratios = [above / below for above, below in zip(*speeds, strict=True)]
-    print_ratios([(f"triplets/s at {args.large:,} / at {args.small:,}", ratios, f">= {MIN_SPEED_RATIO}")])
+    of_large, of_small = ([run["triplets/s"] for run in results[name]] for name in (large, small))
+    label = f"triplets/s at {args.large:,} / at {args.small:,}"
+    print_ratios([(label, divide(of_large, of_small), f">= {MIN_SPEED_RATIO}")])
     whole_mib, constant_mib = (max(run["peak MiB"] for run in results[name]) for name in (whole, "constant records"))
     print(
         f"\nPeak memory at {rows:,} rows: {whole_mib - constant_mib:,.0f} MiB above TFDS's writer fed constant records"
