@@ -57,7 +57,7 @@ from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
-from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, NeighbourSearch, load_faiss
+from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, load_faiss
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from landmark_triplets_tfds.triplets.triplets_file import (
     ID_COLUMNS,
@@ -277,7 +277,7 @@ def share_found(folder: Path, k: int) -> float:
     ceiling = MiningSpec().max_similarity
     starts = np.linspace(0, len(images) - _PART_SIZE, _NUM_PARTS).astype(int).tolist()
 
-    def search_parts(search: NeighbourSearch) -> npt.NDArray[np.int64]:
+    def search_parts(search: ExactSearch | ApproximateSearch) -> npt.NDArray[np.int64]:
         return np.concatenate([search.search(start, start + _PART_SIZE, k).places for start in starts])
 
     exact, found = search_parts(ExactSearch(images, ceiling)), search_parts(ApproximateSearch(images, ceiling))

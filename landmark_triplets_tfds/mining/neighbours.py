@@ -182,10 +182,6 @@ class ApproximateSearch:
         return np.sort(keys, axis=1)[:, ::-1], is_above.sum(axis=1), places[:, -1] >= 0
 
 
-# What finds neighbours, exactly or not.
-NeighbourSearch = ExactSearch | ApproximateSearch
-
-
 def load_faiss() -> Any:
     """Imports faiss.
 

@@ -43,12 +43,7 @@ class FreshTriplets:
 
     An item may also be asked for as ``(epoch, i)``, which is how `EpochSampler` tells the worker processes of a loader
     which epoch it is. It can be pickled: a copy draws again instead of carrying its draws along.
-
-    Attributes:
-      data_source: the records.
-      index: what the records are.
-      seed: of all draws.
-      epoch: of the triplets that are asked for by their number alone.
+    Its arguments are attributes, too.
     """
 
     def __init__(self, data_source: DataSource, seed: int = 0, epoch: int = 0, *, index: ImageIndex | None = None):
@@ -182,8 +177,8 @@ class LandmarkBatches:
     landmark's draw depends on its own images alone.
 
     Attributes:
-      index: what the records are.
       batch_size: images in a batch, P * K.
+      index: of the records.
       epoch: of the next iteration.
     """
 

@@ -114,9 +114,6 @@ def _take(kind: ExampleKind, examples: Iterable[Any], num: int) -> list[Mapping[
         raise ValueError(f"num must be at least 1, got {num}.")
     if isinstance(examples, Mapping):  # one example or batch
         examples = [examples]
-    take = getattr(examples, "take", None)
-    if take is not None and hasattr(examples, "as_numpy_iterator"):  # a tf.data.Dataset
-        examples = take(num).as_numpy_iterator()
     taken = list(itertools.islice((single for example in examples for single in _unbatch(kind, example)), num))
     if not taken:
         raise ValueError("there is no example to show.")

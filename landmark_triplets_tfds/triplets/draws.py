@@ -77,12 +77,6 @@ def is_held_out(landmark_ids: npt.NDArray[np.int64], percent: float) -> npt.NDAr
     return below(bits, parts) < round(percent * _PARTS / 100)
 
 
-def select_landmarks(landmark_ids: npt.NDArray[np.int64], percent: float, split: str) -> npt.NDArray[np.bool_]:
-    """Returns bool[n]: which landmarks belong to a split, `TRAIN` or `VALIDATION`."""
-    held_out = is_held_out(landmark_ids, percent)
-    return held_out if split == VALIDATION else ~held_out
-
-
 # --- Which images are taken
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import NoExampleError
-from landmark_triplets_tfds.triplets.draws import TRAIN, Purpose, below, hash_words, select_landmarks
+from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, Purpose, below, hash_words, is_held_out
 
 Rows = npt.NDArray[np.int64]
 
@@ -73,7 +73,7 @@ def sample_images(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) 
 def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> tuple[Rows, Rows]:
     """Returns int64[n] twice: the sample as places in ``rows_by_landmark``, ascending; and the block of each."""
     landmarks = table.landmark_ids[table.rows_by_landmark[table.block_starts[:-1]]]
-    in_split = select_landmarks(landmarks, spec.validation_percent, spec.split)
+    in_split = is_held_out(landmarks, spec.validation_percent) == (spec.split == VALIDATION)
     blocks = np.repeat(np.arange(table.num_landmarks), np.diff(table.block_starts))
     is_sampled = in_split[blocks]
     if spec.images_per_landmark is not None:
