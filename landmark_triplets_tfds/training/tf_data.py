@@ -14,6 +14,7 @@ from typing import Any
 import loky
 import numpy as np
 import numpy.typing as npt
+import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches, as_triplet, order_of_epoch
@@ -133,8 +134,6 @@ def _read_epochs(
 
 def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:
     """Returns the features of a data source and one like it that gives records as they are stored."""
-    import tensorflow_datasets as tfds
-
     if not isinstance(data_source, tfds.core.data_sources.base.BaseDataSource):
         raise TypeError(
             f"expected the data source of a prepared dataset, as tfds.data_source(...) gives it, got a"
