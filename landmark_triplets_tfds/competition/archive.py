@@ -7,7 +7,6 @@ before it needs it. It can be made again from the archives at any time.
 
 from __future__ import annotations
 
-import atexit
 import bisect
 import copy
 import dataclasses
@@ -15,8 +14,6 @@ import functools
 import hashlib
 import json
 import os
-import pathlib
-import shutil
 import tempfile
 import threading
 from typing import Any, TypeVar
@@ -207,13 +204,13 @@ class ArchiveSource:
             index.save(path)
         except OSError as error:
             print(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
-            path = os.fspath(_temporary_folder() / self._index_name())
+            path = f"{_temporary_folder().name}/{self._index_name()}"
             index.save(path)
         return path
 
     def _default_index_path(self) -> str:
-        folder = _temporary_folder() if self._index_folder == OFF else cache_folder(self._index_folder)
-        return os.fspath(folder / self._index_name())
+        folder = _temporary_folder().name if self._index_folder == OFF else cache_folder(self._index_folder)
+        return f"{folder}/{self._index_name()}"
 
     def _index_name(self) -> str:
         place = self.archive if self.is_remote else os.path.realpath(self.archive)
@@ -229,14 +226,6 @@ class ArchiveSource:
 
 
 @functools.cache
-def _temporary_folder() -> pathlib.Path:
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """Returns a folder that is removed when this process ends."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="landmark_triplets."))
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # a forked process inherits the call, not the folder
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    return folder
+    return tempfile.TemporaryDirectory(prefix="landmark_triplets.")

@@ -145,7 +145,8 @@ class EpochSampler:
         """
         self._triplets = triplets
         self._shuffle = shuffle
-        self._shards = check_shard(num_shards, shard, len(triplets), "triplets")
+        self._num_shards = check_int("num_shards", num_shards, 1, len(triplets), "(the triplets of an epoch)")
+        self._shard = check_int("shard", shard, 0, num_shards - 1)
         self._epoch = triplets.epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -153,14 +154,13 @@ class EpochSampler:
         self._epoch = check_word("epoch", epoch)
 
     def __len__(self) -> int:
-        return len(self._triplets) // self._shards[0]
+        return len(self._triplets) // self._num_shards
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self._epoch
         self._epoch += 1
-        num_shards, shard = self._shards
         order = order_of_epoch(len(self._triplets), self._triplets.seed, epoch) if self._shuffle else None
-        for at in range(shard, len(self) * num_shards, num_shards):
+        for at in range(self._shard, len(self) * self._num_shards, self._num_shards):
             yield epoch, at if order is None else int(order[at])
 
 
@@ -230,7 +230,8 @@ class LandmarkBatches:
                 f"No batch can be drawn: {len(self._landmarks):,} landmarks have at least min_images={min_images}"
                 f" images, and a batch needs num_landmarks={num_landmarks}."
             )
-        self._num_shards, self._shard = check_shard(num_shards, shard, num_batches, "batches")
+        self._num_shards = check_int("num_shards", num_shards, 1, num_batches, "(the batches of an epoch)")
+        self._shard = check_int("shard", shard, 0, num_shards - 1)
         self._num_batches = num_batches // num_shards
 
     def set_epoch(self, epoch: int) -> None:
@@ -278,17 +279,3 @@ def as_triplet(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def order_of_epoch(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Returns int64[count]: 0 to count - 1 in a random order that is deterministic in seed and epoch."""
     return np.argsort(hash_words(Purpose.ORDER, seed, epoch, np.arange(count)), kind="stable")
-
-
-def check_shard(num_shards: int, shard: int, count: int, what: str) -> tuple[int, int]:
-    """Returns both numbers if ``count`` things can be divided so that this shard gets some.
-
-    Raises:
-      ValueError: if not.
-    """
-    if not 0 <= shard < num_shards <= count:
-        raise ValueError(
-            f"expected 0 <= shard < num_shards <= {count} (the {what} of an epoch), got shard={shard} and"
-            f" num_shards={num_shards}."
-        )
-    return num_shards, shard

@@ -239,9 +239,17 @@ def test_shards_are_equal_and_disjoint(num_shards):
     assert len({item for d in drawn for item in d}) == 9 // num_shards * num_shards
 
 
-@pytest.mark.parametrize(("num_shards", "shard"), [(0, 0), (2, 2), (2, -1), (10, 0)])
-def test_wrong_shards(num_shards, shard):
-    with pytest.raises(ValueError, match="expected 0 <= shard < num_shards <= 9"):
+@pytest.mark.parametrize(
+    ("num_shards", "shard", "message"),
+    [
+        (0, 0, r"num_shards must be a whole number between 1 and 9 \(the triplets of an epoch\), got 0"),
+        (10, 0, "num_shards must be a whole number between 1 and 9 .*, got 10"),
+        (2, 2, "shard must be a whole number between 0 and 1, got 2"),
+        (2, -1, "shard must be a whole number between 0 and 1, got -1"),
+    ],
+)
+def test_wrong_shards(num_shards, shard, message):
+    with pytest.raises(ValueError, match=message):
         EpochSampler(fresh(), num_shards=num_shards, shard=shard)
 
 
@@ -359,7 +367,9 @@ def test_shards_divide_the_batches_of_an_epoch():
     assert [len(part) for part in parts] == [3, 3]
     assert whole[:6:2].tolist() == parts[0].tolist()
     assert whole[1:6:2].tolist() == parts[1].tolist()
-    with pytest.raises(ValueError, match=r"<= 7 .the batches of an epoch"):
+    with pytest.raises(
+        ValueError, match=r"num_shards must be a whole number between 1 and 7 .the batches of an epoch., got 8"
+    ):
         make(landmarks, p=3, k=2, num_shards=8)
 
 
