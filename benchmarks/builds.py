@@ -17,11 +17,11 @@ import numpy as np
 from benchmarks.corpus import image_path
 from benchmarks.harness import Measurement, Stopwatch, temporary_folder
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.plan import make_plan
 from landmark_triplets_tfds.triplets.sampling import Rows
 
-DATASET = "landmark_triplets"
-IMAGES = ("anchor_img", "positive_img", "negative_img")
+DATASET, IMAGES = TRIPLETS.dataset, TRIPLETS.image_features
 
 
 @functools.cache

@@ -18,20 +18,18 @@ import io
 from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 import simplejpeg
 
-from benchmarks import builds
+from benchmarks import builds, yardsticks
 from benchmarks.harness import Figures, Program, measure_each, print_figures
 from landmark_triplets_tfds import TensorFlowPixels
 from landmark_triplets_tfds.thumbnails.resizing import FITS
 from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec, make_thumbnail
 
 RESOLUTIONS = (64, 128, 256, 512)
-QUALITY = 94
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -78,13 +76,6 @@ def compare_with_average(files: Sequence[bytes], resolution: int, fit: str) -> F
     }
 
 
-def encode(pixels: Pixels, optimize: bool) -> bytes:
-    encoded = imagecodecs.jpeg8_encode(
-        pixels, level=QUALITY, colorspace="rgb", outcolorspace="ycbcr", subsampling="420", optimize=optimize
-    )
-    return bytes(encoded)
-
-
 def area(program: Program) -> None:
     paths = sorted(program.corpus.glob("train/*/*/*/*.jpg"))
     chosen = np.linspace(0, len(paths) - 1, program.args.images).astype(int)
@@ -95,12 +86,12 @@ def area(program: Program) -> None:
     ways: dict[str, tuple[Callable[[Any], bytes], Sequence[Any]]] = {}
     for resolution in RESOLUTIONS:
         for method in RESIZE_METHODS:
-            spec = ThumbnailSpec(resolution=resolution, resize_method=method, jpeg_quality=QUALITY)
+            spec = ThumbnailSpec(resolution=resolution, resize_method=method)
             ways[f"{resolution} px, {method}"] = functools.partial(make_thumbnail, spec=spec), files
         size = (resolution, resolution)
         averaged = [cv2.resize(simplejpeg.decode_jpeg(file), size, interpolation=cv2.INTER_AREA) for file in files]
         for tables in ("optimized", "standard"):
-            do = functools.partial(encode, optimize=tables == "optimized")
+            do = functools.partial(yardsticks.encode, optimize=tables == "optimized")
             ways[f"{resolution} px, only encoding, {tables} tables"] = do, averaged
     times = program.alternate({name: functools.partial(measure_each, *way) for name, way in ways.items()})
     figures = {

@@ -35,6 +35,7 @@ from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import image_path
 from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 RESOLUTION = 128
 _QUALITY = 94
@@ -174,8 +175,8 @@ def build_constant(num_triplets: int, num_bytes: int, work: Path) -> Measurement
     image = bytes(max(1, (num_bytes // num_triplets - _RECORD_OVERHEAD_BYTES) // len(IMAGES)))
     record = {
         **dict.fromkeys(IMAGES, image),
-        **dict.fromkeys(("anchor_id", "positive_id", "negative_id"), "0123456789abcdef"),
-        **dict.fromkeys(("landmark_id", "negative_landmark_id"), 123_456),
+        **dict.fromkeys(TRIPLETS.id_features, "0123456789abcdef"),
+        **dict.fromkeys(TRIPLETS.landmark_features, 123_456),
     }
     return _build_plainly(features, (record for _ in range(num_triplets)), num_triplets, work)
 
@@ -206,9 +207,9 @@ def resize(pixels: Any) -> Any:
     return pixels.take(_nearest_indices(height), axis=0).take(_nearest_indices(width), axis=1)
 
 
-def encode(pixels: Any) -> bytes:
+def encode(pixels: Any, optimize: bool = True) -> bytes:
     encoded = imagecodecs.jpeg8_encode(
-        pixels, level=_QUALITY, colorspace="rgb", outcolorspace="ycbcr", subsampling="420", optimize=True
+        pixels, level=_QUALITY, colorspace="rgb", outcolorspace="ycbcr", subsampling="420", optimize=optimize
     )
     return bytes(encoded[:13] + _DENSITY + encoded[18:])
 
