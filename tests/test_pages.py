@@ -9,7 +9,6 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.stager import Stager
 import pytest
 
-from landmark_triplets_tfds import LandmarkTriplets
 from tests.support import pages
 from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 
@@ -56,10 +55,6 @@ def test_the_two_commands_are_two_lines():
     assert len(commands) == 2
     assert "tfds build" in commands[0]
     assert commands[1].endswith("&& pytest")
-
-
-def test_the_number_of_configs():
-    assert f"builds all {len(LandmarkTriplets.BUILDER_CONFIGS)} of them" in read("README.md")
 
 
 @pytest.mark.parametrize("page", LINKING)
