@@ -55,7 +55,6 @@ def _figures(measurement: Measurement, num_bytes: int, memory: PeakMemory) -> Fi
         "triplets": measurement.count,
         "bytes": num_bytes,
         "triplets/s": measurement.per_second,
-        "CPU us each": measurement.cpu_s / measurement.count * 1e6,
         "peak MiB": memory.peak_bytes / 2**20,
     }
 

@@ -3,9 +3,8 @@
     python -m benchmarks.where_time_goes --corpus CORPUS
 
 It carries the table under "What bounds it" in docs/performance.md. The stages on an image happen once per distinct
-image, those on a triplet once per triplet; the sum is set beside the CPU time of a real build of the same triplets.
-What the sum lacks is the bank or what stands in for it, the handing over, bookkeeping, and what cores lose by sharing
-caches.
+image, those on a triplet once per triplet. All else in a build of the same triplets is the bank, the handing over,
+bookkeeping, and what cores lose by sharing caches.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from benchmarks import builds, yardsticks
 from benchmarks.harness import Case, Measurement, Program, Stopwatch, measure_each, print_table, temporary_folder
 
 CONFIG = "128px_all"
-BUILD, BUILD_WITH_BANK = "build, no bank", "build, empty bank"
+BUILD = "build"
 
 _PER_IMAGE = ("read", "decode", "resize", "encode")
 
@@ -100,7 +99,7 @@ class Stages:
 
 
 def main() -> None:
-    """Prints the stages and their sum beside a build."""
+    """Prints the stages, and what a build takes beside them."""
     program = Program(__doc__)
     images = "for the stages on images (default: %(default)s)"
     program.parser.add_argument("--images", type=int, default=600, help=images)
@@ -108,30 +107,19 @@ def main() -> None:
         corpus, work = program.corpus, program.work
         stages = Stages(corpus, work, program.args.images)
         cases = stages.cases()
-
-        def build_without_bank() -> Measurement:
-            with temporary_folder(work) as data_dir:
-                return builds.build(CONFIG, corpus, data_dir)[0]
-
-        whole: dict[str, Case] = {
-            BUILD: build_without_bank,
-            BUILD_WITH_BANK: lambda: builds.first_build(CONFIG, corpus, work),
-        }
-        results = program.alternate(cases | whole)
-        build_s = statistics.median(run.cpu_s for run in results[BUILD])
-        rows, total_s = [], 0.0
+        results = program.alternate(cases | {BUILD: lambda: builds.first_build(CONFIG, corpus, work)})
+        all_else_s = statistics.median(run.cpu_s for run in results[BUILD])
+        rows = []
         for name in cases:
-            count, unit = (stages.num_distinct, "image") if name in _PER_IMAGE else (stages.num_triplets, "triplet")
+            count, unit = (
+                (stages.num_distinct, "an image") if name in _PER_IMAGE else (stages.num_triplets, "a triplet")
+            )
             each_s = statistics.median(run.cpu_s / run.count for run in results[name])
-            total_s += each_s * count
-            rows.append((name, f"{each_s * 1e6:.0f} / {unit}", each_s * count))
-        rows.append(("sum of the stages", "", total_s))
-        for name in whole:
-            wall_s, cpu_s = (statistics.median(getattr(run, it) for run in results[name]) for it in ("wall_s", "cpu_s"))
-            rows.append((f"{name} (wall {wall_s:.2f} s)", "", cpu_s))
+            all_else_s -= each_s * count
+            rows.append((name, f"{each_s * 1e6:.0f}", unit))
+        rows.append(("all else in a build", f"{all_else_s / stages.num_triplets * 1e6:.0f}", "a triplet"))
         print(f"{CONFIG}: {stages.num_triplets:,} triplets from {stages.num_distinct:,} images; medians of CPU time")
-        shown = [(*names, f"{seconds:.2f}", f"{seconds / build_s:.0%}") for *names, seconds in rows]
-        print_table(("stage", "microseconds", "s in all", "of the build"), shown)
+        print_table(("stage", "microseconds", ""), rows)
 
 
 if __name__ == "__main__":
