@@ -11,7 +11,7 @@ ids are 12.6 MB as uint64 and ten times that as Python strings.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import hashlib
@@ -31,8 +31,6 @@ ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
 IMAGES_COLUMN = "images"
 NO_LANDMARK = -1
-
-_Rows = npt.NDArray[np.int64]
 
 _ID_DIGITS = 16
 _ID_PATTERN = re.compile(r"[0-9a-f]{16}")
@@ -134,14 +132,12 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
       LandmarkTableError: with file, line number and value, when a column is missing, the file is empty or not CSV, an
         id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
     """
-
-    def columns_of(kinds: Mapping[str, TextKind]) -> CsvColumns:
-        return CsvColumns(lambda: content, name, kinds, LandmarkTableError)
-
-    columns = columns_of({ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: _LANDMARK_ID})
+    kinds = {ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: _LANDMARK_ID}
+    columns = CsvColumns(lambda: content, name, kinds, LandmarkTableError)
     header = columns.header()
     if IMAGES_COLUMN in header and ID_COLUMN not in header:
-        columns = columns_of({LANDMARK_COLUMN: _ANY_TEXT, IMAGES_COLUMN: _ANY_TEXT})
+        kinds = {LANDMARK_COLUMN: _ANY_TEXT, IMAGES_COLUMN: _ANY_TEXT}
+        columns = CsvColumns(lambda: content, name, kinds, LandmarkTableError)
         image_ids, landmark_ids, rows = _parse_clean_table(columns)
     else:
         image_ids, landmark_ids = columns.read()
@@ -159,7 +155,9 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
     return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
 
 
-def _parse_clean_table(columns: CsvColumns) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], _Rows]:
+def _parse_clean_table(
+    columns: CsvColumns,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Returns ids and landmarks of the images of a table with a line per landmark, and the row of each image in it."""
     ids: list[str] = []
     counts: list[int] = []
