@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 import hashlib
+import operator
 import os
 import re
 import struct
@@ -55,6 +56,7 @@ _CHUNK_BYTES = 1 << 20
 
 # name, size and mtime_ns, which tell that a tar is still the same, and the md5 it was verified to have, or None.
 _Tar = dict[str, Any]
+_key = operator.itemgetter("name", "size", "mtime_ns")
 
 
 class TarSource(ArchiveSource):
@@ -95,9 +97,14 @@ class TarSource(ArchiveSource):
     def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         names = find_names(epath.Path(self.archive), TAR_PATTERN)
         md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
+
+        def describe(name: str) -> _Tar:
+            size, mtime_ns = file_access.stat_file(f"{self.archive}/{name}")
+            return {"name": name, "size": size, "mtime_ns": mtime_ns, "md5": md5_of_name.get(name)}
+
         with ThreadPoolExecutor(num_threads) as pool:
             try:
-                tars = list(pool.map(lambda name: _describe(self.archive, name, md5_of_name.get(name)), names))
+                tars = list(pool.map(describe, names))
             except OSError as error:
                 raise ArchiveError(f"A tar in {self.archive} cannot be opened ({error}).") from None
             if known is not None and known.archives == tars:
@@ -148,16 +155,7 @@ class TarSource(ArchiveSource):
             return str(error)
 
 
-def _describe(folder: str, name: str, md5: str | None) -> _Tar:
-    size, mtime_ns = file_access.stat_file(f"{folder}/{name}")
-    return {"name": name, "size": size, "mtime_ns": mtime_ns, "md5": md5}
-
-
-def _key(tar: _Tar) -> tuple[str, int, int]:
-    return tar["name"], tar["size"], tar["mtime_ns"]
-
-
-def _split(index: ArchiveIndex) -> dict[tuple[str, int, int], tuple[str | None, Members]]:
+def _split(index: ArchiveIndex) -> dict[tuple[Any, ...], tuple[str | None, Members]]:
     """Returns the MD5 that each tar was verified to have, and its members."""
     by_tar = index.members[np.argsort(index.members["archive"], kind="stable")]
     parts = np.split(by_tar, np.searchsorted(by_tar["archive"], np.arange(1, len(index.archives))))
