@@ -170,12 +170,9 @@ def _join(found: list[tuple[_Tar, Members]]) -> ArchiveIndex:
 
 
 def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:
-    """Returns (id, where its data starts, size in bytes) of each image in a tar, in its order.
+    """Returns (id, where its data starts, size in bytes) of each image in a tar of this size, in its order.
 
-    Args:
-      path: of the tar, local or remote.
-      size: its size in bytes.
-      folder: which one it belongs to, 'train', 'index' or 'test': names of members may begin with it.
+    Names of members may begin with the folder that the tar belongs to, 'train', 'index' or 'test'.
 
     Raises:
       ArchiveError: if it is damaged, cut off or not a plain tar.

@@ -133,12 +133,7 @@ class ZipSource(ArchiveSource):
 
 
 def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
-    """Reads the directory of a zip and returns the index of each of its folders.
-
-    Args:
-      path: of the zip.
-      size: its size in bytes.
-      mtime_ns: its modification time.
+    """Reads the directory of a zip of this size, in bytes, and time; returns the index of each of its folders.
 
     Raises:
       ArchiveError: if it has no directory, or there is no table or no image in it.

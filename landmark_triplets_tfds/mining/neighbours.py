@@ -112,19 +112,10 @@ class ExactSearch:
 
 
 class ApproximateSearch:
-    """Compares every image with those in the nearest lists of an inverted file.
-
-    Attributes:
-      num_probes: lists that an image is compared with.
-    """
+    """Compares every image with those in the nearest lists of an inverted file."""
 
     def __init__(self, images: LandmarkVectors, max_similarity: float, num_probes: int = _NUM_PROBES):
-        """Builds the file, which takes as much memory as the vectors.
-
-        Args:
-          images: all of them.
-          max_similarity: the ceiling, above which images are passed over.
-          num_probes: see the attribute; as many lists as there are, at most.
+        """Builds the file, as large as the vectors in memory; ``num_probes`` of its lists are looked into first.
 
         Raises:
           MissingPackageError: if faiss is not installed.
@@ -135,7 +126,7 @@ class ApproximateSearch:
         self._max_similarity = max_similarity
         count, dim = images.vectors.shape
         self._num_lists = max(1, min(round(_LISTS_PER_ROOT * count**0.5), count // _TRAINING_IMAGES_PER_LIST))
-        self.num_probes = num_probes
+        self._num_probes = num_probes
         self._index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, self._num_lists, faiss.METRIC_INNER_PRODUCT)
         self._index.cp.niter = _NUM_ITERATIONS
         self._index.train(images.vectors[:: max(1, count // (self._num_lists * _TRAINING_IMAGES_PER_LIST))])
@@ -149,7 +140,7 @@ class ApproximateSearch:
         num_above = np.zeros(stop - start, dtype=np.int64)
         limits = np.minimum(images.stops - images.starts + kept + _MAX_PASSED_OVER, len(images))
         pending = np.arange(start, stop)
-        depth, num_probes = min(2 * kept, len(images)), min(self.num_probes, self._num_lists)
+        depth, num_probes = min(2 * kept, len(images)), min(self._num_probes, self._num_lists)
         while len(pending):
             again = []
             step = max(1, _NUM_RESULTS // depth)
@@ -258,15 +249,9 @@ def _places_of(keys: Keys) -> Places:
 def _finish(
     images: LandmarkVectors, max_similarity: float, start: int, keys: Keys, num_above: Places, k: int
 ) -> Neighbours:
-    """Computes the similarities of the neighbours that were kept, and returns the k best of them.
+    """Computes the similarities of what was kept for the images from ``start`` on, and returns the k best of it.
 
-    Args:
-      images: all of them.
-      max_similarity: the ceiling.
-      start: place of the first image that was searched for.
-      keys: uint64[n, kept], 0 where there are fewer.
-      num_above: int64[n], passed over so far.
-      k: at most kept.
+    ``keys`` are uint64[n, kept], 0 where there are fewer; ``num_above``, int64[n], is how many were passed over so far.
     """
     places = _places_of(keys)
     similarities = _similarities_to(images, start, places)
