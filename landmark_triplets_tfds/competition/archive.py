@@ -7,6 +7,7 @@ before it needs it. It can be made again from the archives at any time.
 
 from __future__ import annotations
 
+import atexit
 import bisect
 import copy
 import dataclasses
@@ -14,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 from typing import Any, TypeVar
@@ -204,12 +206,12 @@ class ArchiveSource:
             index.save(path)
         except OSError as error:
             print(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
-            path = f"{_temporary_folder().name}/{self._index_name()}"
+            path = f"{_temporary_folder()}/{self._index_name()}"
             index.save(path)
         return path
 
     def _default_index_path(self) -> str:
-        folder = _temporary_folder().name if self._index_folder == OFF else cache_folder(self._index_folder)
+        folder = _temporary_folder() if self._index_folder == OFF else cache_folder(self._index_folder)
         return f"{folder}/{self._index_name()}"
 
     def _index_name(self) -> str:
@@ -226,6 +228,14 @@ class ArchiveSource:
 
 
 @functools.cache
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+def _temporary_folder() -> str:
     """Returns a folder that is removed when this process ends."""
-    return tempfile.TemporaryDirectory(prefix="landmark_triplets.")
+    folder = tempfile.mkdtemp(prefix="landmark_triplets.")
+    owner = os.getpid()
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:  # a forked process inherits the call, not the folder
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return folder

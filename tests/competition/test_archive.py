@@ -207,7 +207,7 @@ def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
     source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
     assert not list(bank.iterdir())
-    assert list(pathlib.Path(archive._temporary_folder().name).glob("*.index"))
+    assert list(pathlib.Path(archive._temporary_folder()).glob("*.index"))
 
 
 def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):
