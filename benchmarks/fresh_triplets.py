@@ -95,7 +95,7 @@ class Reading:
     def stored(self) -> Measurement:
         """Reads stored triplets through ``tfds.load``, with the options that read fast."""
         num_epochs = self._num_epochs(3 * self._stored.info.splits["train"].num_examples)
-        dataset = open_dataset(self._stored, tuned=True).repeat(num_epochs)
+        dataset = open_dataset(self._stored).repeat(num_epochs)
         return self._measure(dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD))
 
     def tf_data(self) -> Measurement:
@@ -245,7 +245,7 @@ def main() -> None:
         print_figures(f"ready, {args.indexed:,} images", program.alternate(makers, warm_up=False))
 
         results = program.alternate(Reading(stored, images, args.images).cases())
-        print_measurements(results, "images")
+        print_measurements("images", results)
         of_stored = speeds(results, STORED)
         others = [name for name in results if name != STORED]
         print_ratios((f"{name} / stored", divide(speeds(results, name), of_stored), "") for name in others)

@@ -184,15 +184,15 @@ def print_ratios(ratios: Iterable[tuple[str, Sequence[float], str]]) -> None:
         print_table(("ratio, round by round", "median (lowest-highest)", "target"), rows)
 
 
-def print_measurements(results: Results, units: Mapping[str, str] | str) -> None:
-    """Prints time and speed of every case, and how many of its ``units`` there were."""
-    figures: dict[str, list[Figures]] = {}
-    for name, runs in results.items():
-        unit = units if isinstance(units, str) else units[name]
-        figures[f"{name}: {runs[0].count:,} {unit}"] = [
-            {"wall s": run.wall_s, "CPU s": run.cpu_s, "a second": run.per_second} for run in runs
+def print_measurements(what: str, results: Results) -> None:
+    """Prints how many were made or read in each case, in what time, and how many a second."""
+    figures = {
+        name: [
+            {"number": run.count, "wall s": run.wall_s, "CPU s": run.cpu_s, "a second": run.per_second} for run in runs
         ]
-    print_figures("case", figures)
+        for name, runs in results.items()
+    }
+    print_figures(what, figures)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

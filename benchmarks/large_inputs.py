@@ -353,7 +353,7 @@ def verify(program: Program) -> None:
     ways: dict[str, Callable[[], object]] = {"verify": check, "tfds.load": load, "sha256": hash_shards}
     results = program.alternate({name: functools.partial(measure, read) for name, read in ways.items()})
     print(f"{split.num_bytes / 1e6:,.0f} MB in {len(split.filepaths)} shards")
-    print_measurements(results, "records")
+    print_measurements("records", results)
 
 
 CASES = {
