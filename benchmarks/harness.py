@@ -181,7 +181,7 @@ def print_ratios(ratios: Iterable[tuple[str, Sequence[float], str]]) -> None:
     """Prints ratios, if there are any: what is divided, the quotients, and the project's target for their median."""
     rows = [(label, spread(values), target) for label, values, target in ratios if values]
     if rows:
-        print_table(("ratio, round by round", "median (lowest-highest)", "target"), rows)
+        print_table(("ratio, round by round", "median (lowest to highest)", "target"), rows)
 
 
 def print_measurements(what: str, results: Results) -> None:
@@ -220,7 +220,7 @@ def _in_figures(value: float) -> str:
 def spread(values: Sequence[float]) -> str:
     """Returns the median, with minimum and maximum in brackets where these differ."""
     median, lowest, highest = map(_in_figures, (statistics.median(values), min(values), max(values)))
-    return median if lowest == highest else f"{median} ({lowest}-{highest})"
+    return median if lowest == highest else f"{median} ({lowest} to {highest})"
 
 
 def print_figures(what: str, results: Mapping[str, Sequence[Figures]]) -> None:
