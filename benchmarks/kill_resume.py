@@ -3,22 +3,26 @@
     python -m benchmarks.kill_resume --corpus CORPUS --runs 50
 
 It carries "Kills" in docs/performance.md, and ends with status 1 if a build went wrong. Each round starts a build with
-an empty bank, sends it SIGKILL at a random moment after its first thumbnail, starts it again, and checks that
+an empty bank, sends SIGKILL to it or to one of its workers at a random moment after its first thumbnail, starts it
+again if it has ended, and checks that
 
 * the shards are those of a build that was never disturbed, byte for byte;
-* the only images encoded again are ones whose first encoding ended less than a second before the kill;
-* nothing of the killed build is left beside the dataset.
+* the only images made again are ones whose file was read less than a second before the kill;
+* nothing of the killed build is left beside the dataset, no worker either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
-import os
 from pathlib import Path
 import random
 import sys
 import time
+from typing import Any
+
+import psutil
 
 from benchmarks import builds
 from benchmarks.harness import Program, temporary_folder
@@ -26,21 +30,35 @@ from benchmarks.harness import Program, temporary_folder
 MAX_REPEATED_S = 1.0
 
 
+class LoggedSource:
+    """A source of images that notes when it has read which one."""
+
+    def __init__(self, source: Any, log: Path, slow_down: float):
+        self._source, self._log, self._slow_down = source, log, slow_down
+
+    def read(self, image_id: int) -> bytes:
+        content: bytes = self._source.read(image_id)
+        time.sleep(self._slow_down)
+        with self._log.open("ab", buffering=0) as file:
+            file.write(f"{time.time()} {image_id}\n".encode())
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # as pickle asks for, before there is a source
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+
 def build(config: str, corpus: Path, folder: Path, bank: Path | None, log: Path, slow_down: float) -> None:
-    """Builds in this process; appends time and image of every thumbnail made to ``log``."""
-    from landmark_triplets_tfds.thumbnails import maker
-    from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+    """Builds in this process and its workers; appends time and id of every image that is read to ``log``."""
+    from benchmarks.kill_resume import LoggedSource  # here it is of the main module, which workers do not have
+    from landmark_triplets_tfds.build import build as module
+    from landmark_triplets_tfds.common import worker_pool
 
-    log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def make_and_log(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
-        thumbnail = make_thumbnail(image_bytes, spec)
-        time.sleep(slow_down)
-        os.write(log_file, f"{time.time()} {hashlib.sha256(image_bytes).hexdigest()}\n".encode())
-        return thumbnail
-
-    vars(maker)["make_thumbnail"] = make_and_log
-    builds.build(config, corpus, folder / "data", bank=bank, num_shards=4)
+    open_copy = vars(module)["open_copy"]
+    vars(module)["open_copy"] = lambda *arguments: LoggedSource(open_copy(*arguments), log, slow_down)
+    vars(worker_pool)["_WORTH_S"] = 0.0  # a small corpus is to have workers too
+    builds.build(config, corpus, folder / "data", bank=bank, workers=2, num_shards=4)
 
 
 class Build:
@@ -59,20 +77,35 @@ class Build:
         if self.process.exitcode:
             raise RuntimeError("The build failed.")
 
-    def kill_after(self, seconds: float) -> float:
-        """Sends SIGKILL so long after the first thumbnail; returns when that was."""
+    def kill_after(self, seconds: float, chooser: random.Random | None) -> float:
+        """Sends SIGKILL so long after the first thumbnail, to the build or to a worker; returns when that was."""
         while not (self.log.exists() and self.log.stat().st_size) and self.process.is_alive():
             time.sleep(0.005)
         time.sleep(seconds)
-        self.process.kill()
+        self._workers = self._living_workers()
+        with contextlib.suppress(psutil.Error):
+            killed = self._workers if chooser and self._workers else [psutil.Process(self.process.pid)]
+            (chooser.choice(killed) if chooser else killed[0]).kill()
         killed_at = time.time()
         self.process.join()
         return killed_at
 
-    def encoded(self) -> dict[str, float]:
-        """Returns when each image was encoded, by the hash of its bytes."""
+    def _living_workers(self) -> list[psutil.Process]:
+        workers: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            workers.extend(each for each in children if any("popen_loky" in word for word in each.cmdline()))
+        return workers
+
+    def workers_left(self) -> list[psutil.Process]:
+        """Returns the workers of a killed build that have not ended within two seconds."""
+        left: list[psutil.Process] = psutil.wait_procs(self._workers, timeout=2)[1]
+        return left
+
+    def reads(self) -> list[tuple[str, float]]:
+        """Returns which images were read, and when."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return {image: float(seconds) for seconds, image in map(str.split, lines)}
+        return [(image, float(seconds)) for seconds, image in map(str.split, lines)]
 
     def shards(self) -> dict[str, str]:
         """Returns the sha256 of every shard, by name."""
@@ -80,20 +113,27 @@ class Build:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def kill_and_resume(program: Program, folder: Path, delay: float, shards: dict[str, str]) -> bool:
+def kill_and_resume(
+    program: Program, folder: Path, delay: float, chooser: random.Random | None, shards: dict[str, str]
+) -> bool:
     """Plays one round and prints what came of it; returns whether all is well."""
     killed = Build(program, folder, folder / "bank", "killed")
-    killed_at = killed.kill_after(delay)
+    killed_at = killed.kill_after(delay, chooser)
     resumed = Build(program, folder, folder / "bank", "resumed")
     resumed.wait()
-    before, after = killed.encoded(), resumed.encoded()
-    repeated = before.keys() & after.keys()
-    too_old = [image for image in repeated if before[image] < killed_at - MAX_REPEATED_S]
+    before: dict[str, float] = {}
+    again: list[float] = []  # when images were read for the first time that were read twice
+    for image, seconds in killed.reads() + resumed.reads():
+        if image in before:
+            again.append(before[image])
+        else:
+            before[image] = seconds
+    too_old = [seconds for seconds in again if seconds < killed_at - MAX_REPEATED_S]
     same = resumed.shards() == shards
-    left = list(folder.glob("data/**/incomplete.*"))
+    left = [*folder.glob("data/**/incomplete.*"), *killed.workers_left()]
     print(
-        f"killed after {delay:.2f} s, {len(before)} encoded; resumed: {len(after)} encoded,"
-        f" {len(repeated)} of them again ({len(too_old)} older than {MAX_REPEATED_S:.0f} s);"
+        f"{'worker' if chooser else 'build'} killed after {delay:.2f} s, {len(killed.reads())} read; resumed:"
+        f" {len(resumed.reads())} read; {len(again)} twice ({len(too_old)} older than {MAX_REPEATED_S:.0f} s);"
         f" shards {'identical' if same else 'DIFFER'}{'; LEFT: ' + str(left) if left else ''}",
         flush=True,
     )
@@ -110,14 +150,15 @@ def main() -> int:
     with program:
         whole = Build(program, program.folder(), None, "whole")
         whole.wait()
-        times, shards = sorted(whole.encoded().values()), whole.shards()
+        times, shards = sorted(seconds for _, seconds in whole.reads()), whole.shards()
         duration = times[-1] - times[0]
         print(f"undisturbed: {len(times)} thumbnails in {duration:.2f} s, {len(shards)} shards")
         chooser = random.Random(program.args.seed)
         right = []
-        for _ in range(program.args.runs):
+        for number in range(program.args.runs):
             with temporary_folder(program.work) as folder:
-                right.append(kill_and_resume(program, Path(folder), chooser.uniform(0, duration * 1.1), shards))
+                delay, of_worker = chooser.uniform(0, duration * 1.1), chooser if number % 2 else None
+                right.append(kill_and_resume(program, Path(folder), delay, of_worker, shards))
         print(f"{sum(right)} of {len(right)} resumed builds right")
     return 0 if all(right) else 1
 

@@ -48,6 +48,10 @@ class BankError(LandmarkTripletsError, OSError):
     """The bank of thumbnails cannot be written; the message names its folder and size."""
 
 
+class WorkerKilledError(LandmarkTripletsError, RuntimeError):
+    """Worker processes were killed again and again, as where there is too little memory."""
+
+
 class PreparedDataMismatchError(LandmarkTripletsError, ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 

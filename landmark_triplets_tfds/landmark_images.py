@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -11,12 +11,13 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig, named_configs
 from landmark_triplets_tfds.build.hooks import LandmarkBuilder
+from landmark_triplets_tfds.build.shards import Target
 from landmark_triplets_tfds.common.checks import check_bool
 from landmark_triplets_tfds.competition.layout import UNLABELED_NAMES
 from landmark_triplets_tfds.training.records import (
     INDEX_NAME,
+    ImageIndex,
     check_landmark_ids,
-    in_record_order,
     write_image_index,
 )
 from landmark_triplets_tfds.triplets.examples import IMAGES, ExampleKind
@@ -76,18 +77,14 @@ class LandmarkImages(LandmarkBuilder):
     BUILDER_CONFIGS = named_configs(LandmarkImagesConfig)
     DEFAULT_BUILDER_CONFIG_NAME = "128px_all"
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _target(self, download_config: tfds.download.DownloadConfig) -> Target:
         check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
-        return super()._split_generators(dl_manager)
+        return super()._target(download_config)
 
-    def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
+    def _write_more(self, build: Build) -> None:
         """Writes `index.npz`: which image is in which record."""
-        if download_config.nondeterministic_order:
-            print(f"No {INDEX_NAME} is written: nobody knows the order of the records.")
-            return
         splits = {}
         for job in build.jobs:
-            rows = job.rows[~np.isin(job.rows, list(job.unreadable_rows))]
-            table = job.images.table
-            splits[job.split] = in_record_order(table.image_ids[rows], table.landmark_ids[rows], job.split)
+            table, rows = job.images.table, job.record_rows[:, 0]
+            splits[job.split] = ImageIndex(table.image_ids[rows], table.landmark_ids[rows].astype(np.int32))
         write_image_index(self.data_path / INDEX_NAME, splits)

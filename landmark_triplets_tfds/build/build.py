@@ -6,10 +6,11 @@ when too much would be left out. How thumbnails are made is up to `local` and `b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from types import TracebackType
@@ -17,16 +18,35 @@ from typing import Any, TypeVar
 
 from etils import epath
 import numpy as np
+import numpy.typing as npt
+import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import REPORT_NAME, BuildReport, UnreadableImage, check_num_unreadable
+from landmark_triplets_tfds.build.report import (
+    REPORT_NAME,
+    BuildReport,
+    UnreadableImage,
+    check_num_unreadable,
+    describe_unreadable,
+)
+from landmark_triplets_tfds.build.shards import ShardResult, Target, choose_num_shards, record_order, shard_bounds
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import MissingImagesError, UnreadableImageError
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, find_distinct_images
+from landmark_triplets_tfds.errors import MissingImagesError, TooManyUnreadableError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
+from landmark_triplets_tfds.triplets import triplets_file
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
+from landmark_triplets_tfds.triplets.plan import (
+    CHUNK_SIZE,
+    Example,
+    ExampleCounts,
+    assemble,
+    find_distinct_images,
+    make_example,
+)
 from landmark_triplets_tfds.triplets.sampling import Rows
 
 _AnyBuild = TypeVar("_AnyBuild", bound="Build")
@@ -35,6 +55,9 @@ _AnyBuild = TypeVar("_AnyBuild", bound="Build")
 _NUM_LOOKED_UP = 2000
 _LOOKED_UP_TOGETHER = 250  # a task of its own for each would cost more than looking in a local folder
 _MIN_MISSING = 10
+
+# Thumbnails that `Build.examples_of` keeps: images of a landmark are used close to each other.
+_NUM_REMEMBERED = 4096
 
 
 @dataclasses.dataclass
@@ -46,16 +69,26 @@ class SplitJob:
       num_examples: how many of the examples to make.
       rows: int64[num_images], ascending: the distinct images of these, before redraws.
       max_num_unreadable: of these images, how many may be.
+      order: int64[num_examples], the numbers of the examples in the order of their records.
+      num_shards: that they are cut into.
       counts: what became of the examples.
-      unreadable_rows: rows of the images that turned out unreadable, once all were looked at.
+      redrawn: rows of the images that were looked at for redraws, readable or not.
+      record_numbers: int64[n], the numbers of the examples that are made, in the order of their records.
+      record_rows: int32[n, k], the rows of their images.
+      shards: what came of each, by its number.
     """
 
     planned: PlannedSplit
     num_examples: int
     rows: Rows
     max_num_unreadable: int
-    counts: ExampleCounts = dataclasses.field(default_factory=ExampleCounts)
-    unreadable_rows: set[int] = dataclasses.field(default_factory=set)
+    order: Rows
+    num_shards: int
+    counts: ExampleCounts
+    redrawn: set[int] = dataclasses.field(default_factory=set)
+    record_numbers: Rows = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    record_rows: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
+    shards: dict[int, ShardResult] = dataclasses.field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -75,15 +108,45 @@ class SplitJob:
         return sorted(images)
 
     def check_unreadable(self, errors: Mapping[int, UnreadableImageError]) -> list[UnreadableImage]:
-        """Notes which images are unreadable and returns the same list.
+        """Returns the unreadable images of this split in order of their ids.
+
+        Args:
+          errors: why, by row, for images of this split and perhaps of others.
 
         Raises:
           TooManyUnreadableError: if there are too many.
         """
-        self.unreadable_rows.update(errors)
-        unreadable = self.list_unreadable(errors)
+        planned = set(np.intersect1d(np.fromiter(errors, dtype=np.int64, count=len(errors)), self.rows).tolist())
+        own = {row: error for row, error in errors.items() if row in planned or row in self.redrawn}
+        unreadable = self.list_unreadable(own)
         check_num_unreadable(unreadable, self.max_num_unreadable, len(self.rows))
         return unreadable
+
+    def set_examples(self, numbers: Rows, rows: Rows) -> None:
+        """Takes the numbers, int64[n], of the examples that are made, and the rows, int64[n, k], of their images."""
+        place_of = np.full(self.num_examples, -1, dtype=np.int64)
+        place_of[numbers] = np.arange(len(numbers))
+        places = place_of[self.order]
+        places = places[places >= 0]
+        self.record_numbers, self.record_rows = numbers[places], rows[places].astype(np.int32)
+
+    def record_bounds(self) -> list[int]:
+        """Returns where shards begin and end, num_shards + 1 numbers, among the records."""
+        is_made = np.zeros(self.num_examples, dtype=bool)
+        is_made[self.record_numbers] = True
+        num_made = np.concatenate([[0], np.cumsum(is_made[self.order])])
+        bounds: list[int] = num_made[shard_bounds(self.num_examples, self.num_shards)].tolist()
+        return bounds
+
+    def split_info(self, template: Any) -> tfds.core.SplitInfo:
+        """Returns what TFDS wants to know of a split that is written."""
+        results = [self.shards[number] for number in range(self.num_shards)]
+        return tfds.core.SplitInfo(
+            name=self.split,
+            shard_lengths=[result.num_examples for result in results],
+            num_bytes=sum(result.num_bytes for result in results),
+            filename_template=template,
+        )
 
 
 class Build:
@@ -135,38 +198,69 @@ class Build:
     ) -> None:
         self._resources.close()
 
-    def make_split(self, split: str) -> Any:
-        """Plans a split, and looks whether its images are there.
-
-        Returns:
-          What TFDS wants of a split: an iterator over (key, example), or a PTransform that makes them.
+    def make_splits(self, target: Target) -> list[tfds.core.SplitInfo]:
+        """Makes all splits: writes their shards, and completes the report.
 
         Raises:
-          NoExampleError: if there is no example.
+          NoExampleError: if there is no example in a split.
           TripletsFileError: if the file that names the triplets cannot be used.
           MissingImagesError: if a sample of its images shows that many files are missing.
+          TooManyUnreadableError: if too many images of a split turn out unreadable, or no example is left.
         """
+        self.jobs = [self._plan(split, target) for split in self.planner.splits()]
+        self._make_splits(target)
+        return [job.split_info(target.template_of(job.split)) for job in self.jobs]
+
+    def _plan(self, split: str, target: Target) -> SplitJob:
         planned = self.planner.plan_split(split)
         with self.report.stage("plan"):
-            num_examples = planned.plan.num_examples
+            plan, images = planned.plan, planned.images
+            num_examples = plan.num_examples
             if self._max_examples is not None:
                 num_examples = min(num_examples, self._max_examples)
-            rows = find_distinct_images(planned.plan, num_examples)
-        limit = self.options.max_num_unreadable(len(rows))
-        job = SplitJob(planned, num_examples, rows, limit, ExampleCounts(left_out=planned.left_out))
+            rows = find_distinct_images(plan, num_examples)
+            job = SplitJob(
+                planned=planned,
+                num_examples=num_examples,
+                rows=rows,
+                max_num_unreadable=self.options.max_num_unreadable(len(rows)),
+                order=record_order(plan, num_examples, split),
+                num_shards=choose_num_shards(num_examples, plan.kind, self._thumbnail_spec, target.shard_config),
+                counts=ExampleCounts(left_out=planned.left_out),
+            )
         with self.report.stage("look_up_images"):
-            self._look_up(planned.images, rows)
-        self.jobs.append(job)
+            self._look_up(images, rows)
         self.report.splits[split] = job.counts
-        return self._examples_of(job)
+        return job
 
-    def _examples_of(self, job: SplitJob) -> Any:
-        """Returns what TFDS wants of a split."""
+    def _make_splits(self, target: Target) -> None:
+        """Makes thumbnails and shards, and notes in the jobs and in the report what came of them."""
         raise NotImplementedError
 
-    def finish(self) -> None:
-        """Completes the report once TFDS has written the shards; raises if too much was unreadable."""
-        raise NotImplementedError
+    def examples_of(self, split: str) -> Iterator[tuple[str, Example]]:
+        """Yields the keyed examples of a split in the order of the plan, one after the other, by this thread alone.
+
+        They are those that `make_splits` writes, for who wants them from a generator.
+        """
+        planned = self.planner.plan_split(split)
+        source, image_ids = planned.images.source, planned.images.table.image_ids
+
+        @functools.lru_cache(maxsize=_NUM_REMEMBERED)
+        def get_thumbnail(row: int) -> bytes | None:
+            try:
+                return make_thumbnail(source.read(int(image_ids[row])), self._thumbnail_spec)
+            except UnreadableImageError:
+                return None
+
+        yield from assemble(planned.plan, get_thumbnail, planned.plan.num_examples, ExampleCounts())
+
+    def _check_examples(self, job: SplitJob, errors: Mapping[int, UnreadableImageError]) -> None:
+        """Raises TooManyUnreadableError if no example of a split could be made."""
+        if not job.counts.num_made:
+            raise TooManyUnreadableError(
+                f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
+                f" images: {describe_unreadable(job.list_unreadable(errors))}\nFetch these files again."
+            )
 
     def fingerprints(self) -> dict[str, Any]:
         """Returns what tells whether another build is from the same images."""
@@ -175,6 +269,26 @@ class Build:
     def threads_used(self) -> dict[str, int | None]:
         """Returns the numbers of workers and readers; None: not decided here."""
         raise NotImplementedError
+
+    def _lists_triplets(self, job: SplitJob) -> bool:
+        return self.options.triplets_csv and job.planned.plan.kind is TRIPLETS
+
+    def _write_triplets_csv(self, job: SplitJob) -> None:
+        """Writes, as a build option, the ids of the triplets of a split in the order of the plan."""
+        if not self._lists_triplets(job):
+            return
+        plan = job.planned.plan
+        in_plan = np.argsort(job.record_numbers)
+        numbers, all_rows = job.record_numbers[in_plan], job.record_rows[in_plan]
+        no_thumbnails = [None] * plan.kind.num_images
+        with (self._data_dir / triplets_file.csv_name(job.split)).open("w") as file:
+            file.write(triplets_file.CSV_HEADER)
+            for first in range(0, job.num_examples, CHUNK_SIZE):
+                keys = plan.keys(first, min(first + CHUNK_SIZE, job.num_examples))
+                start, stop = np.searchsorted(numbers, [first, first + CHUNK_SIZE])
+                for number, rows in zip(numbers[start:stop].tolist(), all_rows[start:stop].tolist(), strict=True):
+                    example = make_example(plan.kind, plan.table, rows, no_thumbnails)
+                    file.write(triplets_file.format_csv_line(keys[number - first], example))
 
     def write_report(self, asked_for: dict[str, Any]) -> None:
         """Writes build_report.json: what was asked for, the options and what came of it."""

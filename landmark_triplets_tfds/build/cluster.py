@@ -1,19 +1,19 @@
-"""What the workers of a cluster carry: what they have to know, and what they found out. Plain fields, no Beam.
+"""What the workers of a cluster have to know, how the work is cut into pieces, and what comes back. No Beam.
 
 A worker gets no table and no examples: it reads train.csv once, or the list of the images that no table lists, and
-computes the examples of its pieces with the stateless sampler. So a job is described by a few hundred bytes, whatever
-its size.
+computes the examples of its shards with the stateless sampler. So a job is described by a few kilobytes, whatever its
+size.
 
-What comes back beside the examples are outcomes: counts and unreadable images. Workers make small ones, the engine adds
-them up, one worker writes the sum as a file into the folder of the unfinished dataset, and the program that started it
-all reads it there. Beam's metrics would be no replacement: engines report what was attempted, and a bundle that is
-tried again counts twice.
+What comes back beside the shards are counts and unreadable images. Workers make small outcomes, the engine adds them
+up, one worker writes the sum as a file into the folder of the unfinished dataset, and the program that started it all
+reads it there. Beam's metrics would be no replacement: engines report what was attempted, and a bundle that is tried
+again counts twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 import json
@@ -21,33 +21,29 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+import numpy.typing as npt
 
-from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, shard_bounds, write_shard
+from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, make_plan
+from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, find_thumbnails, make_plan
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, Rows, SamplingSpec
 
-# Pieces that a small build is cut into at least, as far as it goes: many more than there are workers, so that they end
-# at about the same time.
+# Pieces that the images of a small build are cut into at least, as far as it goes: many more than there are workers, so
+# that they end at about the same time.
 _MIN_NUM_PIECES = 256
 
 # Images read and encoded at a time: enough that handing over a piece costs nothing, few enough that trying one again
 # after a failure costs little.
 _MAX_IMAGES_PER_CHUNK = 64
 
-# Thumbnails that are in a worker's memory for one range of triplets, and how large one is about: photographs take
-# 0.25 to 0.45 bytes per pixel (`python -m benchmarks.pixels area`). A triplet needs up to three.
-_MAX_BYTES_PER_RANGE = 16 << 20
-_BYTES_PER_PIXEL = 0.45
-_MAX_EXAMPLES_PER_RANGE = 4096
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterPlan:
-    """A build, as the functions on the workers carry it.
+    """A split, as the functions on the workers carry it.
 
     Attributes:
       source: of the files, in a form that other machines can use.
@@ -55,11 +51,16 @@ class ClusterPlan:
       kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
       spec: says which examples; a path: of a file with the rows of triplets that are given.
       thumbnail_spec: of the images.
+      order_path: a file with int32[num_examples], the numbers of the examples in the order of their records.
       num_examples: how many to make.
-      examples_per_range: examples that are put together at a time.
+      num_shards: that they are cut into.
+      template: the ``tfds.core.ShardedFileTemplate`` of the shards.
+      features: of an example.
+      file_format: of the shards.
       images_per_chunk: images that are read and encoded at a time.
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
       image_ids_path: a file with uint64[num_images], images without labels to draw from; None: those of train.csv.
+      examples_path: a folder for files that say which examples each shard holds; None: nobody asks.
     """
 
     source: ImageSource
@@ -67,27 +68,21 @@ class ClusterPlan:
     kept_rows_path: str | None
     spec: SamplingSpec | ImageSamplingSpec | str
     thumbnail_spec: ThumbnailSpec
+    order_path: str
     num_examples: int
-    examples_per_range: int
+    num_shards: int
+    template: Any
+    features: Any
+    file_format: str
     images_per_chunk: int
     num_readers: int
     image_ids_path: str | None = None
+    examples_path: str | None = None
 
-    @property
-    def num_ranges(self) -> int:
-        return -(-self.num_examples // self.examples_per_range)
-
-    def range_of(self, number: int) -> tuple[int, int]:
-        """Returns the first example of a range and the one after its last."""
-        start = number * self.examples_per_range
-        return start, min(start + self.examples_per_range, self.num_examples)
-
-
-def choose_examples_per_range(num_examples: int, resolution: int) -> int:
-    """Returns how many examples are put together at a time: as many as memory allows, fewer in small builds."""
-    by_memory = int(_MAX_BYTES_PER_RANGE / (3 * _BYTES_PER_PIXEL * resolution**2))
-    by_size = -(-num_examples // _MIN_NUM_PIECES)
-    return max(1, min(by_memory, by_size, _MAX_EXAMPLES_PER_RANGE))
+    def numbers_of(self, shard: int, order: npt.NDArray[np.int32]) -> Rows:
+        """Returns the numbers of the planned examples of a shard, in the order of their records."""
+        start, stop = shard_bounds(self.num_examples, self.num_shards)[shard : shard + 2]
+        return order[start:stop].astype(np.int64)
 
 
 def choose_images_per_chunk(num_images: int) -> int:
@@ -134,10 +129,47 @@ class ClusterWorker:
         spec = self.plan.spec
         return make_plan(self.table, load_array(spec) if isinstance(spec, str) else spec)
 
-    def images_of_range(self, number: int) -> Rows:
-        """Returns the rows, ascending and each once, of the images that a range of examples needs before redraws."""
-        rows: Rows = np.unique(self.examples.rows(*self.plan.range_of(number)))
+    @functools.cached_property
+    def _order(self) -> Any:
+        return load_array(self.plan.order_path)
+
+    @functools.cached_property
+    def _records(self) -> RecordMaker:
+        return RecordMaker(self.examples.kind, self.table, self.plan.features)
+
+    def images_of_shard(self, shard: int) -> Rows:
+        """Returns the rows, ascending and each once, of the images that a shard needs before redraws."""
+        rows: Rows = np.unique(self.examples.rows_at(self.plan.numbers_of(shard, self._order)))
         return rows
+
+    def write_shard(
+        self, shard: int, get_thumbnail: Callable[[int], bytes | None], counts: ExampleCounts
+    ) -> ShardResult:
+        """Writes a shard.
+
+        Args:
+          shard: its number.
+          get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
+          counts: what becomes of its examples is added to them.
+        """
+        plan = self.plan
+        numbers = plan.numbers_of(shard, self._order)
+        made: list[tuple[int, ...]] = []
+
+        def records() -> Iterator[bytes]:
+            for number, rows in zip(numbers.tolist(), self.examples.rows_at(numbers).tolist(), strict=True):
+                found = find_thumbnails(self.examples, number, rows, get_thumbnail, counts)
+                if found is not None:
+                    made.append((number, *found[0]))
+                    yield self._records.make(*found)
+
+        path = plan.template.sharded_filepath(shard_index=shard, num_shards=plan.num_shards)
+        result = write_shard(path, plan.file_format, records())
+        if plan.examples_path is not None:
+            width = 1 + self.examples.kind.num_images
+            with (epath.Path(plan.examples_path) / f"{shard}.npy").open("wb") as file:
+                np.save(file, np.array(made, dtype=np.int64).reshape(-1, width))
+        return result
 
     def read(self, row: int) -> bytes | UnreadableImageError:
         """Returns a file's bytes, or why it cannot be read."""
@@ -157,9 +189,9 @@ class ClusterWorker:
 
 
 def load_array(path: str) -> Any:
-    """Returns an array that was saved for workers; from a local file it is mapped, so that processes share memory."""
-    if not file_access.is_remote(path):
-        return np.load(path, mmap_mode="r")
+    """Returns an array in a file; a local one is mapped, so that processes share its memory."""
+    if not is_remote(path):
+        return np.lib.format.open_memmap(path, mode="r")
     with epath.Path(path).open("rb") as file:
         return np.load(file)
 
@@ -173,20 +205,23 @@ def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:
 
 @dataclasses.dataclass
 class Outcome:
-    """Part of what a build found out. Adding a part twice changes its counts, but never its sets of images.
+    """Part of what a build found out. Adding a part twice changes its counts, but nothing else.
 
     Attributes:
       counts: of examples.
+      shards: what came of each, by its number.
       unreadable: reason and detail, by row of the table.
       redrawn: rows of the images that were looked at for redraws, readable or not.
     """
 
     counts: ExampleCounts = dataclasses.field(default_factory=ExampleCounts)
+    shards: dict[int, ShardResult] = dataclasses.field(default_factory=dict)
     unreadable: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     redrawn: set[int] = dataclasses.field(default_factory=set)
 
     def add(self, other: Outcome) -> None:
         self.counts.add(other.counts)
+        self.shards.update(other.shards)
         self.unreadable.update(other.unreadable)
         self.redrawn.update(other.redrawn)
 
@@ -202,6 +237,7 @@ class Outcome:
             "num_made": self.counts.num_made,
             "num_redrawn": self.counts.num_redrawn,
             "left_out": dict(self.counts.left_out),
+            "shards": [[number, *dataclasses.astuple(result)] for number, result in self.shards.items()],
             "unreadable": [[row, *parts] for row, parts in self.unreadable.items()],
             "redrawn": sorted(self.redrawn),
         }
@@ -212,6 +248,7 @@ class Outcome:
         content = json.loads(path.read_text())
         return cls(
             counts=ExampleCounts(content["num_made"], content["num_redrawn"], Counter(content["left_out"])),
+            shards={number: ShardResult(*result) for number, *result in content["shards"]},
             unreadable={row: (reason, detail) for row, reason, detail in content["unreadable"]},
             redrawn=set(content["redrawn"]),
         )

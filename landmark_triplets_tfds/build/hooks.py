@@ -11,11 +11,17 @@ of them goes or changes its arguments:
 
     GeneratorBasedBuilder._download_and_prepare(dl_manager, download_config)   here
     GeneratorBasedBuilder._example_writer()                                    here
+    DatasetBuilder._get_filename_template(split_name)                          here
+    tfds.core.splits.SplitDict, DatasetInfo.set_splits(split_dict)             here
+    DatasetInfo.set_nondeterministic_order(bool)                               here
     DatasetBuilder._post_download_and_prepare_hook()                           here
     DownloadManager.manual_dir raises AssertionError without a folder          here
     incomplete.*_<version>, the folder of an unfinished version                here
     tensorflow_datasets.proto.tf_example_pb2                                   here, and where records are read
-    tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)           training.records
+    tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)                build.shards
+    tfds.core.utils.shard_utils.ShardConfig, its get_shard_boundaries           build.shards
+    tensorflow_datasets.core.example_serializer.ExampleSerializer              build.shards
+    tensorflow_datasets.core.file_adapters.ADAPTER_FOR_FORMAT                  build.shards
     tfds.core.data_sources.base.BaseDataSource, its deserialize_method         training.tf_data
     tfds.core.utils.tqdm, tfds.core.utils.is_notebook                          common.progress
     tfds.core.constants.DATA_DIR                                               checks of prepared data
@@ -27,7 +33,9 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 from etils import epath
@@ -40,33 +48,33 @@ from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.local import LocalBuild
 from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
 
 # What fingerprints in the metadata are of, see `Selection.fingerprints`.
 _FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
 
 
 class DeterministicExampleWriter(tfds.core.ExampleWriter):
-    """Writes each record with its features in the order of their names.
+    """Writes examples that TFDS has serialized with the bytes that `shards` gives them.
 
-    TFDS serializes a protobuf map, whose order changes from process to process. Serialized deterministically, equal
-    datasets are equal byte for byte, and a checksum of a dataset is worth publishing.
+    A build does not use it: it is what TFDS's own writer needs to give the same files from `_generate_examples`.
     """
 
     def write(self, path: epath.PathLike, examples: Any) -> Any:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        def reserialize() -> Iterator[tuple[Any, bytes]]:
+        def reserialize() -> Iterator[bytes]:
             example = tf_example_pb2.Example()
-            for key, serialized in examples:
+            for _, serialized in examples:
                 example.ParseFromString(serialized)
-                yield key, example.SerializeToString(deterministic=True)
+                yield example.SerializeToString(deterministic=True)
 
-        return super().write(path, reserialize())
+        write_records(path, self.file_format.value, reserialize())
 
 
 class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -181,11 +189,14 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         options = self.build_options or BuildOptions.from_environment()
         fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
         try:
-            # TFDS does not exhaust the generator of a capped split, so what a build opens is closed here, not there.
-            with build(manual_dir, self.data_path, config, self._max_examples, options) as self._build:
-                super()._download_and_prepare(dl_manager, download_config)
-                self._build.finish()
-                self._write_more(self._build, download_config)
+            with (
+                _ended_by_sigterm(),
+                build(manual_dir, self.data_path, config, self._max_examples, options) as self._build,
+            ):
+                split_infos = self._build.make_splits(self._target(download_config))
+                self._write_more(self._build)
+        except BankError:
+            raise  # says itself what is full
         except Exception as error:
             if _is_disk_full(error):
                 raise self._disk_full() from error
@@ -195,19 +206,33 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             **self._build.fingerprints(),
             "max_examples_per_split": self._max_examples,
         }
+        self.info.set_splits(tfds.core.splits.SplitDict(split_infos))
+        self.info.set_nondeterministic_order(False)  # TFDS notes what was asked for; there is no faster order
         self.info.metadata.clear()
         self.info.metadata.update(asked_for | {"counts": self._build.report.counts()})
         self._build.write_report({"dataset": self.info.full_name} | asked_for)
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in self._build.planner.splits()}
+    def _target(self, download_config: tfds.download.DownloadConfig) -> Target:
+        return Target(
+            features=self.info.features,
+            file_format=self.info.file_format.value,
+            shard_config=download_config.get_shard_config(),
+            template_of=lambda split: self._get_filename_template(split_name=split),
+            beam_runner=download_config.beam_runner,
+            beam_options=download_config.beam_options,
+        )
 
-    def _generate_examples(self, split: str) -> Any:
-        """Returns an iterator over keyed examples or, on a cluster, a PTransform that makes them."""
-        return self._build.make_split(split)
-
-    def _write_more(self, build: Build, download_config: tfds.download.DownloadConfig) -> None:
+    def _write_more(self, build: Build) -> None:
         """Writes files beside the shards, once these are there."""
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        """Returns generators of the examples that a build makes, for who writes them by other means."""
+        options = self.build_options or BuildOptions.from_environment()
+        build = LocalBuild(epath.Path(dl_manager.manual_dir), self.data_path, self.builder_config, None, options)
+        return {split: self._generate_examples(build, split) for split in build.planner.splits()}
+
+    def _generate_examples(self, build: Build, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        return build.examples_of(split)
 
     def _disk_full(self) -> OSError:
         return OSError(
@@ -224,6 +249,27 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return DeterministicExampleWriter(file_format=self.info.file_format)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM, as of a cluster's scheduler, end a build as Ctrl-C does: nothing unfinished is left, no worker.
+
+    Where the program has a handler of its own, or this is not its main thread, nothing is changed.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

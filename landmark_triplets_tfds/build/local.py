@@ -1,60 +1,84 @@
-"""A build on this machine: one split after the other, each from thumbnails that are made in parallel.
+"""A build on this machine: first all thumbnails, then redraws, then shards, by worker processes.
 
-TFDS asks for one example after the other in one thread and writes it. So what can be done beside that, reading,
-decoding and encoding images, is done ahead by a `ThumbnailMaker`, in the order in which the examples need them.
+The parent plans, hands out work and adds up what comes back; it does nothing per image or per record, and no pixel
+passes through it. What workers have to know lies beside the unfinished dataset, as arrays that they map: a task is a
+path and a few numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import time
+import dataclasses
+import functools
+import pathlib
+import pickle
+import tempfile
 from typing import Any
 
-from etils import epath
+import numpy as np
 
 from landmark_triplets_tfds.build.build import Build, SplitJob
-from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.report import IMPORT_STAGE, BuildReport, describe_unreadable
+from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, Target, write_shard
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
-from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
-from landmark_triplets_tfds.thumbnails.bank import BankFile, open_store
+from landmark_triplets_tfds.common.worker_pool import WorkerPool
+from landmark_triplets_tfds.competition.selection import ImageSet
+from landmark_triplets_tfds.competition.source import ImageSource
+from landmark_triplets_tfds.competition.tables import LandmarkTable
+from landmark_triplets_tfds.errors import BankError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.bank import has_room, open_bank
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
-from landmark_triplets_tfds.triplets.examples import TRIPLETS
-from landmark_triplets_tfds.triplets.plan import assemble, plan_in_chunks
+from landmark_triplets_tfds.thumbnails.store import StoreIndex, StoreReader, StoreWriteError, num_bytes
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.triplets.examples import ExampleKind
+from landmark_triplets_tfds.triplets.plan import plan_in_chunks
 from landmark_triplets_tfds.triplets.sampling import Rows
-from landmark_triplets_tfds.triplets.triplets_file import CSV_HEADER, csv_name, format_csv_line
 
-KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
+# Records whose thumbnails are looked up together.
+_RECORDS_TOGETHER = 256
+
+# So many are worth processes of their own; each has 64 MB and more unless a number of shards is asked for.
+_MANY_SHARDS = 8
+
+_IMAGE_IDS, _LANDMARK_IDS, _PLACES, _ROWS, _JOB = (
+    "image_ids.npy",
+    "landmark_ids.npy",
+    "places.npy",
+    "rows.npy",
+    "job.pickle",
+)
+
+# The store of a build without a bank, beside what workers have to know.
+_THUMBNAILS = "thumbnails"
+
+# A folder with what a worker has to know of a split, and the number of a shard.
+ShardTask = tuple[str, int]
 
 
 class LocalBuild(Build):
-    """A build on this machine. Leaving its context stops the threads and removes what waited on disk."""
+    """A build on this machine."""
 
-    _running: LocalSplit | None = None
-
-    def _examples_of(self, job: SplitJob) -> KeyedExamples:
-        """Starts to make a split when its first example is asked for: TFDS asks for one split after the other."""
-        self._end_split()
-        # TFDS's writer needs it in any case. In the middle of the build, the import would hold up everything, the
-        # bank's commits too, for a second and more.
-        with self.report.stage(IMPORT_STAGE):
-            import_tensorflow()
-        self._running = LocalSplit(job, self._thumbnail_spec, self.options, self._data_dir)
-        self._resources.callback(self._running.close)
-        yield from self._running.examples()
-        if not job.counts.num_made:
-            self._end_split()
-            raise TooManyUnreadableError(
-                f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
-                f" images: {describe_unreadable(self.report.unreadable)}\nFetch these files again."
-            )
-
-    def finish(self) -> None:
-        self._end_split()
+    def _make_splits(self, target: Target) -> None:
+        with contextlib.ExitStack() as stack:
+            self._folder = folder = self._folder_for_workers(stack)
+            pool: WorkerPool[Any, Any] = stack.enter_context(WorkerPool(self.options.num_workers()))
+            self._bank = open_bank(self._thumbnail_spec, self.options.bank)
+            self._store = self._bank or folder / _THUMBNAILS
+            makers = [
+                stack.enter_context(self._make_thumbnails(images, jobs, folder / f"images-{number}", pool))
+                for number, (images, jobs) in enumerate(self._jobs_by_images())
+            ]
+            tasks = [
+                task
+                for maker, (_, jobs) in zip(makers, self._jobs_by_images(), strict=True)
+                for job in jobs
+                for task in self._prepare_shards(job, maker, folder / job.split, target)
+            ]
+            with self.report.stage("write_shards"):
+                self._write_shards(tasks, pool)
+            if self._bank is not None:
+                self.report.bank, self.report.num_bank_bytes = str(self._bank), num_bytes(self._bank)
 
     def threads_used(self) -> dict[str, int | None]:
         return {
@@ -62,96 +86,242 @@ class LocalBuild(Build):
             "readers": self.options.num_readers(self.source.is_remote),
         }
 
-    def _end_split(self) -> None:
-        # TFDS does not exhaust the iterator of a capped split, so only the next one, or the end, shows that it is over.
-        if self._running is not None:
-            self._running.finish(self.report)
-            self._running = None
+    def _folder_for_workers(self, stack: contextlib.ExitStack) -> pathlib.Path:
+        """Returns a folder that is removed at the end: with the unfinished dataset, if a build is killed."""
+        place = None if is_remote(str(self._data_dir)) else str(self._data_dir)
+        return pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="workers.")))
 
+    def _jobs_by_images(self) -> list[tuple[ImageSet, list[SplitJob]]]:
+        """Returns the splits that are made from the same images together."""
+        groups: dict[int, tuple[ImageSet, list[SplitJob]]] = {}
+        for job in self.jobs:
+            groups.setdefault(id(job.images), (job.images, []))[1].append(job)
+        return list(groups.values())
 
-class LocalSplit:
-    """The making of one split."""
+    # --- Thumbnails
 
-    def __init__(self, job: SplitJob, spec: ThumbnailSpec, options: BuildOptions, data_dir: epath.Path):
-        """Opens the store of thumbnails and starts the threads.
-
-        Args:
-          job: the split.
-          spec: of its thumbnails.
-          options: of the build.
-          data_dir: where the dataset is being written.
-        """
-        self._job = job
-        self._options = options
-        self._data_dir = data_dir
-        self._resources = contextlib.ExitStack()
-        spill_folder = None if is_remote(str(data_dir)) else str(data_dir)
-        source, image_ids = job.images.source, job.images.table.image_ids
-        self._store = open_store(options.bank, spec, image_ids, job.rows, spill_folder)
-        self._bar = self._resources.enter_context(
-            progress_bar(len(job.rows), f"Making thumbnails of {job.split}", " images")
-        )
-        self._maker = self._resources.enter_context(
-            ThumbnailMaker(
-                source,
-                image_ids,
-                spec,
-                self._store,
-                num_workers=options.num_workers(),
-                num_readers=options.num_readers(source.is_remote),
-                on_done=self._advance,
-            )
-        )
-        self._started = self._ended = time.perf_counter()
-
-    def close(self) -> None:
-        """Stops the threads and lets go of files."""
-        self._resources.close()
-
-    def examples(self) -> KeyedExamples:
-        """Makes the examples, taking the time and, as a build option, writing down their ids."""
-        job, maker = self._job, self._maker
-        maker.make_ahead(self._in_order_of_use)
-        with contextlib.ExitStack() as stack:
-            write_line = None
-            if self._options.triplets_csv and job.planned.plan.kind is TRIPLETS:
-                file = stack.enter_context((self._data_dir / csv_name(job.split)).open("w"))
-                self._resources.callback(file.close)  # a capped split is not iterated to its end
-                write_line = file.write
-                write_line(CSV_HEADER)
-            for key, example in assemble(
-                job.planned.plan, maker.get, job.num_examples, job.counts, announce=maker.expect
-            ):
-                if write_line:
-                    write_line(format_csv_line(key, example))
-                yield key, example
-                self._ended = time.perf_counter()
-
-    def finish(self, report: BuildReport) -> None:
-        """Adds to the report what came of the split.
+    def _make_thumbnails(
+        self, images: ImageSet, jobs: Sequence[SplitJob], folder: pathlib.Path, pool: WorkerPool[Any, Any]
+    ) -> ThumbnailMaker:
+        """Makes the thumbnails of some splits, and of what they draw in place of unreadable images.
 
         Raises:
-          TooManyUnreadableError: if too many of its images turned out unreadable.
+          TooManyUnreadableError: if too many images of a split turn out unreadable.
         """
-        self._maker.wait_for_all()
-        report.add_seconds("make_examples", self._ended - self._started)
-        report.add_seconds("write_shards", time.perf_counter() - self._ended)
-        report.num_images_read += self._maker.num_images()
-        report.num_thumbnails_made += self._maker.num_made
-        report.unreadable += self._job.check_unreadable(self._maker.unreadable)
-        self.close()
+        rows = np.unique(np.concatenate([job.rows for job in jobs]))
+        limit = sum(job.max_num_unreadable for job in jobs)
+        splits = " and ".join(job.split for job in jobs)
+        with progress_bar(len(rows), f"Making thumbnails of {splits}", " images") as bar:
+
+            def advance(count: int) -> None:
+                bar.update(count)
+                if len(maker.unreadable) > limit:  # so in one of them there are too many
+                    for job in jobs:
+                        job.check_unreadable(maker.unreadable)
+
+            maker = self._open_maker(images, rows, folder, pool, advance)
+            with self._errors_of_bank(), self.report.stage("make_thumbnails"):
+                maker.make(rows)
+            for job in jobs:
+                with self._errors_of_bank(), self.report.stage("redraw"):
+                    settle(job, maker)
+                self.report.unreadable += job.check_unreadable(maker.unreadable)
+                self._check_examples(job, maker.unreadable)
+        self.report.num_images_read += int(maker.is_done.sum())
+        self.report.num_thumbnails_made += maker.num_made
+        return maker
+
+    @contextlib.contextmanager
+    def _errors_of_bank(self) -> Iterator[None]:
+        """Says what to do with a bank that cannot be written to; beside the dataset it is no bank."""
         try:
-            self._store.check()
-        except BankError as error:  # at the very end: the dataset lacks nothing
-            print(error)
-        if isinstance(self._store, BankFile):
-            report.bank, report.num_bank_bytes = str(self._store.path), self._store.num_bytes()
+            yield
+        except StoreWriteError as error:
+            if self._bank is None:
+                raise
+            raise BankError(
+                f"The bank of thumbnails in {self._bank.parent} ({num_bytes(self._bank) / 1e6:,.1f} MB) cannot be"
+                f" written: {error}. It may be deleted at any time. Free some room there, move it with"
+                " LANDMARK_TRIPLETS_BANK=<folder>, or build without it with LANDMARK_TRIPLETS_BANK=off. What is in it"
+                " is not made again by the next build."
+            ) from None
 
-    def _in_order_of_use(self) -> Iterator[Rows]:
-        return (rows.ravel() for _, rows in plan_in_chunks(self._job.planned.plan, self._job.num_examples))
+    def _open_maker(
+        self,
+        images: ImageSet,
+        rows: Rows,
+        folder: pathlib.Path,
+        pool: WorkerPool[Any, Any],
+        on_done: Callable[[int], object],
+    ) -> ThumbnailMaker:
+        folder.mkdir()
+        num_readers = -(-self.options.num_readers(images.source.is_remote) // self.options.num_workers())
+        image_ids, spec = images.table.image_ids, self._thumbnail_spec
+        index = StoreIndex.read(self._store, image_ids)
+        if self._store == self._bank and not has_room(self._store, spec, index.count_unknown(rows)):
+            self._bank, self._store = None, self._folder / _THUMBNAILS
+            index = StoreIndex.read(self._store, image_ids)
+        return ThumbnailMaker(images.source, image_ids, spec, index, folder, pool, num_readers, on_done)
 
-    def _advance(self, num_new: int, num_done: int) -> None:
-        self._bar.total = max(len(self._job.rows), num_done)  # redraws read images beyond the plan
-        self._bar.update(num_new)
-        if len(self._maker.unreadable) > self._job.max_num_unreadable:
-            self._job.check_unreadable(self._maker.unreadable)
+    # --- Shards
+
+    def _prepare_shards(
+        self, job: SplitJob, maker: ThumbnailMaker, folder: pathlib.Path, target: Target
+    ) -> Iterator[ShardTask]:
+        """Writes down what workers have to know of a split; yields a task for each of its shards."""
+        table, template = job.images.table, target.template_of(job.split)
+        bounds = job.record_bounds()
+        folder.mkdir()
+        np.save(folder / _IMAGE_IDS, table.image_ids)
+        np.save(folder / _LANDMARK_IDS, table.landmark_ids)
+        np.save(folder / _PLACES, maker.index.places)
+        np.save(folder / _ROWS, job.record_rows)
+        paths = [
+            str(template.sharded_filepath(shard_index=i, num_shards=job.num_shards)) for i in range(job.num_shards)
+        ]
+        known = _ShardJob(
+            kind=job.planned.plan.kind,
+            features=target.features,
+            file_format=target.file_format,
+            paths=paths,
+            bounds=bounds,
+            source=job.images.source,
+            spec=self._thumbnail_spec,
+            store=maker.index.folder,
+            store_names=maker.index.names,
+        )
+        (folder / _JOB).write_bytes(pickle.dumps(known))
+        self._write_triplets_csv(job)
+        yield from ((str(folder), number) for number in range(job.num_shards))
+
+    def _write_shards(
+        self, tasks: Sequence[ShardTask], pool: WorkerPool[ShardTask, tuple[ShardTask, ShardResult]]
+    ) -> None:
+        jobs = {job.split: job for job in self.jobs}
+        with progress_bar(len(tasks), "Writing shards", " shards") as bar:
+            for (folder, number), result in pool.run(_write_one, tasks, are_large=len(tasks) >= _MANY_SHARDS):
+                jobs[pathlib.Path(folder).name].shards[number] = result
+                bar.update()
+        _writer_of.cache_clear()  # where this process was the worker
+
+
+class _NotLookedAtError(Exception):
+    """It is not known yet whether the image of a row is readable."""
+
+    def __init__(self, row: int):
+        super().__init__(row)
+        self.row = row
+
+
+def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
+    """Decides which images each example holds, making what redraws need, round by round: each image once.
+
+    Adds to the job what became of its examples, in its counts and as `SplitJob.set_examples` says.
+    """
+
+    def is_readable(row: int) -> bool:
+        if not maker.is_done[row]:
+            raise _NotLookedAtError(row)
+        return bool(maker.is_readable[row])
+
+    plan = job.planned.plan
+    numbers, settled = [np.zeros(0, dtype=np.int64)], [np.zeros((0, plan.kind.num_images), dtype=np.int64)]
+    pending: list[tuple[int, list[int]]] = []
+    for first, rows in plan_in_chunks(plan, job.num_examples):
+        is_whole = maker.is_readable[rows].all(axis=1)
+        numbers.append(first + np.flatnonzero(is_whole))
+        settled.append(rows[is_whole])
+        pending += [(first + i, rows[i].tolist()) for i in np.flatnonzero(~is_whole).tolist()]
+    while pending:
+        again, needed = [], set()
+        for number, planned in pending:
+            try:
+                chosen = plan.choose(number, planned, is_readable)
+            except _NotLookedAtError as error:
+                again.append((number, planned))
+                needed.add(error.row)
+                continue
+            if isinstance(chosen, str):
+                job.counts.left_out[chosen] += 1
+                continue
+            job.counts.num_redrawn += 1
+            numbers.append(np.array([number]))
+            settled.append(np.array([chosen]))
+        maker.make(np.array(sorted(needed), dtype=np.int64))
+        job.redrawn.update(needed)
+        pending = again
+    all_numbers = np.concatenate(numbers)
+    job.counts.num_made += len(all_numbers)
+    job.set_examples(all_numbers, np.concatenate(settled))
+
+
+# --- In a worker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ShardJob:
+    """What a worker has to know of a split beside the arrays in the same folder.
+
+    Attributes:
+      paths: of the shards.
+      bounds: where each shard begins and ends in the rows.
+      source, spec: for thumbnails that the store has lost.
+      store, store_names: where thumbnails are, see `StoreReader`.
+    """
+
+    kind: ExampleKind
+    features: Any
+    file_format: str
+    paths: Sequence[str]
+    bounds: Sequence[int]
+    source: ImageSource
+    spec: ThumbnailSpec
+    store: pathlib.Path
+    store_names: Sequence[str]
+
+
+def _write_one(task: ShardTask) -> tuple[ShardTask, ShardResult]:
+    folder, number = task
+    return task, _writer_of(folder).write(number)
+
+
+@functools.lru_cache(maxsize=1)
+def _writer_of(folder: str) -> _ShardWriter:
+    return _ShardWriter(pathlib.Path(folder))
+
+
+class _ShardWriter:
+    """Writes shards of a split."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._job: _ShardJob = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by the parent
+        load = functools.partial(np.lib.format.open_memmap, mode="r")
+        table = LandmarkTable(load(folder / _IMAGE_IDS), load(folder / _LANDMARK_IDS))
+        self._places, self._rows = load(folder / _PLACES), load(folder / _ROWS)
+        self._reader = StoreReader(self._job.store, self._job.store_names)
+        self._maker = RecordMaker(self._job.kind, table, self._job.features)
+
+    def write(self, number: int) -> ShardResult:
+        start, stop = self._job.bounds[number : number + 2]
+        return write_shard(self._job.paths[number], self._job.file_format, self._records(start, stop))
+
+    def _records(self, start: int, stop: int) -> Iterator[bytes]:
+        width = self._job.kind.num_images
+        for first in range(start, stop, _RECORDS_TOGETHER):
+            rows = np.asarray(self._rows[first : min(first + _RECORDS_TOGETHER, stop)])
+            places = iter(self._places[rows.ravel()].tolist())
+            for rows_of_example in rows.tolist():
+                yield self._maker.make(rows_of_example, [self._thumbnail(next(places)) for _ in range(width)])
+
+    def _thumbnail(self, place: tuple[int, ...]) -> bytes:
+        thumbnail = self._reader.read(place)
+        if thumbnail is not None:
+            return thumbnail
+        image_id = place[0]  # what the store has lost is made again
+        try:
+            return make_thumbnail(self._job.source.read(image_id), self._job.spec)
+        except UnreadableImageError as error:
+            raise OSError(
+                f"{self._job.source.locate(image_id)} was readable when this build began, and is not any more"
+                f" ({error}). Build again."
+            ) from None

@@ -166,7 +166,7 @@ def _forecast_best(
         made = forecast(config)
         if made.fits(budget):
             return made
-        limit = 0.99 * estimated * budget / (made.num_bytes + made.error_bytes)
+        limit = 0.99 * estimated * budget / made.peak_bytes
     return None
 
 

@@ -11,6 +11,7 @@ from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.budget import Answer, find_fitting, parse_size
 from landmark_triplets_tfds.commands.datasets import build_command, fields_as_json, find_config, full_name
 from landmark_triplets_tfds.commands.forecaster import Forecast, Forecaster
+from landmark_triplets_tfds.common.file_access import OFF
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.errors import CommandError
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         if forecasts:
             blocks.append(_forecast_lines(forecasts, num_cores, budget))
         if budget is not None and answer is not None:
-            blocks.append(_budget_lines(manual_dir, budget, answer))
+            blocks.append(_budget_lines(manual_dir, budget, answer, has_bank=options.bank != OFF))
         print("\n\n".join("\n".join(lines) for lines in blocks))
     nothing_fits = answer is not None and not answer.custom and not answer.named_fits
     return console.FOUND_WRONG if nothing_fits else console.OK
@@ -121,7 +122,7 @@ def _forecast_lines(forecasts: list[Forecast], num_cores: int, budget: int | Non
         )
 
 
-def _budget_lines(manual_dir: str, budget: int, answer: Answer) -> Iterator[str]:
+def _budget_lines(manual_dir: str, budget: int, answer: Answer, *, has_bank: bool) -> Iterator[str]:
     yield console.styled(f"Within {console.format_bytes(budget)}", "bold")
     yield ""
     best = answer.custom or answer.named
@@ -152,11 +153,14 @@ def _budget_lines(manual_dir: str, budget: int, answer: Answer) -> Iterator[str]
             rows.append([per_landmark, *pixels, f"{num_examples:,}", console.format_bytes(num_bytes)])
         yield from console.format_table(rows, indent=4)
     yield ""
-    yield console.fill(
-        f"Beside the dataset, the bank of thumbnails takes {console.format_bytes(best.num_bank_bytes)} in the cache"
-        " folder. LANDMARK_TRIPLETS_BANK=off builds without it: thumbnails then wait beside the dataset and are"
-        " gone at the end."
-    )
+    thumbnails = console.format_bytes(best.num_bank_bytes)
+    if has_bank:
+        yield console.fill(
+            f"Beside the dataset, the bank of thumbnails takes {thumbnails} in the cache folder. With"
+            " LANDMARK_TRIPLETS_BANK=off they are in --data_dir until the build ends, and have to fit there too."
+        )
+    else:
+        yield console.fill(f"Until the build ends, thumbnails take {thumbnails} beside it, which is counted in.")
 
 
 def _describe(what: str, forecast: Forecast, manual_dir: str) -> Iterator[str]:

@@ -6,9 +6,9 @@ config's own (a config of two images per landmark sees other images than one of 
 so that there are as many examples as images. In a dataset of triplets an image counts as often as the plan uses it.
 
 They are built twice, with an empty bank of thumbnails and with the bank that the first time filled. What the first
-build takes longer than the second is per image: reading, decoding, encoding, the bank's commits. What the second takes
-is per example (thumbnails from the bank, TFDS's encoding, shuffling and writing), but for what every build takes once,
-which a trial of few images shows. Nothing is assumed of the machine.
+build takes longer than the second is per image: reading, decoding, encoding, the bank. What the second takes is per
+example (thumbnails from the bank, serializing, writing), but for what every build takes once, which a trial of few
+images shows. Nothing is assumed of the machine. A trial has one worker, which is this process: so its CPU time is seen.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import BUILDERS, fields_as_json
 from landmark_triplets_tfds.commands.prepared import TFRECORD, parse_example, read_records
+from landmark_triplets_tfds.common.file_access import OFF
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
 from landmark_triplets_tfds.competition.selection import Selection
@@ -52,6 +53,9 @@ TOO_FEW_READABLE = "Too few of the sampled images are readable to forecast anyth
 
 _NUM_WARM_UP = 20  # images
 _IMAGES_PER_LANDMARK = 4  # of a trial
+
+# Of the arrays that worker processes map (`build.local`, `thumbnails.maker`): 120 for an image, 4 for each use of it.
+_BYTES_PER_ROW, _BYTES_PER_USE = 120, 4
 
 _Z = 1.96  # 95 % of a normal distribution lies within so many standard deviations
 
@@ -69,7 +73,9 @@ class Forecast:
       num_bytes: of the dataset.
       error_bytes: half of a 95 % interval around it, for the luck of the sample.
       num_bank_bytes: of the bank of thumbnails.
-      cpu_s: CPU time of a build with an empty bank, without the start of TFDS and TensorFlow.
+      peak_bytes: that the build needs beside what else is in its --data_dir, at most: the dataset with the whole of its
+        error, what workers have to know and, without a bank, the thumbnails.
+      cpu_s: CPU time of a build with an empty bank, without the start of TFDS and of worker processes.
       wall_s: what that means on this machine.
       limited_by: 'cores' or 'reading' (of the files).
       num_sampled: images built for trial.
@@ -82,6 +88,7 @@ class Forecast:
     num_bytes: int
     error_bytes: int
     num_bank_bytes: int
+    peak_bytes: int
     cpu_s: float
     wall_s: float
     limited_by: str
@@ -93,8 +100,8 @@ class Forecast:
         return sum(self.num_examples.values())
 
     def fits(self, budget: int) -> bool:
-        """Returns whether the dataset will most likely stay within a number of bytes."""
-        return self.num_bytes + self.error_bytes <= budget
+        """Returns whether the build will most likely stay within a number of bytes."""
+        return self.peak_bytes <= budget
 
     def as_json(self) -> dict[str, Any]:
         """Returns what `--json` prints; docs/commands.md documents it."""
@@ -107,6 +114,7 @@ class Forecast:
             "dataset_bytes": self.num_bytes,
             "dataset_error_bytes": self.error_bytes,
             "bank_bytes": self.num_bank_bytes,
+            "peak_bytes": self.peak_bytes,
             "cpu_seconds": round(self.cpu_s, 2),
             "seconds": round(self.wall_s, 2),
             "limited_by": self.limited_by,
@@ -194,13 +202,19 @@ class Forecaster:
         example_cpu_s = max(0.0, trial.examples_cpu_s - warm_up.examples_cpu_s) / num_more
         cpu_s = selection_cpu_s + plan_cpu_s + num_images * trial.image_cpu_s + total * example_cpu_s
         cores_s, reading_s = cpu_s / self.options.num_workers(), num_images * sample_read_s / len(sample)
+        num_bytes, error_bytes = num_uses * mean + total * trial.overhead_bytes, num_uses * _Z * error
+        num_bank_bytes = num_images * trial.bank_bytes
+        peak_bytes = num_bytes + error_bytes + _BYTES_PER_ROW * table.num_images + _BYTES_PER_USE * num_uses
+        if self.options.bank == OFF:
+            peak_bytes += num_bank_bytes
         return Forecast(
             config=config,
             num_examples=num_examples,
             num_images=num_images,
-            num_bytes=round(num_uses * mean + total * trial.overhead_bytes),
-            error_bytes=round(num_uses * _Z * error),
-            num_bank_bytes=round(num_images * trial.bank_bytes),
+            num_bytes=round(num_bytes),
+            error_bytes=round(error_bytes),
+            num_bank_bytes=round(num_bank_bytes),
+            peak_bytes=round(peak_bytes),
             cpu_s=cpu_s,
             wall_s=max(cores_s, reading_s),
             limited_by="cores" if cores_s >= reading_s else "reading",
@@ -252,7 +266,7 @@ class Trial:
       thumbnail_bytes: int64[num_images], in the order of the images; 0 where one is unreadable or in no example.
       num_unreadable: images.
       overhead_bytes: of a record in its shard, beyond its thumbnails.
-      bank_bytes: that an image takes in the bank's file.
+      bank_bytes: that an image takes in the bank.
       num_examples: that were made.
       image_cpu_s: CPU time of an image, user and system, of all threads.
       examples_cpu_s: CPU time of all examples, and of what a build does once.
@@ -287,7 +301,8 @@ def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Id
         folder = pathlib.Path(temporary)
         copy = folder / "copy"
         unpacking_cpu_s = _write_copy(copy, source, image_ids)
-        options = dataclasses.replace(options, bank=os.fspath(folder / "bank"), max_unreadable=1.0, triplets_csv=False)
+        bank = os.fspath(folder / "bank")
+        options = dataclasses.replace(options, bank=bank, max_unreadable=1.0, triplets_csv=False, workers=1)
         made, first_cpu_s = _build(small_config, options, copy, folder / "first")
         _, second_cpu_s = _build(small_config, options, copy, folder / "second")
         report = json.loads((made / REPORT_NAME).read_text())

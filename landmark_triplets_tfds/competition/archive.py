@@ -177,6 +177,13 @@ class ArchiveSource:
     def exists(self, image_id: int) -> bool:
         return self.index().find(image_id) is not None
 
+    def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        members = self.index().members
+        places = np.minimum(np.searchsorted(members["image_id"], image_ids), max(len(members) - 1, 0))
+        if not len(members):
+            return np.arange(len(image_ids))
+        return np.lexsort((members["offset"][places], members["archive"][places]))
+
     def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
         return np.isin(image_ids, self.index().members["image_id"])
 

@@ -69,6 +69,9 @@ class ImageSource(Protocol):
     def stamp(self, image_id: int) -> tuple[int, int]:
         """Returns two numbers that tell a changed file, the first its size in bytes; (-1, -1) if there is none."""
 
+    def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Returns int64[n]: the order in which images are best read, archives from the beginning to the end."""
+
     def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
         """Returns bool[n]: which images have a file."""
 

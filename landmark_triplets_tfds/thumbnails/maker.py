@@ -1,64 +1,101 @@
-"""Makes missing thumbnails in parallel and hands thumbnails out.
+"""Makes the thumbnails of a build: each distinct image once, in the order of the files, by worker processes.
 
-Each distinct image is read, decoded and encoded at most once per build, however many triplets use it, and not at all if
-the store still has its thumbnail. Workers make thumbnails (they use a core each) and put them into the store; readers
-fetch the files for them where that is slow (they wait for disks and networks; how long files take is measured on the
-way). The thread that feeds TFDS's writer only notes what is there: it alone touches the bookkeeping, so there are no
-locks.
-
-Thumbnails wait for their triplets on disk, not in memory: the negatives of a triplet come from anywhere in the sample,
-so nearly all thumbnails wait for as long as the build runs (10 GB for the competition at 128 px).
+The parent says which rows; workers read, decode, encode and add to the store, and return where things are, as arrays.
+What the store knows already is only looked at: if an image's file is as it was when its thumbnail was made, that one
+serves. Everything a worker has to know lies in a folder, as plain files that it maps: so a task is a path and some
+rows.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import itertools
+import os
+import pathlib
+import pickle
 import time
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.worker_pool import WorkerPool
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.thumbnails.store import UNKNOWN, UNREADABLE, Result, Stamp, ThumbnailStore
+from landmark_triplets_tfds.thumbnails.store import (
+    PLACE,
+    THUMBNAIL,
+    UNKNOWN,
+    UNREADABLE,
+    Places,
+    Stamp,
+    StoreIndex,
+    StoreReader,
+    StoreWriter,
+)
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 
 Rows = npt.NDArray[np.int64]
 
-# Images per task: enough that handing tasks to threads costs nothing, few enough that files in flight stay small. Of
-# images that the store knows, only the stamps are compared.
-_BATCH_SIZE = 8
-_KNOWN_BATCH_SIZE = 64
+# Images per task: enough that handing tasks to processes costs little, and in small builds few enough that all workers
+# end at about the same time. Of images that the store knows, only the stamps are compared.
+_MIN_BATCH_SIZE, _MAX_BATCH_SIZE = 8, 64
+_TASKS_PER_BUILD = 64
+_KNOWN_BATCH_SIZE = 1024
 
-# States of a row in this build.
-_UNKNOWN, _IN_FLIGHT, _READY, _UNREADABLE = range(4)
-
-# Where reading a file takes longer than this on average, readers read ahead for the workers; where it is faster, the
-# workers read for themselves, since handing a file from thread to thread costs as much.
+# Where reading a file takes longer than this on average, threads read ahead of the codec.
 _SLOW_READ_S = 0.0005
 
-# Where looking at a file's stamp takes longer than this on average, readers do that too; where it is faster, the thread
-# that uses the maker does, since threads that look would keep it waiting for Python's global lock.
-_SLOW_STAMP_S = 0.0001
+# Reasons that may pass by themselves are not worth remembering.
+_NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
 
-_NO_STAMP = (0, 0)
+# How often a process may die over an image before the image is at fault.
+_MAX_KILLS = 2
 
-# A file as found: its stamp, and its bytes or what is wrong with it; None where the store knows the image already.
-_Found = tuple[Stamp, Result | None]
-# What came of a row: whether it was new to the store, and why its image is unreadable, if it is.
-_Made = tuple[bool, UnreadableImageError | None]
+_JOB, _IMAGE_IDS, _KNOWN, _IN_HAND = "job.pickle", "image_ids.npy", "known.npy", "in_hand"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What workers have to know beside arrays: see `ThumbnailMaker`."""
+
+    source: ImageSource
+    spec: ThumbnailSpec
+    store: pathlib.Path
+    store_names: list[str]
+    num_readers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """What came of a task.
+
+    Attributes:
+      rows: int64[n], all rows of the task.
+      made_rows: int64[m], those that were made, as far as the store remembers them.
+      places: PLACE[m], where they are, in the file named ``file``.
+      errors: row, reason and detail of the unreadable ones.
+      num_made: images that were decoded and encoded, or could not be.
+    """
+
+    rows: Rows
+    made_rows: Rows
+    places: Places
+    file: str
+    errors: list[tuple[int, str, str]]
+    num_made: int
 
 
 class ThumbnailMaker:
-    """Makes thumbnails ahead of their use and hands them out. A context manager; one thread uses it.
+    """Makes thumbnails for a table of images, and knows where they are. A context manager.
 
     Attributes:
-      unreadable: why, by row, for every unreadable image met so far.
-      num_done: images dealt with so far; one that the store lost and that was made again counts again.
-      num_made: of these, the ones that were not in the store: calls of `make_thumbnail`, and missing files.
+      index: of the store; of rows that were not asked for, what the store knew.
+      is_readable: bool[num_rows]; of rows that were asked for.
+      is_done: bool[num_rows]: which rows were asked for.
+      unreadable: why, by row.
+      num_made: images that the store did not have.
     """
 
     def __init__(
@@ -66,261 +103,205 @@ class ThumbnailMaker:
         source: ImageSource,
         image_ids: npt.NDArray[np.uint64],
         spec: ThumbnailSpec,
-        store: ThumbnailStore,
-        *,
-        num_workers: int,
+        index: StoreIndex,
+        folder: pathlib.Path,
+        pool: WorkerPool[tuple[str, Rows], _Batch],
         num_readers: int,
-        on_done: Callable[[int, int], object] = lambda num_new, num_done: None,
+        on_done: Callable[[int], object],
     ):
-        """Starts the threads.
+        """Writes down what workers have to know.
 
         Args:
           source: of the image files.
           image_ids: uint64[num_rows]; images are named by their row in it.
           spec: of the thumbnails.
-          store: keeps them; the maker closes it.
-          num_workers: threads that decode and encode.
-          num_readers: threads that read files.
-          on_done: called with the numbers of images just dealt with and dealt with so far.
+          index: of the store to add to, as it is.
+          folder: empty, for what workers have to know.
+          pool: of workers.
+          num_readers: threads that read files, in each worker.
+          on_done: called with the number of images just dealt with.
         """
-        self._tasks = _Tasks(source, image_ids, spec, store)
-        self._store = store
-        self._on_done = on_done
-        self._state_of_row = bytearray(len(image_ids))  # indexing it costs a third of indexing an array ...
-        self._states = np.frombuffer(self._state_of_row, dtype=np.int8)  # ... and this is the same memory
-        self._readers = ThreadPoolExecutor(num_readers, thread_name_prefix="read")
-        self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="encode")
-        self._max_in_flight = num_readers + 2 * num_workers
-        self._in_flight: deque[tuple[Rows, Future[list[_Made]]]] = deque()
-        self._order: Callable[[], Iterator[Rows]] = lambda: iter(())
-        self._to_make: Iterator[tuple[Rows, bool]] = iter(())
-        self.unreadable: dict[int, UnreadableImageError] = {}
-        self.num_done = 0
         self.num_made = 0
+        self.unreadable: dict[int, UnreadableImageError] = {}
+        self.is_done = np.zeros(len(image_ids), dtype=bool)
+        self.is_readable = np.zeros(len(image_ids), dtype=bool)
+        self._image_ids = image_ids
+        self._folder = folder
+        self._pool = pool
+        self._on_done = on_done
+        self._source = source
+        self.index = index
+        self._kills: dict[int, int] = {}
+        (folder / _IN_HAND).mkdir()
+        np.save(folder / _IMAGE_IDS, image_ids)
+        np.save(folder / _KNOWN, index.places)
+        job = _Job(source, spec, index.folder, index.names.copy(), num_readers)
+        (folder / _JOB).write_bytes(pickle.dumps(job))
 
     def __enter__(self) -> ThumbnailMaker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for pool in (self._readers, self._workers):
-            pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (self._readers, self._workers):
-            pool.shutdown(wait=True)
-        self._store.close()
+    def __exit__(self, *error: object) -> None:
+        worker = _workers.pop(str(self._folder), None)  # where this process is the worker
+        if worker is not None:
+            worker.close()
 
-    def make_ahead(self, order: Callable[[], Iterator[Rows]]) -> None:
-        """Starts making thumbnails, as far ahead of `get` as memory allows.
+    def make(self, rows: Rows) -> None:
+        """Makes the thumbnails of rows, int64[n], each once, and notes where they are or why there is none.
 
-        Args:
-          order: returns an iterator over arrays of rows in the order in which they will be asked for. Rows that occur
-            again are made once.
+        Raises:
+          StoreWriteError: if the store cannot be written to.
         """
-        self._order = order
-        self._to_make = self._batches(order())
-        self._top_up()
+        todo = rows[~self.is_done[rows]]
+        todo = todo[self._source.read_order(self._image_ids[todo])]
+        is_known = self.index.places["kind"][todo] != UNKNOWN
+        size = min(_MAX_BATCH_SIZE, max(_MIN_BATCH_SIZE, len(todo) // _TASKS_PER_BUILD))
+        tasks = [*self._tasks(todo[is_known], _KNOWN_BATCH_SIZE), *self._tasks(todo[~is_known], size)]
+        for batch in self._pool.run(_make_batch, tasks, self._sort_out):
+            self._note(batch)
 
-    def get(self, row: int) -> bytes | None:
-        """Returns the thumbnail of a row, or None if its image is unreadable (`unreadable` then says why).
+    def _tasks(self, rows: Rows, size: int) -> Iterator[tuple[str, Rows]]:
+        for start in range(0, len(rows), size):
+            yield str(self._folder), rows[start : start + size]
 
-        Waits until the thumbnail is made, or makes it if it was not asked for before.
+    def _note(self, batch: _Batch) -> None:
+        self.is_done[batch.rows] = True
+        self.is_readable[batch.rows] = True
+        if len(batch.made_rows):
+            self.index.add(batch.made_rows, batch.places, batch.file)
+        for row, reason, detail in batch.errors:
+            self.is_readable[row] = False
+            self.unreadable[row] = UnreadableImageError(reason, detail)
+        self.num_made += batch.num_made
+        self._on_done(len(batch.rows))
+
+    def _sort_out(self, tasks: Sequence[tuple[str, Rows]]) -> Iterable[tuple[str, Rows]]:
+        """Returns tasks during which a worker died, without the images that have killed too many.
+
+        Where several tasks were under way, the workers of all of them are gone, so only a task that was alone tells.
         """
-        self._collect(wait=False)  # before looking: it may start making this very row
-        while self._state_of_row[row] == _IN_FLIGHT:
-            self._collect(wait=True)
-        if self._state_of_row[row] == _UNKNOWN:
-            rows = np.array([row])
-            self._note(rows, self._tasks.make(rows))
-        if self._state_of_row[row] == _UNREADABLE:
-            return None
-        thumbnail = self._store.get(row)
-        if thumbnail is None:  # lost or damaged
-            self._check_store()
-            thumbnail = self._make_now(row)
-        return thumbnail
+        guilty = set()
+        for path in (self._folder / _IN_HAND).iterdir():
+            row = int.from_bytes(path.read_bytes(), "little", signed=True)
+            path.unlink()
+            if row >= 0 and len(tasks) == 1:
+                self._kills[row] = self._kills.get(row, 0) + 1
+                if self._kills[row] >= _MAX_KILLS:
+                    guilty.add(row)
+        for row in guilty:
+            error = (row, UnreadableImageError.DAMAGED, "the process that decodes it dies")
+            none = np.zeros(0, dtype=np.int64)
+            self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), "", [error], 1))
+        for task in tasks:
+            left = task[1][~np.isin(task[1], list(guilty))]
+            if len(left) == len(task[1]):
+                yield task
+            elif len(left):
+                yield task[0], left
 
-    def expect(self, rows: Rows) -> None:
-        """Says which rows, in an array of any shape, `get` will be asked for next: they can be looked up together."""
-        self._store.expect(rows[self._states[rows] == _READY].tolist())
 
-    def wait_for_all(self) -> None:
-        """Waits until all that `make_ahead` was told of is made, also what nobody asked for.
+# --- In a worker
 
-        The images of a triplet that was left out are not asked for. Whether they are readable must not depend on
-        whether they happened to be looked at before the end.
-        """
-        while self._in_flight:
-            self._collect(wait=True)
 
-    def num_images(self) -> int:
-        """Returns how many different images were dealt with."""
-        return int((self._states >= _READY).sum())
+def _make_batch(task: tuple[str, Rows]) -> _Batch:
+    folder, rows = task
+    if folder not in _workers:
+        _workers[folder] = _Worker(pathlib.Path(folder))
+    return _workers[folder].make(rows)
 
-    def _batches(self, rows: Iterator[Rows]) -> Iterator[tuple[Rows, bool]]:
-        """Cuts the rows that are not yet made or in flight into tasks, marking them as in flight.
 
-        Yields:
-          Rows, and whether the store knows them.
-        """
-        for chunk in rows:
-            unknown = chunk[self._states[chunk] == _UNKNOWN]
-            _, first_at = np.unique(unknown, return_index=True)
-            distinct = unknown[np.sort(first_at)]
-            is_known = self._store.known[distinct] != UNKNOWN
-            for known, size in ((True, _KNOWN_BATCH_SIZE), (False, _BATCH_SIZE)):
-                group = distinct[is_known == known]
-                for start in range(0, len(group), size):
-                    batch = group[start : start + size]
-                    batch = batch[self._states[batch] == _UNKNOWN]  # some can have been made since, for a redraw
-                    if len(batch):
-                        self._states[batch] = _IN_FLIGHT
-                        yield batch, known
+class _Worker:
+    """What a process keeps from task to task."""
 
-    def _top_up(self) -> None:
-        while len(self._in_flight) < self._max_in_flight and not self._store.is_behind():
-            batch, is_known = next(self._to_make, (None, False))
-            if batch is None:
-                return
-            if is_known and not self._tasks.stamps_are_slow():
-                batch = self._note_unchanged(batch)
-                if not len(batch):
+    def __init__(self, folder: pathlib.Path):
+        job: _Job = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by the parent a moment ago
+        self._source, self._spec, self._store = job.source, job.spec, job.store
+        self._image_ids = np.lib.format.open_memmap(folder / _IMAGE_IDS, mode="r")
+        self._known = np.lib.format.open_memmap(folder / _KNOWN, mode="r")
+        self._writer = StoreWriter(job.store)
+        self._reader = StoreReader(job.store, job.store_names)
+        self._num_readers = job.num_readers
+        self._threads: ThreadPoolExecutor | None = None
+        self._read_s = 0.0  # running average
+        self._in_hand = open(folder / _IN_HAND / str(os.getpid()), "wb", buffering=0)  # noqa: SIM115
+
+    def close(self) -> None:
+        self._writer.close()
+        self._in_hand.close()
+
+    def make(self, rows: Rows) -> _Batch:
+        errors: list[tuple[int, str, str]] = []
+        made: list[int] = []
+        num_made = 0
+        ids = self._image_ids[rows].tolist()
+        new = []
+        for row, image_id, place in zip(rows.tolist(), ids, self._known[rows].tolist(), strict=True):
+            stamp = self._source.stamp(image_id)
+            if place[6] == UNKNOWN or place[1:3] != stamp:
+                new.append((row, image_id, stamp))
+            elif place[6] == UNREADABLE:
+                content = self._reader.read(place)
+                if content is None:
+                    new.append((row, image_id, stamp))
+                else:
+                    reason, _, detail = content.decode(errors="replace").partition("\n")
+                    errors.append((row, reason, detail))
+        for row, image_id, stamp, result in self._make(new):
+            num_made += 1
+            if isinstance(result, UnreadableImageError):
+                errors.append((row, result.reason, result.detail))
+                if result.reason in _NOT_REMEMBERED:
                     continue
-            if self._tasks.reads_are_slow():
-                files = self._readers.submit(self._tasks.read, batch)
-                made = self._workers.submit(self._tasks.make_when_read, batch, files)
-            else:
-                made = self._workers.submit(self._tasks.make, batch)
-            self._in_flight.append((batch, made))
+            self._add(image_id, stamp, result)
+            made.append(row)
+        places = self._writer.take_places()
+        return _Batch(rows, np.array(made, dtype=np.int64), places, self._writer.name, errors, num_made)
 
-    def _note_unchanged(self, rows: Rows) -> Rows:
-        """Notes what the store knows of files that have not changed; returns the rows of the others."""
-        self._states[rows] = _UNKNOWN  # in case looking fails
-        is_unchanged = self._tasks.find_unchanged(rows)
-        unchanged, changed = rows[is_unchanged], rows[~is_unchanged]
-        self._states[changed] = _IN_FLIGHT
-        self._note(unchanged, [self._tasks.known_result(row) for row in unchanged.tolist()])
-        return changed
-
-    def _collect(self, *, wait: bool) -> None:
-        """Notes finished tasks, at least one if ``wait``, and starts as many new ones."""
-        collected = 0
-        while self._in_flight and (wait or self._in_flight[0][1].done()):
-            rows, future = self._in_flight.popleft()
+    def _make(
+        self, images: Sequence[tuple[int, int, Stamp]]
+    ) -> Iterator[tuple[int, int, Stamp, bytes | UnreadableImageError]]:
+        files = self._read_all([image_id for _, image_id, _ in images])
+        for row, image_id, stamp in images:
+            self._take_in_hand(row)
+            file = next(files)
+            result: bytes | UnreadableImageError
             try:
-                made = future.result()
-            except BaseException:
-                self._states[rows] = _UNKNOWN
-                raise
-            self._note(rows, made)
-            collected += 1
-            wait = False
-        if collected or not self._in_flight:
-            self._check_store()
-            self._top_up()
+                result = file if isinstance(file, UnreadableImageError) else make_thumbnail(file, self._spec)
+            except UnreadableImageError as error:
+                result = error.without_traceback()
+            yield row, image_id, stamp, result
+        self._take_in_hand(-1)
 
-    def _note(self, rows: Rows, made: list[_Made]) -> None:
-        for row, (is_new, error) in zip(rows.tolist(), made, strict=True):
-            self.num_made += is_new
-            if error is None:
-                self._state_of_row[row] = _READY
-            else:
-                self._state_of_row[row] = _UNREADABLE
-                self.unreadable[row] = error
-        self.num_done += len(rows)
-        self._on_done(len(rows), self.num_done)
+    def _take_in_hand(self, row: int) -> None:
+        self._in_hand.seek(0)
+        self._in_hand.write(row.to_bytes(8, "little", signed=True))
 
-    def _check_store(self) -> None:
-        """Begins again with what is needed if the store has lost what it held."""
-        if self._store.check():
-            self._states[self._states == _READY] = _UNKNOWN
-            self._to_make = self._batches(self._order())
+    def _read_all(self, image_ids: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
+        if self._num_readers == 1 or self._read_s < _SLOW_READ_S:
+            yield from map(self._read, image_ids)
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._num_readers, "read")
+        waiting = iter(image_ids)
+        ahead = [self._threads.submit(self._read, i) for i in itertools.islice(waiting, self._num_readers)]
+        while ahead:
+            yield ahead.pop(0).result()
+            ahead += [self._threads.submit(self._read, i) for i in itertools.islice(waiting, 1)]
 
-    def _make_now(self, row: int) -> bytes | None:
-        """Makes a thumbnail that the store has lost, in this thread; it is counted as made but not as done again."""
-        self._store.known[row] = UNKNOWN
-        ((_, error),) = self._tasks.make(np.array([row]))
-        self.num_made += 1
-        if error is not None:  # the file has gone or changed during the build
-            self._states[row] = _UNREADABLE
-            self.unreadable[row] = error
-            return None
-        self._states[row] = _READY
-        return self._store.get(row)
-
-
-class _Tasks:
-    """What the threads do: read images, make their thumbnails and put them into the store. Called from many at once."""
-
-    def __init__(
-        self, source: ImageSource, image_ids: npt.NDArray[np.uint64], spec: ThumbnailSpec, store: ThumbnailStore
-    ):
-        """Takes the source of files, uint64[num_rows] image ids, the spec of the thumbnails, and where to put them."""
-        self._source = source
-        self._image_ids = image_ids
-        self._spec = spec
-        self._store = store
-        # Running averages. Threads may overwrite each other's; any of them is good enough.
-        self._read_s = 1.0  # slow until known better
-        self._stamp_s = 1.0 if source.is_remote else 0.0
-
-    def reads_are_slow(self) -> bool:
-        """Returns whether files are better read ahead by threads of their own."""
-        return self._read_s > _SLOW_READ_S
-
-    def stamps_are_slow(self) -> bool:
-        """Returns whether even looking at a file's stamp is."""
-        return self._stamp_s > _SLOW_STAMP_S
-
-    def find_unchanged(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Returns bool[num_rows]: whether the files of some rows known to the store have the stamps it knows."""
+    def _read(self, image_id: int) -> bytes | UnreadableImageError:
         started = time.perf_counter()
-        stamps = [self._source.stamp(image_id) for image_id in self._image_ids[rows].tolist()]
-        self._stamp_s += ((time.perf_counter() - started) / len(rows) - self._stamp_s) / 4
-        is_same: npt.NDArray[np.bool_] = self._store.stamps[rows] == np.array(stamps)
-        return is_same[:, 0] & is_same[:, 1]
-
-    def known_result(self, row: int) -> _Made:
-        """Returns what a row's image came to in an earlier build."""
-        return False, self._store.error(row) if self._store.known[row] == UNREADABLE else None
-
-    def make(self, rows: Rows) -> list[_Made]:
-        """Makes thumbnails of rows that the store does not know or whose files have changed."""
-        return self._encode(rows, self.read(rows))
-
-    def make_when_read(self, rows: Rows, files: Future[list[_Found]]) -> list[_Made]:
-        """Does the same with files that another thread reads."""
-        return self._encode(rows, files.result())
-
-    def read(self, rows: Rows) -> list[_Found]:
-        """Reads the files of rows, but for those that the store knows and whose stamps have not changed."""
-        started = time.perf_counter()
-        files = [self._read_one(row) for row in rows.tolist()]
-        self._read_s += ((time.perf_counter() - started) / len(rows) - self._read_s) / 4
-        return files
-
-    def _read_one(self, row: int) -> _Found:
-        image_id = int(self._image_ids[row])
-        stamp = self._source.stamp(image_id) if self._store.is_durable else _NO_STAMP
-        if self._store.known[row] != UNKNOWN and self._store.stamps[row].tolist() == [*stamp]:
-            return stamp, None
         try:
-            return stamp, self._source.read(image_id)
+            return self._source.read(image_id)
         except UnreadableImageError as error:
-            return stamp, error.without_traceback()
+            return error.without_traceback()
+        finally:
+            self._read_s += (time.perf_counter() - started - self._read_s) / 16
 
-    def _encode(self, rows: Rows, files: list[_Found]) -> list[_Made]:
-        made: list[_Made] = []
-        for row, (stamp, file) in zip(rows.tolist(), files, strict=True):
-            if file is None:
-                made.append(self.known_result(row))
-                continue
-            result = file
-            if isinstance(file, bytes):
-                try:
-                    result = make_thumbnail(file, self._spec)
-                except UnreadableImageError as error:
-                    result = error.without_traceback()
-            self._store.put(row, stamp, result)
-            made.append((True, result if isinstance(result, UnreadableImageError) else None))
-        return made
+    def _add(self, image_id: int, stamp: Stamp, result: bytes | UnreadableImageError) -> None:
+        if isinstance(result, bytes):
+            self._writer.add(image_id, stamp, THUMBNAIL, result)
+        else:
+            self._writer.add(image_id, stamp, UNREADABLE, f"{result.reason}\n{result.detail}".encode())
+
+
+_workers: dict[str, _Worker] = {}

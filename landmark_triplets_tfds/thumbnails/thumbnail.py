@@ -82,6 +82,23 @@ class ThumbnailSpec:
     fit: str = "squash"
 
 
+# At 128 px and quality 94, photographs become thumbnails of about so many bytes (docs/performance.md has sizes). They
+# grow with the resolution to the power of 1.67, and with the step of quantization, which libjpeg derives from the
+# quality (jpeg_quality_scaling, in percent), to the power of -0.6.
+_BYTES_AT_128_PX = {"nearest": 7_200, "area": 6_000}
+_RESOLUTION_EXPONENT, _STEP_EXPONENT = 1.67, -0.6
+
+
+def expected_bytes(spec: ThumbnailSpec) -> float:
+    """Returns about how many bytes the thumbnail of a photograph has: within a factor of two."""
+    size = _BYTES_AT_128_PX[spec.resize_method] * (spec.resolution / 128) ** _RESOLUTION_EXPONENT
+    return float(size * (_quantization_step(spec.jpeg_quality) / _quantization_step(94)) ** _STEP_EXPONENT)
+
+
+def _quantization_step(quality: int) -> float:
+    return max(3.0, 5000 / quality if quality < 50 else 200 - 2 * quality)
+
+
 def make_thumbnail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
     """Makes the thumbnail of one image.
 

@@ -72,24 +72,6 @@ def check_landmark_ids(landmark_ids: npt.NDArray[np.int64]) -> None:
         )
 
 
-def in_record_order(image_ids: npt.NDArray[np.uint64], landmark_ids: npt.NDArray[np.int64], split: str) -> ImageIndex:
-    """Returns the index of a split's images, given in any order.
-
-    TFDS writes the records of a split, here as on a cluster, in the order of their keys' MD5 with the split's name as
-    salt, and the key of an image is its id.
-
-    Raises:
-      ImageIndexError: if a landmark_id needs more than 32 bits.
-    """
-    from tensorflow_datasets.core import hashing
-
-    check_landmark_ids(landmark_ids)
-    hasher = hashing.Hasher(split)
-    hashes = [hasher.hash_key(format_image_id(image_id)) for image_id in image_ids.tolist()]
-    order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
-    return ImageIndex(image_ids[order], landmark_ids[order].astype(np.int32))
-
-
 def write_image_index(path: epath.Path, splits: Mapping[str, ImageIndex]) -> None:
     """Writes the index of all splits of a dataset.
 

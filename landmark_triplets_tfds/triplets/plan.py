@@ -81,6 +81,9 @@ class ExamplePlan(Protocol):
     def rows(self, start: int, stop: int) -> Rows:
         """Returns int64[stop - start, k]: the rows of the images that each of these examples needs, before redraws."""
 
+    def rows_at(self, numbers: Rows) -> Rows:
+        """Returns int64[n, k]: the same of the examples with these numbers, int64[n], in any order."""
+
     def keys(self, start: int, stop: int) -> list[str]:
         """Returns the keys of these examples, unique in the split."""
 
@@ -126,8 +129,8 @@ class TripletSource(Protocol):
     @property
     def num_triplets(self) -> int: ...
 
-    def plan(self, start: int, stop: int) -> Rows:
-        """Returns int64[stop - start, 3]: rows of anchor, positive and negative."""
+    def draw(self, triplets: Rows) -> Rows:
+        """Returns int64[n, 3]: rows of anchor, positive and negative of these triplets."""
 
     def anchors(self, triplets: Rows) -> Rows:
         """Returns int64[n]: the anchor's row of each of these triplets."""
@@ -146,8 +149,9 @@ class _GivenTriplets:
         self._rows = rows
         self.num_triplets = len(rows)
 
-    def plan(self, start: int, stop: int) -> Rows:
-        return self._rows[start:stop, :3].astype(np.int64)
+    def draw(self, triplets: Rows) -> Rows:
+        rows: Rows = self._rows[triplets, :3].astype(np.int64)
+        return rows
 
     def anchors(self, triplets: Rows) -> Rows:
         return self._column(0, triplets)
@@ -180,7 +184,10 @@ class TripletPlan:
         self.num_examples = source.num_triplets
 
     def rows(self, start: int, stop: int) -> Rows:
-        return self._source.plan(start, stop)
+        return self._source.draw(np.arange(start, stop))
+
+    def rows_at(self, numbers: Rows) -> Rows:
+        return self._source.draw(numbers)
 
     def keys(self, start: int, stop: int) -> list[str]:
         triplets = np.arange(start, stop)
@@ -222,6 +229,9 @@ class ImagePlan:
     def rows(self, start: int, stop: int) -> Rows:
         return self._sample[start:stop, np.newaxis]
 
+    def rows_at(self, numbers: Rows) -> Rows:
+        return self._sample[numbers, np.newaxis]
+
     def keys(self, start: int, stop: int) -> list[str]:
         return [format_image_id(image_id) for image_id in self.table.image_ids[self._sample[start:stop]].tolist()]
 
@@ -249,16 +259,13 @@ def make_example(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumb
 
 # Examples planned at a time: the plan of a whole competition need not be in memory, and NumPy's overhead per call is
 # nothing against this many rows.
-_CHUNK_SIZE = 8192
-
-# Examples whose thumbnails are announced together, so that the bank can look them up with one query.
-_ANNOUNCED = 32
+CHUNK_SIZE = 8192
 
 
 def plan_in_chunks(plan: ExamplePlan, stop: int, start: int = 0) -> Iterator[tuple[int, Rows]]:
     """Yields (number of the first example, int64[n, k] rows) for the examples ``start`` to ``stop - 1``, in order."""
-    for first in range(start, stop, _CHUNK_SIZE):
-        yield first, plan.rows(first, min(first + _CHUNK_SIZE, stop))
+    for first in range(start, stop, CHUNK_SIZE):
+        yield first, plan.rows(first, min(first + CHUNK_SIZE, stop))
 
 
 def find_distinct_images(plan: ExamplePlan, num_examples: int) -> Rows:
@@ -276,7 +283,6 @@ def assemble(
     counts: ExampleCounts,
     *,
     start: int = 0,
-    announce: Callable[[Rows], object] = lambda rows: None,
 ) -> Iterator[tuple[str, Example]]:
     """Makes the examples ``start`` to ``stop - 1``.
 
@@ -286,7 +292,6 @@ def assemble(
       stop: after the last example to make, at most ``plan.num_examples``.
       counts: what becomes of the examples is added to them.
       start: the first example to make.
-      announce: told of the rows, int64[n, k], of the next few examples before they are asked for.
 
     Yields:
       Key and example of each one that is not left out.
@@ -294,16 +299,26 @@ def assemble(
     for first, rows in plan_in_chunks(plan, stop, start):
         keys = plan.keys(first, first + len(rows))
         for i, (key, rows_of_example) in enumerate(zip(keys, rows.tolist(), strict=True)):
-            if i % _ANNOUNCED == 0:
-                announce(rows[i : i + _ANNOUNCED])
-            example = _assemble_one(plan, first + i, rows_of_example, get_thumbnail, counts)
-            if example is not None:
-                yield key, example
+            found = find_thumbnails(plan, first + i, rows_of_example, get_thumbnail, counts)
+            if found is not None:
+                yield key, make_example(plan.kind, plan.table, *found)
 
 
-def _assemble_one(
+def find_thumbnails(
     plan: ExamplePlan, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts
-) -> Example | None:
+) -> tuple[list[int], list[bytes]] | None:
+    """Finds the images of an example, with redraws.
+
+    Args:
+      plan: of the example.
+      number: of the example.
+      rows: that are planned for it.
+      get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
+      counts: what becomes of the example is added to them.
+
+    Returns:
+      Its k rows and their thumbnails; None if it is left out.
+    """
     thumbnails = [get_thumbnail(row) for row in rows]
     if None in thumbnails:
         known = dict(zip(rows, thumbnails, strict=True))
@@ -320,4 +335,4 @@ def _assemble_one(
         counts.num_redrawn += 1
         rows, thumbnails = chosen, [known[row] for row in chosen]
     counts.num_made += 1
-    return make_example(plan.kind, plan.table, rows, thumbnails)
+    return rows, [thumbnail for thumbnail in thumbnails if thumbnail is not None]

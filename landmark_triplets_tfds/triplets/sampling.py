@@ -146,7 +146,10 @@ class TripletSampler:
         Returns:
           int64[stop - start, 3]: rows of anchor, positive and negative.
         """
-        triplets = np.arange(start, self.num_triplets if stop is None else stop)
+        return self.draw(np.arange(start, self.num_triplets if stop is None else stop))
+
+    def draw(self, triplets: Rows) -> Rows:
+        """Draws these triplets at attempt 0; returns int64[n, 3]: rows of anchor, positive and negative."""
         return np.stack(
             [
                 self.anchors(triplets),

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds import LandmarkTriplets
 from landmark_triplets_tfds.build.cluster import (
     ClusterPlan,
     ClusterWorker,
     Outcome,
-    choose_examples_per_range,
     choose_images_per_chunk,
     load_array,
     spread,
 )
+from landmark_triplets_tfds.build.shards import ShardResult
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
@@ -31,34 +33,36 @@ from tests.support.competition import DUMMY_DATA, Competition
 TABLE = read_landmark_table(DUMMY_DATA / "train.csv")
 
 
-def make_plan(**fields) -> ClusterPlan:
-    plan = ClusterPlan(
-        source=find_source(epath.Path(DUMMY_DATA)),
-        table_sha256=TABLE.fingerprint,
-        kept_rows_path=None,
-        spec=SamplingSpec(images_per_landmark=None),
-        thumbnail_spec=ThumbnailSpec(resolution=16),
-        num_examples=43,
-        examples_per_range=10,
-        images_per_chunk=4,
-        num_readers=1,
-    )
-    return dataclasses.replace(plan, **fields)
+@pytest.fixture
+def make_plan(tmp_path):
+    def make(**fields) -> ClusterPlan:
+        num_examples = fields.get("num_examples", 43)
+        np.save(tmp_path / "order.npy", np.random.default_rng(0).permutation(num_examples).astype(np.int32))
+        builder = LandmarkTriplets(config="64px_all", data_dir=tmp_path)
+        plan = ClusterPlan(
+            source=find_source(epath.Path(DUMMY_DATA)),
+            table_sha256=TABLE.fingerprint,
+            kept_rows_path=None,
+            spec=SamplingSpec(images_per_landmark=None),
+            thumbnail_spec=ThumbnailSpec(resolution=16),
+            order_path=str(tmp_path / "order.npy"),
+            num_examples=43,
+            num_shards=5,
+            template=tfds.core.ShardedFileTemplate(
+                data_dir=tmp_path, dataset_name="x", split="train", filetype_suffix="tfrecord"
+            ),
+            features=builder.info.features,
+            file_format="tfrecord",
+            images_per_chunk=4,
+            num_readers=1,
+        )
+        return dataclasses.replace(plan, **fields)
 
-
-@pytest.mark.parametrize("resolution", [8, 128, 512, 2048])
-@pytest.mark.parametrize("num_examples", [1, 43, 1_580_470, 100_000_000])
-def test_ranges_cover_the_plan_and_fit_in_memory(num_examples, resolution):
-    size = choose_examples_per_range(num_examples, resolution)
-    plan = make_plan(num_examples=num_examples, examples_per_range=size)
-    assert size * 3 * 0.45 * resolution**2 <= (16 << 20) or size == 1
-    assert plan.range_of(0)[0] == 0
-    assert plan.range_of(plan.num_ranges - 1)[1] == num_examples
-    assert plan.range_of(plan.num_ranges // 2)[0] == plan.num_ranges // 2 * size
+    return make
 
 
 def test_small_builds_are_cut_into_small_pieces():
-    assert choose_examples_per_range(43, 128) == choose_images_per_chunk(45) == 1
+    assert choose_images_per_chunk(45) == 1
     assert choose_images_per_chunk(1_580_470) == 64
 
 
@@ -72,13 +76,13 @@ def test_groups_hold_each_piece_once(num_pieces, max_num_groups):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_images_of_ranges_are_those_of_the_plan():
+def test_images_of_shards_are_those_of_the_plan(make_plan):
     worker = ClusterWorker(make_plan())
-    rows = np.unique(np.concatenate([worker.images_of_range(i) for i in range(worker.plan.num_ranges)]))
+    rows = np.unique(np.concatenate([worker.images_of_shard(i) for i in range(5)]))
     assert rows.tolist() == np.unique(worker.examples.rows(0, 43)).tolist()
 
 
-def test_kept_rows(tmp_path):
+def test_kept_rows(tmp_path, make_plan):
     keep = np.arange(TABLE.num_images) % 3 > 0
     np.save(tmp_path / "kept.npy", keep)
     restricted = TABLE.restrict(keep)
@@ -86,7 +90,7 @@ def test_kept_rows(tmp_path):
     assert ClusterWorker(plan).table.image_ids.tolist() == restricted.image_ids.tolist()
 
 
-def test_images_without_labels_are_not_listed_again(tmp_path):
+def test_images_without_labels_are_not_listed_again(tmp_path, make_plan):
     ids = np.array([3, 5, 2**64 - 1], dtype=np.uint64)
     np.save(tmp_path / "ids.npy", ids)
     table = LandmarkTable.without_labels(ids)
@@ -96,19 +100,20 @@ def test_images_without_labels_are_not_listed_again(tmp_path):
         table_sha256=table.fingerprint,
         spec=ImageSamplingSpec(split="index"),
         num_examples=3,
+        num_shards=1,
     )
     worker = ClusterWorker(pickle.loads(pickle.dumps(plan)))
-    assert len(pickle.dumps(plan)) < 2000
+    assert len(pickle.dumps(plan)) < 4000
     assert worker.examples.keys(0, 3) == ["0000000000000003", "0000000000000005", "ffffffffffffffff"]
     assert worker.table.landmark_ids.tolist() == [-1, -1, -1]
 
 
-def test_a_worker_that_sees_no_files_says_so(tmp_path):
+def test_a_worker_that_sees_no_files_says_so(tmp_path, make_plan):
     with pytest.raises(SourceLayoutError, match=r"A worker does not see the files.*No such file"):
         ClusterWorker(make_plan(source=FolderSource(epath.Path(tmp_path / "nowhere"), "train.csv")))
 
 
-def test_a_worker_that_sees_another_table_says_so(tmp_path):
+def test_a_worker_that_sees_another_table_says_so(tmp_path, make_plan):
     competition = Competition(tmp_path / "competition")
     table = competition.folder / "train.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
@@ -127,7 +132,7 @@ def test_given_triplets_are_mapped_from_local_files(tmp_path):
 
 
 def test_outcomes_survive_their_file(tmp_path):
-    outcome = Outcome(ExampleCounts(5, 2), redrawn={7, 3})
+    outcome = Outcome(ExampleCounts(5, 2), {3: ShardResult(5, 700)}, redrawn={7, 3})
     outcome.counts.left_out["unreadable anchor"] += 1
     outcome.note(7, UnreadableImageError(UnreadableImageError.EMPTY, "detail"))
     outcome.write(tmp_path / "outcome.json")
@@ -136,7 +141,7 @@ def test_outcomes_survive_their_file(tmp_path):
     assert [(error.reason, error.detail) for error in again.errors().values()] == [("empty file", "detail")]
 
 
-def test_an_image_that_many_ranges_met_is_listed_once():
+def test_an_image_that_many_shards_met_is_listed_once():
     total = Outcome()
     for _ in range(3):
         part = Outcome(ExampleCounts(1), redrawn={4})

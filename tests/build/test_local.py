@@ -1,13 +1,18 @@
 """Local builds do not do work again that is done: killed builds, other configs, changed files, damaged banks."""
 
 import os
-import sqlite3
+import shutil
+import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import tensorflow_datasets as tfds
 
+from benchmarks.corpus import make_picture_corpus
+from landmark_triplets_tfds.build import local
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
@@ -41,10 +46,48 @@ def made(monkeypatch):
 
 @pytest.mark.slow
 def test_killed_builds_resume(tmp_path):
-    """Two kills; without options, the program kills fifty."""
-    program = [sys.executable, "-m", "benchmarks.kill_resume", "--corpus", DUMMY_DATA, "--work", tmp_path]
-    options = ("--config", "64px_all", "--slow-down", "0.05", "--runs", "2", "--seed", "1")
+    """Kills the build, and then a worker of another one; without options, the program kills fifty."""
+    make_picture_corpus(tmp_path / "corpus", None, 20)
+    program = [sys.executable, "-m", "benchmarks.kill_resume", "--corpus", tmp_path / "corpus", "--work", tmp_path]
+    options = ("--config", "64px_all", "--slow-down", "0.02", "--runs", "2", "--seed", "1")
     assert "2 of 2 resumed builds right" in run(*program, *options, cwd=REPOSITORY).stdout
+
+
+SLOW_BUILD = """
+import pathlib, sys
+from benchmarks.kill_resume import build
+data, corpus = map(pathlib.Path, sys.argv[1:])
+build("64px_all", corpus, data, None, data / "log", 0.05)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to another process")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_that_is_interrupted_leaves_nothing(tmp_path, how):
+    """No unfinished file, and no worker."""
+    make_picture_corpus(tmp_path / "corpus", None, 20)
+    (tmp_path / "data").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_BUILD, tmp_path / "data", tmp_path / "corpus"],
+        cwd=REPOSITORY,
+        # Shells start what runs in the background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        workers = []
+        while len(workers) < 2 or not (tmp_path / "data" / "log").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            children = psutil.Process(process.pid).children()
+            workers = [child for child in children if any("popen_loky" in word for word in child.cmdline())]
+        process.send_signal(how)
+        assert process.wait(timeout=30) != 0
+        assert psutil.wait_procs(workers, timeout=5)[1] == []
+    finally:
+        process.kill()
+    assert [path.name for path in (tmp_path / "data" / "data").glob("*/64px_all/*")] == []
 
 
 def test_a_larger_sample_makes_only_what_is_missing(tmp_path, made):
@@ -87,9 +130,9 @@ def test_off_keeps_nothing(tmp_path, made, bank, monkeypatch, capsys):
 
 def test_the_end_of_a_build_says_where_the_bank_is(tmp_path, bank, capsys):
     build(tmp_path, "64px_all")
-    (file,) = bank.glob("*.sqlite")
+    (folder,) = bank.iterdir()
     printed = capsys.readouterr().out
-    assert f"Thumbnails are kept for the next build in {file} (" in printed
+    assert f"Thumbnails are kept for the next build in {folder} (" in printed
     assert "0 came from there). It may be deleted at any time." in printed
 
 
@@ -127,7 +170,7 @@ def test_unreadable_images_are_remembered_until_the_file_changes(tmp_path, made)
     assert shard_hashes(mended) == shard_hashes(build(tmp_path / "fourth", "64px_all"))
 
 
-def damage_truncate(path):
+def damage_cut(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -138,35 +181,47 @@ def damage_flip(path):
     path.write_bytes(content)
 
 
-def damage_blobs(path):
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE blobs SET thumbnail = zeroblob(1000) WHERE blob_number % 2")
-    connection.close()
-
-
-def damage_schema(path):
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 7")
-    connection.close()
-
-
 def damage_rewrite(path):
-    path.write_bytes(b"not a database")
+    path.write_bytes(b"something else")
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_blobs, damage_schema, damage_rewrite])
-def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, made, bank, damage):
+def damage_remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("suffix", [".data", ".places"])
+@pytest.mark.parametrize("damage", [damage_cut, damage_flip, damage_rewrite, damage_remove])
+def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, bank, suffix, damage):
     first = build(tmp_path / "first", "64px_all")
-    (path,) = bank.glob("*.sqlite")
+    (path,) = bank.glob(f"*/*{suffix}")
     damage(path)
-    made.clear()
-    second = build(tmp_path / "second", "64px_all")
-    assert shard_hashes(second) == shard_hashes(first)
-    assert made
-    made.clear()
-    third = build(tmp_path / "third", "64px_all")
-    assert shard_hashes(third) == shard_hashes(first)
-    assert not made  # the bank is whole again
+    for name in ("second", "third"):
+        assert shard_hashes(build(tmp_path / name, "64px_all")) == shard_hashes(first)
+
+
+@pytest.mark.parametrize("when", ["thumbnails", "shards"])
+def test_the_bank_may_be_deleted_while_it_is_used(tmp_path, bank, monkeypatch, when):
+    """It is a convenience: a build goes on without it."""
+    first = build(tmp_path / "first", "64px_all")
+    module, name = (thumbnail_maker, "make_thumbnail") if when == "thumbnails" else (local, "write_shard")
+    original = getattr(module, name)
+
+    def delete_first(*args):
+        shutil.rmtree(bank, ignore_errors=True)
+        return original(*args)
+
+    monkeypatch.setattr(module, name, delete_first)
+    shutil.rmtree(bank)
+    assert shard_hashes(build(tmp_path / "second", "64px_all")) == shard_hashes(first)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 7])
+def test_the_number_of_processes_decides_nothing(tmp_path, monkeypatch, num_workers):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    here = build(tmp_path / "here", "64px_all", num_shards=5)
+    monkeypatch.setattr("landmark_triplets_tfds.common.worker_pool._WORTH_S", 0.0)
+    monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", str(num_workers))
+    assert shard_hashes(build(tmp_path / "processes", "64px_all", num_shards=5)) == shard_hashes(here)
 
 
 def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
@@ -201,5 +256,5 @@ def test_options_that_are_given_take_the_place_of_the_environment(tmp_path, bank
     builder.build_options = BuildOptions(bank=str(tmp_path / "own"), triplets_csv=True)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=DUMMY_DATA))
     assert (builder.data_path / "triplets.csv").exists()
-    assert list((tmp_path / "own").glob("*.sqlite"))
+    assert list((tmp_path / "own").glob("*/*.places"))
     assert not list(bank.iterdir())

@@ -71,7 +71,7 @@ def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
     assert report["dataset"] == "landmark_triplets/64px_all/1.0.0"
     assert report["config"] == builder.builder_config.dataset_fields()
     assert report["build_options"]["workers"] == 2
-    stages = {"read_table", "plan", "look_up_images", "import_tensorflow", "make_examples", "write_shards"}
+    stages = {"read_table", "plan", "look_up_images", "make_thumbnails", "redraw", "write_shards"}
     assert set(report["seconds"]) == stages
     assert all(seconds >= 0 for seconds in report["seconds"].values())
     assert report["images_per_second"] > 0
@@ -122,9 +122,8 @@ def test_names_are_those_of_the_kind(kind):
     assert f"({2:,} {kind.noun}/s)" in report.summary("x", "data")
 
 
-def test_the_import_of_tensorflow_is_no_work_on_images():
+def test_times_of_stages_are_added_up():
     report = make_report(IMAGES, num_images_read=10)
-    report.add_seconds("import_tensorflow", 100)
     with report.stage("plan"):
         pass
     report.add_seconds("plan", 5)

@@ -50,7 +50,7 @@ def test_all_fit():
     assert (answer.custom, answer.alternatives) == (None, [])
 
 
-@pytest.mark.parametrize(("dataset", "budget"), [("landmark_triplets", 900_000), ("landmark_images", 300_000)])
+@pytest.mark.parametrize(("dataset", "budget"), [("landmark_triplets", 800_000), ("landmark_images", 300_000)])
 def test_what_fits_does(corpus, tmp_path, dataset, budget):
     answer = fitting(corpus, budget, dataset)
     assert answer.named_fits

@@ -27,7 +27,7 @@ def make_corpus(folder):
 
 def make_forecaster(folder, num_sampled=60, seed=0, **options):
     source = find_source(epath.Path(folder), "off")
-    return Forecaster(source, BuildOptions(bank="off", **options), num_sampled=num_sampled, seed=seed)
+    return Forecaster(source, BuildOptions(**options), num_sampled=num_sampled, seed=seed)
 
 
 def forecast(folder, name, **settings):

@@ -1,32 +1,34 @@
-"""Makers: each image once, whatever the threads do, bounded work ahead, and errors that surface."""
+"""Makers: each image once, by processes or here, with what the store knows, and errors that surface."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+import contextlib
+import dataclasses
 import errno
 import functools
-import pathlib
+import os
+from pathlib import Path
+import signal
 import threading
 import time
-from typing import Any
 
-from etils import epath
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from landmark_triplets_tfds.common import worker_pool
+from landmark_triplets_tfds.common.worker_pool import WorkerPool
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.thumbnails import maker as maker_module
-from landmark_triplets_tfds.thumbnails.bank import BankFile
+from landmark_triplets_tfds.thumbnails import store as store_module
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
-from landmark_triplets_tfds.thumbnails.store import SpillStore
+from landmark_triplets_tfds.thumbnails.store import StoreIndex, StoreReader, StoreWriteError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from tests.support.helpers import encode_image, smooth_pixels, time_limit
+from tests.support.helpers import encode_image, smooth_pixels
 
 SPEC = ThumbnailSpec(resolution=8, jpeg_quality=80)
-BATCH_SIZE = 8  # images per task
 
 
 @functools.cache
@@ -39,133 +41,122 @@ def thumbnail(row: int) -> bytes:
     return make_thumbnail(picture(row), SPEC)
 
 
+@dataclasses.dataclass
 class FakeSource:
-    """Gives pictures by row from memory and counts how often each is read; image ids are 1000 + row."""
+    """Gives pictures by row, which image ids are with 1000 added, and notes each read in a folder.
 
-    table_path = epath.Path("/nowhere/train.csv")
-    is_remote = False
+    Attributes:
+      special: files that are other bytes, or an error.
+      stamps: of files that have another stamp than (1, 1).
+      killers: rows whose reading kills the process.
+      seconds: that a read takes.
+    """
+
+    folder: Path
+    special: dict[int, bytes | Exception] = dataclasses.field(default_factory=dict)
+    stamps: dict[int, int] = dataclasses.field(default_factory=dict)
+    killers: set[int] = dataclasses.field(default_factory=set)
+    seconds: float = 0.0
+
+    def read_order(self, image_ids: np.ndarray) -> np.ndarray:
+        return np.argsort(image_ids)
 
     def stamp(self, image_id: int) -> tuple[int, int]:
-        raise AssertionError("only a store that lasts asks for stamps")
-
-    def __init__(self, special: dict[int, bytes | Exception] | None = None):
-        self.special = special or {}
-        self.num_reads: Counter[int] = Counter()
-        self._lock = threading.Lock()
+        return self.stamps.get(image_id - 1000, 1), 1
 
     def read(self, image_id: int) -> bytes:
         row = image_id - 1000
-        with self._lock:
-            self.num_reads[row] += 1
-        file = self.special.get(row)
-        if isinstance(file, Exception):
-            raise file
-        return picture(row) if file is None else file
+        with (self.folder / f"reads-{os.getpid()}-{threading.get_ident()}").open("a") as file:
+            file.write(f"{row}\n")
+        if row in self.killers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        content = self.special.get(row)
+        if isinstance(content, Exception):
+            raise content
+        return picture(row) if content is None else content
+
+    def reads(self) -> Counter[int]:
+        """How often each row was read since the last call."""
+        counts: Counter[int] = Counter()
+        for path in self.folder.glob("reads-*"):
+            counts.update(map(int, path.read_text().split()))
+            path.unlink()
+        return counts
 
 
-def start_maker(
-    source: FakeSource,
-    num_images: int,
-    num_workers: int = 2,
-    num_readers: int = 3,
-    folder: str | None = None,
-    **kwargs: Any,
-) -> ThumbnailMaker:
-    ids, store = np.arange(1000, 1000 + num_images, dtype=np.uint64), SpillStore(num_images, folder)
-    return ThumbnailMaker(source, ids, SPEC, store, num_workers=num_workers, num_readers=num_readers, **kwargs)
+@contextlib.contextmanager
+def open_maker(
+    tmp_path: Path, source: FakeSource, num_images: int = 300, num_workers: int = 1, num_readers: int = 1
+) -> Iterator[ThumbnailMaker]:
+    ids = np.arange(1000, 1000 + num_images, dtype=np.uint64)
+    index, folder = StoreIndex.read(tmp_path / "store", ids), tmp_path / f"folder-{time.monotonic_ns()}"
+    folder.mkdir()
+    with (
+        WorkerPool(num_workers) as pool,
+        ThumbnailMaker(source, ids, SPEC, index, folder, pool, num_readers, lambda count: None) as maker,
+    ):
+        yield maker
 
 
-def chunks(*rows: list[int]) -> Callable[[], Iterator[np.ndarray]]:
-    return lambda: (np.array(chunk, dtype=np.int64) for chunk in rows)
+def thumbnails(maker: ThumbnailMaker, rows: list[int]) -> list[bytes | None]:
+    """What is at the places of the readable ones."""
+    reader = StoreReader(maker.index.folder, maker.index.names)
+    return [reader.read(maker.index.places[row].item()) if maker.is_readable[row] else None for row in rows]
 
 
-def use_maker(source: FakeSource, announced: list[int], asked: list[int], **kwargs: Any) -> list[bytes | None]:
-    """Starts a maker, gets thumbnails from it and ends it."""
-    with start_maker(source, 100, **kwargs) as maker:
-        maker.make_ahead(chunks(announced))
-        return [maker.get(row) for row in asked]
+@pytest.fixture
+def source(tmp_path: Path) -> FakeSource:
+    (tmp_path / "reads").mkdir()
+    return FakeSource(tmp_path / "reads")
 
 
-@pytest.fixture(autouse=True)
-def no_hangs() -> Iterator[None]:
-    with time_limit(30):
-        yield
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets few images be worth processes of their own."""
+    monkeypatch.setattr(worker_pool, "_WORTH_S", 0.0)
 
 
-rows_lists = st.lists(st.integers(0, 39), max_size=60)
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_each_image_is_made_once(tmp_path: Path, source: FakeSource, num_workers: int) -> None:
+    source.special = dict.fromkeys([3, 77, 200], b"<html>")
+    rows = [row * 37 % 300 for row in range(250)]
+    with open_maker(tmp_path, source, num_workers=num_workers) as maker:
+        maker.make(np.array(rows[:130]))
+        maker.make(np.array(rows))
+        assert thumbnails(maker, rows) == [None if row in source.special else thumbnail(row) for row in rows]
+        assert source.reads() == Counter(rows)
+        assert sorted(maker.unreadable) == sorted(set(source.special) & set(rows))
+        assert sorted(np.flatnonzero(maker.is_done)) == sorted(rows)
+        assert maker.num_made == 250
 
 
-# Without shrinking: what a race breaks once may hold the next time, and the search for a small example has no end.
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=25, deadline=None)
 @given(
-    announced=st.lists(rows_lists, max_size=4),
-    asked=rows_lists,
+    parts=st.lists(st.lists(st.integers(0, 39), unique=True, max_size=40), max_size=4),
     unreadable=st.sets(st.integers(0, 39)),
-    num_workers=st.sampled_from([1, 2, 4]),
 )
-def test_each_image_is_read_once(
-    announced: list[list[int]], asked: list[int], unreadable: set[int], num_workers: int
+def test_in_whatever_parts(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], unreadable: set[int]
 ) -> None:
-    source = FakeSource(dict.fromkeys(unreadable, b"<html>"))
-    made: list[tuple[int, int]] = []
-    with start_maker(source, 40, num_workers, 1, on_done=lambda *numbers: made.append(numbers)) as maker:
-        maker.make_ahead(chunks(*announced))
-        in_order_of_use = [row for chunk in announced for row in chunk]
-        for row in asked + in_order_of_use + asked:
-            assert maker.get(row) == (None if row in unreadable else thumbnail(row))
-        used = set(asked + in_order_of_use)
-        assert source.num_reads == dict.fromkeys(used, 1)
-        assert set(maker.unreadable) == used & unreadable
-        assert maker.num_done == maker.num_made == len(used)
-    assert [total for _, total in made] == np.cumsum([new for new, _ in made]).tolist()
-    assert (made[-1][1] if made else 0) == len(used)
+    tmp_path = tmp_path_factory.mktemp("maker")
+    (tmp_path / "reads").mkdir()
+    source = FakeSource(tmp_path / "reads", dict.fromkeys(unreadable, b""))
+    used = {row for part in parts for row in part}
+    with open_maker(tmp_path, source, 40) as maker:
+        for part in parts:
+            maker.make(np.array(part, dtype=np.int64))
+        expected = [None if row in unreadable else thumbnail(row) for row in sorted(used)]
+        assert thumbnails(maker, sorted(used)) == expected
+    assert source.reads() == dict.fromkeys(used, 1)
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
-@pytest.mark.parametrize("order", ["as announced", "backwards"])
-def test_thumbnails_do_not_depend_on_the_number_of_threads(num_workers: int, order: str) -> None:
-    rows = [row * 37 % 100 for row in range(100)]
-    asked = rows if order == "as announced" else rows[::-1]
-    thumbnails = use_maker(FakeSource(), rows, asked, num_workers=num_workers, num_readers=num_workers)
-    assert thumbnails == [thumbnail(row) for row in asked]
-
-
-def test_a_row_never_announced_is_made_when_asked_for() -> None:
-    source = FakeSource({2: b""})
-    with start_maker(source, 5) as maker:
-        assert [maker.get(row) for row in (3, 2, 3, 2)] == [thumbnail(3), None, thumbnail(3), None]
-        assert source.num_reads == {2: 1, 3: 1}
-        maker.make_ahead(chunks([3, 2, 1]))
-        assert maker.get(1) == thumbnail(1)
-    assert source.num_reads == {1: 1, 2: 1, 3: 1}
-
-
-def test_a_row_asked_for_before_its_turn_is_not_made_again() -> None:
-    source = FakeSource()
-    with start_maker(source, 200, num_workers=1, num_readers=1) as maker:
-        maker.make_ahead(chunks(list(range(200)), list(range(200))))
-        assert maker.get(199) == thumbnail(199)
-        assert [maker.get(row) for row in range(200)] == [thumbnail(row) for row in range(200)]
-    assert source.num_reads == dict.fromkeys(range(200), 1)
-
-
-def test_a_row_whose_turn_comes_just_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As many tasks as are in flight at once are ended or nearly so; the row asked for is the first of the next one.
-    num_ahead = 3 * BATCH_SIZE
-    encoded, first_task_has_ended = [], threading.Event()
-
-    def encode(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
-        encoded.append(None)
-        if len(encoded) > BATCH_SIZE:
-            first_task_has_ended.set()
-        return make_thumbnail(image_bytes, spec)
-
-    monkeypatch.setattr(maker_module, "make_thumbnail", encode)
-    with start_maker(FakeSource(), 100, num_workers=1, num_readers=1) as maker:
-        maker.make_ahead(chunks(list(range(100))))
-        first_task_has_ended.wait()
-        assert maker.get(num_ahead) == thumbnail(num_ahead)
-        assert not maker.unreadable
+def test_images_are_read_in_the_order_of_their_files(tmp_path: Path, source: FakeSource) -> None:
+    with open_maker(tmp_path, source) as maker:
+        maker.make(np.array([5, 3, 9, 1]))
+    (path,) = source.folder.iterdir()
+    assert path.read_text().split() == ["1", "3", "5", "9"]
 
 
 @pytest.mark.parametrize(
@@ -183,216 +174,76 @@ def test_a_row_whose_turn_comes_just_when_it_is_asked_for(monkeypatch: pytest.Mo
     ],
     ids=["missing", "no access", "empty", "HTML", "cut"],
 )
-@pytest.mark.parametrize("announced", [True, False])
 def test_unreadable_images_are_kept_with_their_reasons(
-    file: bytes | Exception, reason: str, detail: str, announced: bool
+    tmp_path: Path, source: FakeSource, file: bytes | Exception, reason: str, detail: str
 ) -> None:
-    with start_maker(FakeSource({1: file}), 3) as maker:
-        maker.make_ahead(chunks([0, 1, 2] if announced else []))
-        assert [maker.get(row) for row in range(3)] == [thumbnail(0), None, thumbnail(2)]
-        (error,) = maker.unreadable.values()
-        assert list(maker.unreadable) == [1]
-        assert (error.reason, error.detail) == (reason, detail)
-        assert error.__traceback__ is None  # it would keep the image's bytes in memory
+    source.special = {1: file}
+    for made_again in (True, reason == UnreadableImageError.NO_ACCESS):  # what may pass by itself is not remembered
+        with open_maker(tmp_path, source, 3) as maker:
+            maker.make(np.arange(3))
+            assert thumbnails(maker, [0, 1, 2]) == [thumbnail(0), None, thumbnail(2)]
+            (error,) = maker.unreadable.values()
+            assert list(maker.unreadable) == [1]
+            assert (error.reason, error.detail) == (reason, detail)
+        assert (1 in source.reads()) == made_again
 
 
-@pytest.mark.parametrize(("num_workers", "num_readers"), [(1, 1), (2, 3)])
-def test_the_work_ahead_is_bounded(num_workers: int, num_readers: int) -> None:
-    num_images = 400
-    ahead = (num_readers + 2 * num_workers) * BATCH_SIZE
-    taken: list[int] = []
-
-    def rows() -> Iterator[np.ndarray]:
-        for row in range(num_images):
-            taken.append(row)
-            yield np.array([row])
-
-    source = FakeSource()
-    with start_maker(source, num_images, num_workers, num_readers) as maker:
-        maker.make_ahead(rows)
-        for row in range(num_images):
-            assert maker.get(row) == thumbnail(row)
-            assert sum(source.num_reads.values()) <= maker.num_done + ahead
-            assert len(taken) <= maker.num_done + ahead
-    assert taken == list(range(num_images))
+def test_only_files_that_changed_are_read_again(tmp_path: Path, source: FakeSource) -> None:
+    rows, changed = list(range(300)), {3, 64, 65, 299}
+    for stamps, expected in (({}, set(rows)), (dict.fromkeys(changed, 2), changed), (dict.fromkeys(changed, 2), set())):
+        source.stamps = stamps
+        with open_maker(tmp_path, source) as maker:
+            maker.make(np.array(rows))
+            assert thumbnails(maker, rows) == [thumbnail(row) for row in rows]
+            assert maker.num_made == len(expected)
+        assert set(source.reads()) == expected
 
 
-@pytest.mark.parametrize("num_workers", [1, 4])
-def test_leaving_early_stops_the_work(num_workers: int) -> None:
-    source = FakeSource()
-    threads = threading.active_count()
-    with start_maker(source, 1000, num_workers, 2) as maker:
-        maker.make_ahead(chunks(list(range(1000))))
-        maker.get(0)
-    assert sum(source.num_reads.values()) < 1000
-    assert threading.active_count() == threads
+def test_what_another_table_has_is_used_too(tmp_path: Path, source: FakeSource) -> None:
+    with open_maker(tmp_path, source, 10) as maker:
+        maker.make(np.arange(10))
+    with open_maker(tmp_path, source, 300) as maker:
+        assert maker.index.count_unknown(np.arange(20)) == 10
+        maker.make(np.arange(20))
+        assert maker.num_made == 10
 
 
-@pytest.mark.parametrize("announced", [[3], list(range(100)), []], ids=["one", "many", "none"])
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError(), ValueError("another")], ids=repr)
-def test_an_unexpected_error_surfaces(announced: list[int], error: Exception) -> None:
-    threads = threading.active_count()
-    with pytest.raises(type(error)) as caught:
-        use_maker(FakeSource({3: error}), announced, list(range(100)))
-    assert caught.value is error
-    assert threading.active_count() == threads
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError("none"), ValueError("another")], ids=repr)
+def test_an_unexpected_error_surfaces(tmp_path: Path, source: FakeSource, num_workers: int, error: Exception) -> None:
+    source.special = {3: error}
+    with open_maker(tmp_path, source, 100, num_workers) as maker, pytest.raises(type(error), match=str(error)):
+        maker.make(np.arange(100))
 
 
-def test_an_error_of_the_encoder_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(maker_module, "make_thumbnail", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        use_maker(FakeSource(), [0, 1, 2], [1])
-
-
-def test_an_error_of_the_plan_surfaces() -> None:
-    def rows() -> Iterator[np.ndarray]:
-        yield np.array([0])
-        raise RuntimeError("a bug")
-
-    with pytest.raises(RuntimeError, match="a bug"), start_maker(FakeSource(), 3) as maker:
-        maker.make_ahead(rows)
-
-
-def test_an_error_of_the_listener_surfaces() -> None:
-    def stop(num_new: int, num_made: int) -> None:
-        raise RuntimeError("too many unreadable")
-
-    with pytest.raises(RuntimeError, match="too many"):
-        use_maker(FakeSource(), list(range(30)), [29], on_done=stop)
-
-
-def test_asking_again_after_an_error_does_not_hang() -> None:
-    with start_maker(FakeSource({3: RuntimeError("a bug")}), 10) as maker:
-        maker.make_ahead(chunks(list(range(10))))
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match="a bug"), time_limit(3):
-                maker.get(3)
-
-
-def test_an_error_of_the_store_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: SpillStore, row: int, stamp: Any, result: Any) -> None:
+def test_a_store_that_cannot_be_written_is_told_apart(
+    tmp_path: Path, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: object, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(SpillStore, "put", fail)
-    with pytest.raises(OSError, match="No space left") as caught:
-        use_maker(FakeSource(), list(range(50)), list(range(50)))
+    monkeypatch.setattr(store_module, "_write_all", fail)
+    with open_maker(tmp_path, source) as maker, pytest.raises(StoreWriteError, match="No space left") as caught:
+        maker.make(np.arange(5))
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_waiting_for_all_makes_also_what_nobody_asked_for() -> None:
-    source = FakeSource({5: b"", 190: b"<html>"})
-    with start_maker(source, 200) as maker:
-        maker.make_ahead(chunks(list(range(200))))
-        assert maker.get(0) == thumbnail(0)
-        maker.wait_for_all()
-        assert maker.num_images() == 200
-        assert set(maker.unreadable) == {5, 190}
-    assert source.num_reads == Counter(range(200))
+@pytest.mark.usefixtures("at_once")
+def test_an_image_that_kills_workers_is_unreadable(tmp_path: Path, source: FakeSource) -> None:
+    source.killers = {41, 150}
+    with open_maker(tmp_path, source, 200, num_workers=2) as maker:
+        maker.make(np.arange(200))
+        assert sorted(maker.unreadable) == [41, 150]
+        assert {error.detail for error in maker.unreadable.values()} == {"the process that decodes it dies"}
+        rows = [row for row in range(200) if row not in source.killers]
+        assert thumbnails(maker, rows) == [thumbnail(row) for row in rows]
 
 
-class TimedSource(FakeSource):
-    """Takes its time for each read, and notes the threads that read and how many did at once."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        self.seconds = seconds
-        self.num_at_once = 0
-        self.most_at_once = 0
-        self.threads: list[str] = []
-
-    def read(self, image_id: int) -> bytes:
-        with self._lock:
-            self.num_at_once += 1
-            self.most_at_once = max(self.most_at_once, self.num_at_once)
-            self.threads.append(threading.current_thread().name)
-        time.sleep(self.seconds)
-        with self._lock:
-            self.num_at_once -= 1
-        return super().read(image_id)
-
-
-def test_slow_files_are_read_by_more_threads_than_encode() -> None:
-    source = TimedSource(0.005)
-    with start_maker(source, 200, num_workers=1, num_readers=12) as maker:
-        maker.make_ahead(chunks(list(range(200))))
-        maker.wait_for_all()
-    assert source.most_at_once > 6
-    assert all(name.startswith("read") for name in source.threads)
-
-
-def test_fast_files_are_soon_read_by_the_workers_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maker_module, "_SLOW_READ_S", 0.5)  # so that a busy machine does not seem slow
-    source = TimedSource(0.0)
-    with start_maker(source, 2000, num_workers=2, num_readers=3) as maker:
-        maker.make_ahead(chunks(list(range(2000))))
-        maker.wait_for_all()
-    assert source.threads[0].startswith("read")
-    assert source.threads[-1].startswith("encode")
-
-
-# --- What the store knows from earlier builds
-
-
-class StampedSource(FakeSource):
-    """A source whose files have stamps, 1 unless said otherwise; looking at one can take a while."""
-
-    def __init__(self, stamp_s: float = 0.0):
-        super().__init__()
-        self.stamps: dict[int, int] = {}
-        self.stamp_s = stamp_s
-        self.stamping_threads: set[str] = set()
-
-    def stamp(self, image_id: int) -> tuple[int, int]:
-        self.stamping_threads.add(threading.current_thread().name.split("_")[0])
-        time.sleep(self.stamp_s)
-        return self.stamps.get(image_id - 1000, 1), 1
-
-
-def build_with_bank(source: FakeSource, folder: pathlib.Path, rows: list[int]) -> tuple[list[bytes | None], int]:
-    """Gets thumbnails from a bank that lasts; returns them and how many of them were made."""
-    ids = np.arange(1000, 1000 + len(rows), dtype=np.uint64)
-    store = BankFile(folder / "bank.sqlite", ids)
-    with ThumbnailMaker(source, ids, SPEC, store, num_workers=2, num_readers=3) as maker:
-        maker.make_ahead(chunks(rows))
-        maker.expect(np.array(rows))
-        return [maker.get(row) for row in rows], maker.num_made
-
-
-@pytest.mark.parametrize(("stamp_s", "expected_thread"), [(0.0, "MainThread"), (0.001, "read")])
-def test_only_files_that_changed_are_read_again(tmp_path: pathlib.Path, stamp_s: float, expected_thread: str) -> None:
-    rows, changed = list(range(300)), {3, 64, 65, 299}
-    wanted = [thumbnail(row) for row in rows]
-    assert build_with_bank(StampedSource(), tmp_path, rows) == (wanted, 300)
-    source = StampedSource(stamp_s)
-    source.stamps = dict.fromkeys(changed, 2)
-    assert build_with_bank(source, tmp_path, rows) == (wanted, len(changed))
-    assert set(source.num_reads) == changed
-    assert expected_thread in source.stamping_threads
-    source.num_reads.clear()
-    assert build_with_bank(source, tmp_path, rows) == (wanted, 0)
-    assert not source.num_reads
-
-
-def test_files_with_equal_stamps_are_not_waited_for_by_other_threads(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(maker_module, "_SLOW_STAMP_S", 0.5)  # so that a busy machine does not seem slow
-    build_with_bank(StampedSource(), tmp_path, list(range(100)))
-    source = StampedSource()
-    build_with_bank(source, tmp_path, list(range(100)))
-    assert source.stamping_threads == {"MainThread"}
-
-
-def test_an_error_while_looking_at_files_surfaces_and_does_not_hang(tmp_path: pathlib.Path) -> None:
-    build_with_bank(StampedSource(), tmp_path, list(range(100)))
-    source = StampedSource()
-
-    def fail(image_id: int) -> tuple[int, int]:
-        raise RuntimeError("a bug")
-
-    source.stamp = fail  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="a bug"), time_limit(5):
-        build_with_bank(source, tmp_path, list(range(100)))
+def test_slow_files_are_read_ahead_by_threads(tmp_path: Path, source: FakeSource) -> None:
+    source.seconds = 0.01
+    started = time.monotonic()
+    with open_maker(tmp_path, source, 300, num_readers=16) as maker:
+        maker.make(np.arange(300))
+    assert len(list(source.folder.iterdir())) > 8  # threads that have read
+    assert time.monotonic() - started < 300 * source.seconds

@@ -11,8 +11,8 @@ import pytest
 from landmark_triplets_tfds.errors import ImageIndexError
 from landmark_triplets_tfds.training.records import (
     ImageIndex,
+    check_landmark_ids,
     find_index,
-    in_record_order,
     read_image_index,
     read_images,
     write_image_index,
@@ -77,17 +77,9 @@ def test_wrong_indexes(folder, damage, message):
         read_image_index(folder)
 
 
-def test_record_order_does_not_depend_on_the_order_given():
-    ids, landmarks = np.arange(50, dtype=np.uint64), np.arange(50)
-    index = in_record_order(ids, landmarks, "train")
-    assert sorted(pairs(index)) == list(zip(range(50), range(50), strict=True))
-    assert pairs(in_record_order(ids[::-1], landmarks[::-1], "train")) == pairs(index)
-    assert pairs(in_record_order(ids, landmarks, "validation")) != pairs(index)
-
-
 def test_landmark_ids_must_fit():
     with pytest.raises(ImageIndexError, match="up to 2147483647, and the table has 2147483648"):
-        in_record_order(np.array([1], dtype=np.uint64), np.array([2**31]), "train")
+        check_landmark_ids(np.array([1, 2**31]))
 
 
 # --- The index of a data source

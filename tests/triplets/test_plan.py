@@ -201,7 +201,7 @@ def test_chunks_make_up_the_plan(landmarks: list[int], spec: SamplingSpec, data:
     unreadable = data.draw(st.sets(st.integers(0, len(landmarks) - 1), max_size=3))
     whole, whole_counts, _ = build(table, spec, unreadable, count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "_CHUNK_SIZE", data.draw(st.integers(1, 5)))
+        patch.setattr(assembly, "CHUNK_SIZE", data.draw(st.integers(1, 5)))
         chunks = list(plan_in_chunks(plan, count))
         assert build(table, spec, unreadable, count)[:2] == (whole, whole_counts)
         planned = plan.rows(0, count).tolist()
