@@ -239,6 +239,21 @@ def make_picture_corpus(folder: Path, photos: Path | None, num_landmarks: int) -
     _write_table(folder, landmark_of)
 
 
+def multiply_corpus(corpus: Path, times: int, folder: Path) -> None:
+    """Makes a corpus in which each picture of another one is there several times, under other ids: links to it."""
+    image_ids: list[str] = []
+    landmark_ids: list[int] = []
+    originals = [line.split(",") for line in (corpus / "train.csv").read_text().split()[1:]]
+    for number in range(times):
+        image_ids += [f"{int(name, 16) ^ number * 0x9E3779B97F4A7C15 % 2**64:016x}" for name, _ in originals]
+        landmark_ids += [int(landmark) * times + number for _, landmark in originals]
+    ids = np.array([int(name, 16) for name in image_ids], dtype=np.uint64)
+    landmark_of = _make_folders(folder, ids, np.array(landmark_ids))
+    for number, name in enumerate(image_ids):
+        Path(image_path(folder, name)).symlink_to(image_path(corpus, originals[number % len(originals)][0]))
+    _write_table(folder, landmark_of)
+
+
 def _make_landmark(folder: Path, photos: Sequence[Path], number: int, names: Sequence[str]) -> None:
     rng = np.random.default_rng([0, number])
     if not photos:

@@ -125,13 +125,15 @@ class PeakMemory:
 
     Attributes:
       before_bytes: what this process occupied on entering.
+      own_bytes: peak of this process.
+      largest_child_bytes: peak of the largest child.
       peak_bytes: peak of this process plus peak of the sum of its children.
     """
 
     def __enter__(self) -> PeakMemory:
         self._this = psutil.Process()
         self.before_bytes = self.now_bytes()
-        self.peak_bytes = self._children_peak = 0
+        self.own_bytes = self.largest_child_bytes = self.peak_bytes = self._children_peak = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -140,7 +142,8 @@ class PeakMemory:
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak_bytes = _own_peak_bytes() + self._children_peak
+        self.own_bytes = _own_peak_bytes()
+        self.peak_bytes = self.own_bytes + self._children_peak
 
     @property
     def added_bytes(self) -> int:
@@ -151,11 +154,12 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_SAMPLES):
-            num_bytes = 0
+            sizes = [0]
             for process in self._this.children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it has ended
-                    num_bytes += process.memory_info().rss
-            self._children_peak = max(self._children_peak, num_bytes)
+                    sizes.append(process.memory_info().rss)
+            self.largest_child_bytes = max(self.largest_child_bytes, *sizes)
+            self._children_peak = max(self._children_peak, sum(sizes))
 
 
 def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -12,19 +12,22 @@ again and again, which is the time that TFDS's own writer takes; no builder on t
 
 *The codec loop* makes the thumbnails, byte for byte, in the fewest CPU seconds this project knows: read the file,
 decode it (libjpeg-turbo through simplejpeg, fast integer DCT), pick pixels with NumPy, encode (through imagecodecs) and
-patch the density into the header. One thread, no bookkeeping, no checks.
+patch the density into the header. A process for each core, no bookkeeping, no checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 import functools
+import multiprocessing
 from pathlib import Path
 import random
 import struct
 from typing import Any
 
 import imagecodecs
+import loky
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -35,6 +38,7 @@ from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import image_path
 from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 RESOLUTION = 128
@@ -50,7 +54,7 @@ _RECORD_OVERHEAD_BYTES = 245  # of a serialized record beside its images: names,
 # --- The notebook's procedure
 
 
-def make_with_tensorflow(path: str) -> bytes:
+def make_with_tensorflow(path: Any) -> bytes:
     """Reads, decodes, resizes and encodes an image with TensorFlow, eagerly."""
     import tensorflow as tf
 
@@ -60,13 +64,25 @@ def make_with_tensorflow(path: str) -> bytes:
     return encoded
 
 
+def path_as_written(folder: str, image_id: str) -> Any:
+    """Returns the path of an image, a tensor, built from the characters of its id as the notebook does."""
+    import tensorflow as tf
+
+    characters = tf.strings.bytes_split(image_id)
+    return tf.strings.join([folder, characters[0], characters[1], characters[2], image_id + ".jpg"], separator="/")
+
+
 class Notebook:
     """The notebook's procedure on a corpus, timed on some of its triplets: what it costs, it costs per triplet.
 
     A draw is from Python's generator, which costs a tenth of NumPy's for one number at a time.
     """
 
-    def __init__(self, corpus: Path, images_per_landmark: int | None, num_timed: int, work: Path):
+    def __init__(
+        self, corpus: Path, images_per_landmark: int | None, num_timed: int, work: Path, *, as_written: bool = False
+    ):
+        """Plans all triplets; ``as_written``: TensorFlow builds the paths too, which takes longer than the images."""
+        self._find = functools.partial(path_as_written, f"{corpus}/train") if as_written else self._find_image
         self._corpus = corpus
         self._images_per_landmark = images_per_landmark
         self._work = work
@@ -94,6 +110,9 @@ class Notebook:
 
         return sample.assign(positive=sample.apply(draw_positive, axis=1), negative=sample.apply(draw_negative, axis=1))
 
+    def _find_image(self, image_id: str) -> str:
+        return image_path(self._corpus, image_id)
+
     def files(self) -> list[str]:
         """Returns the files of the timed triplets, three each, with repetitions."""
         return [image_path(self._corpus, image_id) for triplet in self._triplets for image_id in triplet]
@@ -115,7 +134,7 @@ class Notebook:
         for shard, start in enumerate(range(0, len(self._triplets), per_shard)):
             with tf.io.TFRecordWriter(str(folder / f"train_{shard:02d}.tfrec")) as writer:
                 for ids in self._triplets[start : start + per_shard]:
-                    images = [make_with_tensorflow(image_path(self._corpus, image_id)) for image_id in ids]
+                    images = [make_with_tensorflow(self._find(image_id)) for image_id in ids]
                     features = {
                         name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
                         for name, image in zip(IMAGES, images, strict=True)
@@ -217,6 +236,32 @@ def encode(pixels: Any, optimize: bool = True) -> bytes:
 def run_codec(path: str) -> bytes:
     """Makes the thumbnail of a file, which must be an RGB JPEG."""
     return encode(resize(decode(read(path))))
+
+
+def run_package(path: str) -> bytes:
+    """Makes the thumbnail of `area` through the package's one function for it, which copes with any file."""
+    return make_thumbnail(read(path), ThumbnailSpec(resolution=RESOLUTION, jpeg_quality=_QUALITY, resize_method="area"))
+
+
+class OnAllCores:
+    """Runs a function of this module on files, a process for each core, which are there before the first run."""
+
+    def __init__(self, function: Callable[[str], bytes], files: Sequence[str]):
+        self._function = function
+        self._num_cores, self._num_files = loky.cpu_count(), len(files)
+        self._shares = [files[first :: self._num_cores] for first in range(self._num_cores)]
+        self._pool = ProcessPoolExecutor(self._num_cores, mp_context=multiprocessing.get_context("spawn"))
+
+    def __call__(self) -> Measurement:
+        with Stopwatch() as watch:
+            for task in [self._pool.submit(_run_each, self._function, share) for share in self._shares]:
+                task.result()
+        return watch.measurement(self._num_files)
+
+
+def _run_each(function: Callable[[str], bytes], files: Sequence[str]) -> None:
+    for path in files:
+        function(path)
 
 
 def check_codecs(files: Sequence[str]) -> None:

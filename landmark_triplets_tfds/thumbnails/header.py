@@ -85,10 +85,12 @@ def _find_frame_marker(image_bytes: bytes) -> int | None:
 def _count_scans(image_bytes: bytes) -> int:
     """Returns how many start-of-scan markers a JPEG has, with those of embedded previews, which are few.
 
-    In coded pixels, a zero byte or a restart marker follows each 0xFF. (``bytes.count`` takes ten times as long.)
+    In coded pixels, a zero byte or a restart marker follows each 0xFF. Pairs of bytes are compared, those that begin at
+    even and at odd places: ``bytes.count`` takes five times as long.
     """
-    data = np.frombuffer(image_bytes, dtype=np.uint8)
-    return int(np.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA)))
+    size = len(image_bytes)
+    pairs = (np.frombuffer(image_bytes, "<u2", (size - odd) // 2, odd) for odd in (0, 1))
+    return int(sum(np.count_nonzero(each == 0xDAFF) for each in pairs))
 
 
 def _count_gif_pixels(image_bytes: bytes) -> int:
