@@ -39,6 +39,7 @@ AS_WRITTEN = "notebook, all, as written"
 PLAIN = "plain TFDS builder"
 TWO, ALL, AREA = "128px", "128px_all", "128px_area_all"
 ONE_WORKER, TWO_WORKERS = "128px_all, 1 worker", "128px_all, 2 workers"
+SLOW, SLOW_WORKERS, SLOW_S = "128px_all, 1 ms more an image, 8 workers", 8, 0.001
 FULL_BANK, CONSTANT = "128px_all, full bank", "constant records"
 CODEC_LOOP, AREA_LOOP = "codec loop, images", "make_thumbnail, area, images"
 FULL_BANK_TRIPLETS_PER_ANCHOR = 6  # as many more triplets as it takes for the start of workers not to count
@@ -80,6 +81,7 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
         AREA: build(AREA),
         ONE_WORKER: build(ALL, 1),
         TWO_WORKERS: build(ALL, 2),
+        SLOW: lambda: builds.first_build(ALL, corpus, work, workers=SLOW_WORKERS, readers=1, slow_down=SLOW_S),
         FULL_BANK: full_bank,
         CONSTANT: lambda: yardsticks.build_constant(built().num_examples, built().num_bytes, work),
         CODEC_LOOP: yardsticks.OnAllCores(yardsticks.run_codec, files),
@@ -102,6 +104,12 @@ def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[tuple[s
     def ratio(above: str, below: str, factor: float = 1.0) -> list[float]:
         return divide(speed(above), speed(below), factor)
 
+    def share_of_bound(run: Measurement) -> float:
+        """Returns the speed, of what CPU time and number of workers allow."""
+        each_s = run.cpu_s / run.count
+        allowed: float = min(SLOW_WORKERS / (SLOW_S + each_s), loky.cpu_count() / each_s)
+        return run.per_second / allowed
+
     two_workers = TWO_WORKERS if TWO_WORKERS in results else ALL
     codec_cpu = divide((run.cpu_s for run in results.get(ALL, ())), (run.cpu_s for run in results.get(CODEC_LOOP, ())))
     return [
@@ -117,6 +125,7 @@ def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[tuple[s
         ("128px_area_all / make_thumbnail, area", ratio(AREA, AREA_LOOP, distinct[ALL]), ">= 0.85"),
         ("CPU of 128px_all / of the codec loop", codec_cpu, "<= 1.15"),
         ("wall time with 2 workers / with 1", ratio(ONE_WORKER, two_workers), "<= 0.60"),
+        (f"{SLOW} / what that allows", [share_of_bound(run) for run in results.get(SLOW, ())], ">= 0.85"),
         ("full bank / TFDS's writer, constant records", ratio(FULL_BANK, CONSTANT), ">= 1.6"),
     ]
 

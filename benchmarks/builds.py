@@ -8,6 +8,7 @@ import functools
 import io
 import os
 from pathlib import Path
+import time
 from typing import Any
 from unittest import mock
 
@@ -28,7 +29,6 @@ DATASET, IMAGES = TRIPLETS.dataset, TRIPLETS.image_features
 def tfds() -> Any:
     """Imports TFDS and this package's builders, which registers them."""
     from absl import logging
-    import tensorflow  # noqa: F401  # TFDS imports it lazily: that is no part of a build's time
     import tensorflow_datasets
 
     import landmark_triplets_tfds  # noqa: F401
@@ -36,6 +36,26 @@ def tfds() -> Any:
     logging.set_verbosity(logging.ERROR)  # TFDS logs what the tables say anyway
     tensorflow_datasets.disable_progress_bar()
     return tensorflow_datasets
+
+
+class SlowSource:
+    """A source of images that takes longer, and notes when it has read which one."""
+
+    def __init__(self, source: Any, seconds: float, log: Path | None):
+        self._source, self._seconds, self._log = source, seconds, log
+
+    def read(self, image_id: int) -> bytes:
+        content: bytes = self._source.read(image_id)
+        time.sleep(self._seconds)
+        if self._log is not None:
+            with self._log.open("ab", buffering=0) as file:
+                file.write(f"{time.time()} {image_id}\n".encode())
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # as pickle asks for, before there is a source
+            raise AttributeError(name)
+        return getattr(self._source, name)
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:
@@ -50,7 +70,10 @@ def build(
     *,
     dataset: str = DATASET,
     workers: int | None = None,
+    readers: int | None = None,
     bank: Path | None = None,
+    slow_down: float = 0.0,
+    log: Path | None = None,
     file_format: str | None = None,
     beam_options: Sequence[str] | None = None,
     **download_options: Any,
@@ -62,8 +85,11 @@ def build(
       manual_dir: the competition's files.
       data_dir: where to; a new folder if the build is to be timed.
       dataset: name of the builder that the config is of.
-      workers: that encode; None: the package's default.
+      workers: processes; None: the package's default.
+      readers: threads that read; None: the package's default.
       bank: folder of the thumbnail bank; None: no bank.
+      slow_down: seconds that reading an image takes longer than it does.
+      log: file for the time and id of every image that is read.
       file_format: TFDS's name of it; None: TFDS's default.
       beam_options: as on the command line, without dashes, for a build through Beam; None: a local build.
       **download_options: more fields of TFDS's DownloadConfig.
@@ -77,16 +103,29 @@ def build(
         from apache_beam.options.pipeline_options import PipelineOptions
 
         download_config.beam_options = PipelineOptions([f"--{option}" for option in beam_options])
-    options = {"LANDMARK_TRIPLETS_WORKERS": str(workers or ""), "LANDMARK_TRIPLETS_BANK": str(bank or "off")}
-    with mock.patch.dict(os.environ, options), quiet(), Stopwatch() as watch:
+    options = {
+        "LANDMARK_TRIPLETS_WORKERS": str(workers or ""),
+        "LANDMARK_TRIPLETS_READERS": str(readers or ""),
+        "LANDMARK_TRIPLETS_BANK": str(bank or "off"),
+    }
+    with contextlib.ExitStack() as stack:
+        if slow_down or log:
+            from landmark_triplets_tfds.build import build as module
+
+            open_copy = vars(module)["open_copy"]
+            open_slowly = mock.patch.object(module, "open_copy", lambda *a: SlowSource(open_copy(*a), slow_down, log))
+            stack.enter_context(open_slowly)
+        stack.enter_context(mock.patch.dict(os.environ, options))
+        stack.enter_context(quiet())
+        watch = stack.enter_context(Stopwatch())
         builder.download_and_prepare(download_config=download_config)
     return watch.measurement(builder.info.splits["train"].num_examples), builder
 
 
-def first_build(config: Any, manual_dir: Path, work: Path, *, workers: int | None = None) -> Measurement:
-    """Builds a dataset as a user would for the first time: nothing prepared, an empty bank."""
+def first_build(config: Any, manual_dir: Path, work: Path, **options: Any) -> Measurement:
+    """Builds a dataset as a user would for the first time: nothing prepared, an empty bank; `build` has the options."""
     with temporary_folder(work) as folder:
-        return build(config, manual_dir, Path(folder, "data"), workers=workers, bank=Path(folder, "bank"))[0]
+        return build(config, manual_dir, Path(folder, "data"), bank=Path(folder, "bank"), **options)[0]
 
 
 def plan(config: Any, manual_dir: Path) -> tuple[LandmarkTable, Rows]:

@@ -20,7 +20,6 @@ from pathlib import Path
 import random
 import sys
 import time
-from typing import Any
 
 import psutil
 
@@ -30,35 +29,12 @@ from benchmarks.harness import Program, temporary_folder
 MAX_REPEATED_S = 1.0
 
 
-class LoggedSource:
-    """A source of images that notes when it has read which one."""
-
-    def __init__(self, source: Any, log: Path, slow_down: float):
-        self._source, self._log, self._slow_down = source, log, slow_down
-
-    def read(self, image_id: int) -> bytes:
-        content: bytes = self._source.read(image_id)
-        time.sleep(self._slow_down)
-        with self._log.open("ab", buffering=0) as file:
-            file.write(f"{time.time()} {image_id}\n".encode())
-        return content
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # as pickle asks for, before there is a source
-            raise AttributeError(name)
-        return getattr(self._source, name)
-
-
 def build(config: str, corpus: Path, folder: Path, bank: Path | None, log: Path, slow_down: float) -> None:
     """Builds in this process and its workers; appends time and id of every image that is read to ``log``."""
-    from benchmarks.kill_resume import LoggedSource  # here it is of the main module, which workers do not have
-    from landmark_triplets_tfds.build import build as module
     from landmark_triplets_tfds.common import worker_pool
 
-    open_copy = vars(module)["open_copy"]
-    vars(module)["open_copy"] = lambda *arguments: LoggedSource(open_copy(*arguments), log, slow_down)
     vars(worker_pool)["_WORTH_S"] = 0.0  # a small corpus is to have workers too
-    builds.build(config, corpus, folder / "data", bank=bank, workers=2, num_shards=4)
+    builds.build(config, corpus, folder / "data", bank=bank, workers=2, slow_down=slow_down, log=log, num_shards=4)
 
 
 class Build:

@@ -3,8 +3,8 @@
     python -m benchmarks.where_time_goes --corpus CORPUS
 
 It carries the table under "What bounds it" in docs/performance.md. The stages on an image happen once per distinct
-image, those on a triplet once per triplet. All else in a build of the same triplets is the bank, the handing over,
-bookkeeping, and what cores lose by sharing caches.
+image, those on a triplet once per triplet. All else in a build of the same triplets, in one process, is bookkeeping;
+workers cost some half a second each to start, and cores lose a little by sharing caches.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import numpy as np
 
 from benchmarks import builds, yardsticks
 from benchmarks.harness import Case, Measurement, Program, Stopwatch, measure_each, print_table, temporary_folder
+from landmark_triplets_tfds.build.shards import write_shard
+from landmark_triplets_tfds.thumbnails.header import read_header
+from landmark_triplets_tfds.thumbnails.store import THUMBNAIL, StoreIndex, StoreReader, StoreWriter
 
 CONFIG = "128px_all"
 BUILD = "build"
 
-_PER_IMAGE = ("read", "decode", "resize", "encode")
+_PER_IMAGE = ("read", "header", "decode", "resize", "encode", "into the store")
 
 
 class Stages:
@@ -64,37 +67,49 @@ class Stages:
         pixels = [yardsticks.decode(each) for each in data]
         small = [yardsticks.resize(each) for each in pixels]
         encoded = [self._features.encode_example(example) for example in self._examples]
-        serialize = example_serializer.ExampleSerializer(self._features.get_serialized_info()).serialize_example
+        make = example_serializer.ExampleSerializer(self._features.get_serialized_info()).get_tf_example
+
+        def serialize(example: Any) -> bytes:
+            record: bytes = make(example).SerializeToString(deterministic=True)
+            return record
+
         records = [serialize(example) for example in encoded]
         return {
             "read": lambda: measure_each(yardsticks.read, self._files),
+            "header": lambda: measure_each(read_header, data),
             "decode": lambda: measure_each(yardsticks.decode, data),
             "resize": lambda: measure_each(yardsticks.resize, pixels),
             "encode": lambda: measure_each(yardsticks.encode, small),
-            "TFDS encode": lambda: measure_each(self._features.encode_example, self._examples),
+            "into the store": lambda: self._store()[0],
+            "from the store, three": lambda: self._store()[1],
+            "TFDS's encode": lambda: measure_each(self._features.encode_example, self._examples),
             "serialize": lambda: measure_each(serialize, encoded),
-            "shuffle": lambda: self._shuffle(records),
             "write": lambda: self._write(records),
         }
 
-    def _shuffle(self, records: list[bytes]) -> Measurement:
-        """Takes records into TFDS's shuffler, hashing their keys, and sorts them."""
-        from tensorflow_datasets.core import shuffle
-
-        keys = [example["anchor_id"] for example in self._examples]
+    def _store(self) -> tuple[Measurement, Measurement]:
+        """Adds as many thumbnails to a store as a build does, and reads those of each triplet."""
         with temporary_folder(self._work) as folder:
-            shuffler = shuffle.Shuffler(Path(folder), "train")
-            with Stopwatch() as watch:
-                for key, record in zip(keys, records, strict=True):
-                    shuffler.add(key, record)
-                for _ in shuffler:
-                    pass
-        return watch.measurement(self.num_triplets)
+            store, ids = Path(folder), np.arange(self.num_distinct, dtype=np.uint64)
+            writer = StoreWriter(store)
+
+            def add(number: int) -> None:
+                writer.add(number, (1, 1), THUMBNAIL, self._thumbnails[number % len(self._thumbnails)])
+                if number % 64 == 0:  # as after each task
+                    writer.take_places()
+
+            written = measure_each(add, ids.tolist())
+            writer.take_places()
+            writer.close()
+            index = StoreIndex.read(store, ids)
+            reader = StoreReader(store, index.names)
+            places = index.places[self._plan % self.num_distinct]
+            read = measure_each(lambda triplet: [reader.read(place) for place in triplet], places.tolist())
+        return written, read
 
     def _write(self, records: list[bytes]) -> Measurement:
-        """Writes records through the builder's own writer, which also puts their features in order."""
         with temporary_folder(self._work) as folder, Stopwatch() as watch:
-            self._builder._example_writer().write(f"{folder}/x.tfrecord", enumerate(records))
+            write_shard(f"{folder}/x.tfrecord", "tfrecord", records)
         return watch.measurement(self.num_triplets)
 
 
@@ -107,7 +122,7 @@ def main() -> None:
         corpus, work = program.corpus, program.work
         stages = Stages(corpus, work, program.args.images)
         cases = stages.cases()
-        results = program.alternate(cases | {BUILD: lambda: builds.first_build(CONFIG, corpus, work)})
+        results = program.alternate(cases | {BUILD: lambda: builds.first_build(CONFIG, corpus, work, workers=1)})
         all_else_s = statistics.median(run.cpu_s for run in results[BUILD])
         rows = []
         for name in cases:
