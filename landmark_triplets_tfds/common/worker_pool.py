@@ -84,7 +84,7 @@ class WorkerPool(Generic[Task, Result]):
         if self._executor is None and not (are_large and self._num_workers > 1):
             yield from self._run_here(function, waiting, len(tasks))
         while True:
-            for task in itertools.islice(waiting, _TASKS_PER_WORKER * self._num_workers - len(under_way)):
+            for task in itertools.islice(waiting, max(0, _TASKS_PER_WORKER * self._num_workers - len(under_way))):
                 under_way.append((task, self._submit(function, task)))
             if not under_way:
                 return
@@ -146,18 +146,33 @@ class WorkerPool(Generic[Task, Result]):
                 again.extendleft(reversed(left))
 
     def _submit(self, function: Callable[[Task], Result], task: Task) -> Any:
-        if self._executor is None:
-            import loky
-
-            self._executor = loky.ProcessPoolExecutor(
-                self._num_workers, initializer=_prepare_worker, initargs=(os.getpid(),), timeout=None
-            )
+        future: Future[Result] = Future()
+        if self._executor is None and self._num_workers > 1:
+            self._start()
         try:
-            return self._executor.submit(function, task)
-        except BrokenProcessPool as error:  # a worker has died since the last look
-            future: Future[Result] = Future()
+            if self._executor is not None:
+                return self._executor.submit(function, task)
+            future.set_result(function(task))
+        except Exception as error:  # perhaps of a pool in which a worker has died since the last look
             future.set_exception(error)
-            return future
+        return future
+
+    def _start(self) -> None:
+        """Starts the processes. Where that cannot be, says so, and all is done in this process."""
+        import loky
+
+        arguments = {"initializer": _prepare_worker, "initargs": (os.getpid(),), "timeout": None}
+        try:
+            executor = loky.ProcessPoolExecutor(self._num_workers, **arguments)
+            executor.submit(os.getpid)
+        except (
+            OSError,
+            AssertionError,
+        ) as error:  # no semaphores, a limit, or this is a daemon
+            print(f"All is done in this process, since others cannot be started: {error}.")
+            self._num_workers = 1
+        else:
+            self._executor = executor
 
     def _stop(self) -> None:
         if self._executor is not None:
@@ -168,7 +183,8 @@ class WorkerPool(Generic[Task, Result]):
 def _prepare_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent, which ends its workers, and ends this process when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow, where an image needs it, would take memory of all GPUs
+    # TensorFlow, where an image needs it, would take memory of all GPUs, and greet in every process.
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 

@@ -65,6 +65,21 @@ def test_little_is_done_here(tmp_path: Path) -> None:
     assert os.getpid() not in processes[2:]
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError("no semaphores"), AssertionError("daemonic")], ids=repr)
+def test_where_no_process_can_be_started_this_one_does_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor", fail)
+    with WorkerPool[Task, int](2) as pool:
+        assert set(pool.run(tell_process, tasks_of(tmp_path), are_large=True)) == {os.getpid()}
+        with pytest.raises(ValueError, match="not 0"):
+            list(pool.run(refuse, tasks_of(tmp_path), are_large=True))
+    assert capsys.readouterr().out.count(f"since others cannot be started: {error}.") == 1
+
+
 def test_an_error_is_raised_here(tmp_path: Path) -> None:
     with WorkerPool[Task, int](2) as pool, pytest.raises(ValueError, match="not 0"):
         list(pool.run(refuse, tasks_of(tmp_path), are_large=True))
