@@ -4,8 +4,8 @@
 
 It carries a figure of docs/commands.md ("forecast") and, of the builds, the bytes per triplet in docs/configs.md. In
 every round the sample of images is another one, so that the spread shows the luck of the sample too. Counts have to be
-equal, bytes of the dataset within 5 %, CPU-seconds within 25 %; the program ends with status 1 if the median of a
-config is not.
+equal, bytes of the dataset within 5 %, CPU-seconds within 25 %, and what the number of shards is chosen by within
+0.5 and 2; the program ends with status 1 if the median of a config is not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 
 from benchmarks import builds
 from benchmarks.harness import Figures, Program, print_figures, progress, temporary_folder
+from landmark_triplets_tfds.build.shards import expected_size
 
 CONFIGS = ("64px", "128px", "128px_all", "128px_area_all", "256px", "512px_1per", "landmark_images/128px_all")
 _MOST_OFF = {"examples": 0.0, "images": 0.0, "bytes": 0.05, "CPU": 0.25}  # of what is forecast, as a share
@@ -38,9 +39,10 @@ def compare(config: str, corpus: Path, work: Path, num_sampled: int, seed: int) 
             name, corpus, Path(folder, "data"), bank=bank, dataset=dataset or builds.DATASET
         )
         num_bytes, bank_bytes = (
-            sum(path.stat().st_size for path in Path(files).iterdir()) for files in (builder.data_dir, bank)
+            sum(path.stat().st_size for path in Path(files).rglob("*") if path.is_file())
+            for files in (builder.data_dir, bank)
         )
-    splits = builder.info.splits.values()
+    splits, config_made = builder.info.splits.values(), builder.builder_config
     num_examples = sum(split.num_examples for split in splits)
     return {
         "number": num_examples,
@@ -50,6 +52,7 @@ def compare(config: str, corpus: Path, work: Path, num_sampled: int, seed: int) 
         "images": made["num_distinct_images"] / builder.info.metadata["counts"]["num_images_read"],
         "bytes": made["dataset_bytes"] / num_bytes,
         "bank": made["bank_bytes"] / bank_bytes,
+        "rule of shards": expected_size(num_examples, config_made.kind, config_made.thumbnail_spec()) / num_bytes,
         "CPU": made["cpu_seconds"] / measured.cpu_s,
         "wall": made["seconds"] / measured.wall_s,
     }
@@ -57,7 +60,8 @@ def compare(config: str, corpus: Path, work: Path, num_sampled: int, seed: int) 
 
 def is_met(rounds: list[Figures]) -> bool:
     off = {what: abs(statistics.median(each[what] for each in rounds) - 1) for what in _MOST_OFF}
-    return all(off[what] <= most for what, most in _MOST_OFF.items())
+    by_rule = statistics.median(each["rule of shards"] for each in rounds)
+    return 0.5 <= by_rule <= 2 and all(off[what] <= most for what, most in _MOST_OFF.items())
 
 
 def main() -> int:

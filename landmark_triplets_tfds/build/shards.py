@@ -89,6 +89,11 @@ def record_order(plan: ExamplePlan, num_examples: int, split: str) -> Rows:
 _OVERHEAD_BYTES = 90
 
 
+def expected_size(num_examples: int, kind: ExampleKind, spec: ThumbnailSpec) -> int:
+    """Returns about how many bytes so many examples of photographs take: half of it to twice as many."""
+    return round(num_examples * kind.num_images * (expected_bytes(spec) + _OVERHEAD_BYTES))
+
+
 def choose_num_shards(num_examples: int, kind: ExampleKind, spec: ThumbnailSpec, config: Any) -> int:
     """Returns the number of shards: the one asked for, or TFDS's choice for the size that is expected.
 
@@ -109,7 +114,7 @@ def choose_num_shards(num_examples: int, kind: ExampleKind, spec: ThumbnailSpec,
         if config.num_shards > num_examples:
             raise ValueError(f"{config.num_shards:,} shards are asked for, and there are {num_examples:,} examples.")
         return int(config.num_shards)
-    total = round(num_examples * kind.num_images * (expected_bytes(spec) + _OVERHEAD_BYTES))
+    total = expected_size(num_examples, kind, spec)
     num_shards = max(config.get_number_shards(total, num_examples), -(-2 * total // config.max_shard_size))
     return int(min(num_shards, num_examples))
 

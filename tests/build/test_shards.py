@@ -9,16 +9,16 @@ from tensorflow_datasets.core import hashing
 from tensorflow_datasets.core.utils import shard_utils
 
 from landmark_triplets_tfds import LandmarkImages, LandmarkTriplets
-from landmark_triplets_tfds.build import shards
 from landmark_triplets_tfds.build.shards import (
     choose_num_shards,
+    expected_size,
     masked_crc,
     record_order,
     shard_bounds,
     write_shard,
 )
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, expected_bytes
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 from landmark_triplets_tfds.triplets.plan import make_plan
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec
@@ -168,8 +168,11 @@ def test_no_shard_is_larger_than_asked_for(tmp_path, max_shard_size):
     assert max(sizes) <= max_shard_size
 
 
-def test_the_bytes_of_an_image_are_known_about_for_every_config():
-    """A formula; benchmarks compare it with photographs."""
-    assert 7_000 < expected_bytes(PHOTOGRAPHS) < 7_500
-    for resolution, quality in ((64, 94), (512, 94), (128, 50), (128, 100)):
-        assert expected_bytes(ThumbnailSpec(resolution=resolution, jpeg_quality=quality)) > shards._OVERHEAD_BYTES
+def test_sizes_grow_with_resolution_and_quality():
+    """`python -m benchmarks.forecast` compares them with photographs."""
+    specs = [
+        ThumbnailSpec(resolution=r, jpeg_quality=q) for r, q in ((64, 94), (128, 50), (128, 94), (128, 99), (512, 94))
+    ]
+    sizes = [expected_size(1000, IMAGES, spec) for spec in specs]
+    assert sizes == sorted(sizes)
+    assert expected_size(1000, TRIPLETS, specs[0]) == 3 * sizes[0]
