@@ -42,6 +42,7 @@ ONE_WORKER, TWO_WORKERS = "128px_all, 1 worker", "128px_all, 2 workers"
 SLOW, SLOW_WORKERS, SLOW_S = "128px_all, 1 ms more an image, 8 workers", 8, 0.001
 FULL_BANK, CONSTANT = "128px_all, full bank", "constant records"
 CODEC_LOOP, AREA_LOOP = "codec loop, images", "make_thumbnail, area, images"
+OPENCV, OPENCV_OPTIMIZED = "OpenCV loop, area, images", "OpenCV loop, area, optimized tables, images"
 FULL_BANK_TRIPLETS_PER_ANCHOR = 6  # as many more triplets as it takes for the start of workers not to count
 
 
@@ -86,6 +87,8 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
         CONSTANT: lambda: yardsticks.build_constant(built().num_examples, built().num_bytes, work),
         CODEC_LOOP: yardsticks.OnAllCores(yardsticks.run_codec, files),
         AREA_LOOP: yardsticks.OnAllCores(yardsticks.run_package, files),
+        OPENCV: yardsticks.OnAllCores(yardsticks.run_opencv, files),
+        OPENCV_OPTIMIZED: yardsticks.OnAllCores(functools.partial(yardsticks.run_opencv, optimize=True), files),
     }
     if loky.cpu_count() == 2:
         del cases[TWO_WORKERS]  # that is the default there
@@ -111,7 +114,11 @@ def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[tuple[s
         return run.per_second / allowed
 
     two_workers = TWO_WORKERS if TWO_WORKERS in results else ALL
-    codec_cpu = divide((run.cpu_s for run in results.get(ALL, ())), (run.cpu_s for run in results.get(CODEC_LOOP, ())))
+
+    def cpu(above: str, below: str) -> list[float]:
+        numerator, denominator = ([run.cpu_s for run in results.get(name, ())] for name in (above, below))
+        return divide(numerator, denominator)
+
     return [
         ("notebook, all / bare loop of its calls", ratio(NOTEBOOK_ALL, TF_LOOP, 3), ">= 0.85"),
         ("128px_all / notebook, all", ratio(ALL, NOTEBOOK_ALL), ""),
@@ -123,7 +130,9 @@ def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[tuple[s
         ("128px_all / codec loop", ratio(ALL, CODEC_LOOP, distinct[ALL]), ">= 0.85"),
         ("128px / codec loop", ratio(TWO, CODEC_LOOP, distinct[TWO]), ">= 0.85"),
         ("128px_area_all / make_thumbnail, area", ratio(AREA, AREA_LOOP, distinct[ALL]), ">= 0.85"),
-        ("CPU of 128px_all / of the codec loop", codec_cpu, "<= 1.15"),
+        ("CPU of 128px_all / of the codec loop", cpu(ALL, CODEC_LOOP), "<= 1.15"),
+        ("CPU of 128px_area_all / of the OpenCV loop", cpu(AREA, OPENCV), ""),
+        ("CPU of 128px_area_all / of that with optimized tables", cpu(AREA, OPENCV_OPTIMIZED), ""),
         ("wall time with 2 workers / with 1", ratio(ONE_WORKER, two_workers), "<= 0.60"),
         (f"{SLOW} / what that allows", [share_of_bound(run) for run in results.get(SLOW, ())], ">= 0.85"),
         ("full bank / TFDS's writer, constant records", ratio(FULL_BANK, CONSTANT), ">= 1.6"),

@@ -26,6 +26,7 @@ import random
 import struct
 from typing import Any
 
+import cv2
 import imagecodecs
 import loky
 import numpy as np
@@ -241,6 +242,15 @@ def run_codec(path: str) -> bytes:
 def run_package(path: str) -> bytes:
     """Makes the thumbnail of `area` through the package's one function for it, which copes with any file."""
     return make_thumbnail(read(path), ThumbnailSpec(resolution=RESOLUTION, jpeg_quality=_QUALITY, resize_method="area"))
+
+
+def run_opencv(path: str, *, optimize: bool = False) -> bytes:
+    """Makes a thumbnail about like those of `area` as a plain loop would: OpenCV's decoder that shrinks by 4."""
+    flags = cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels: Any = cv2.imdecode(np.frombuffer(read(path), dtype=np.uint8), flags)
+    pixels = cv2.resize(pixels, (RESOLUTION, RESOLUTION), interpolation=cv2.INTER_AREA)
+    settings = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, int(optimize)]
+    return cv2.imencode(".jpg", pixels, settings)[1].tobytes()
 
 
 class OnAllCores:
