@@ -1,7 +1,7 @@
 """One build, here or on a cluster: from the folder with the competition's files to the finished report.
 
 `hooks` says when TFDS wants what; a build reads the table, plans splits, looks whether the images are there, and stops
-when too much would be left out. How thumbnails are made is up to `local` and `beam`.
+when too much would be left out. How thumbnails and shards are made is up to `local` and `beam`.
 """
 
 from __future__ import annotations

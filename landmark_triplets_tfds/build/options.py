@@ -32,10 +32,11 @@ class BuildOptions:
         any case); ``LANDMARK_TRIPLETS_MAX_UNREADABLE``, as 0.05 or 5%.
       triplets_csv: True also writes triplets.csv, the ids of every triplet, beside the dataset's files;
         ``LANDMARK_TRIPLETS_TRIPLETS_CSV``, as on or off.
-      workers: threads that decode and encode; ``LANDMARK_TRIPLETS_WORKERS``. None: one per usable core, where
-        affinity and cgroup limits are respected.
-      readers: threads that read files; ``LANDMARK_TRIPLETS_READERS``. None: four per worker and at least 8, for
-        remote file systems 32 and more. They wait rather than work, which is why they may be many.
+      workers: processes that decode, encode and write shards; ``LANDMARK_TRIPLETS_WORKERS``. None: one per usable core,
+        where affinity and cgroup limits are respected. 1: this process does all of it.
+      readers: threads that read files, of all workers together; ``LANDMARK_TRIPLETS_READERS``. None: four per worker
+        and at least 8, for remote file systems at least 32, but at most 64. They wait rather than work, which is why
+        they may be many.
     """
 
     bank: str | None = None

@@ -131,7 +131,7 @@ class Forecaster:
 
         Args:
           source: prepared.
-          options: how many threads there are.
+          options: of the builds; how many workers there are.
           num_sampled: images per trial.
           seed: of the sample.
         """

@@ -307,7 +307,7 @@ def _check_side(data: PreparedData, split: str, records: Records, findings: Find
 def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
     """index.npz lists the records of each split, in their order."""
     if not (data.folder / INDEX_NAME).exists():
-        findings.notes.append(f"There is no {INDEX_NAME}: builds on clusters with --nondeterministic_order write none.")
+        findings.notes.append(f"There is no {INDEX_NAME}: fresh triplets and batches of landmarks need it.")
         return
     for split, records in splits.items():
         try:
