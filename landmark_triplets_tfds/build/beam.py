@@ -8,6 +8,7 @@ here before TFDS publishes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import pickle
 
 from etils import epath
 import numpy as np
@@ -58,7 +59,7 @@ class BeamBuild(Build):
         with self.report.stage("run_pipeline"):
             beam_pipeline.run_pipeline(plans, target.beam_runner, target.beam_options)
         for job in self.jobs:
-            outcome = Outcome.read(self._outcome_path(job))
+            outcome: Outcome = pickle.loads(self._outcome_path(job).read_bytes())  # noqa: S301 - of our own worker
             job.redrawn, job.shards = outcome.redrawn, outcome.shards
             num_images = len(job.rows) + len(outcome.redrawn.difference(job.rows.tolist()))
             self.report.num_images_read += num_images
@@ -118,7 +119,7 @@ class BeamBuild(Build):
         return self.options.readers or (_NUM_REMOTE_READERS if self.source.is_remote else 1)
 
     def _outcome_path(self, job: SplitJob) -> epath.Path:
-        return self._data_dir / f"beam_outcome-{job.split}.json"
+        return self._data_dir / f"beam_outcome-{job.split}.pickle"
 
     def _examples_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_examples-{job.split}"

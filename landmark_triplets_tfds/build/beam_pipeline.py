@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+import pickle
 from typing import Any
 
 import apache_beam as beam
@@ -78,7 +79,7 @@ class BuildSplit(beam.PTransform):
         return (
             (thumbnails[_OUTCOMES], written)
             | "AllOutcomes" >> beam.Flatten()
-            | "AddUpOutcomes" >> beam.CombineGlobally(_AddUp())
+            | "AddUpOutcomes" >> beam.CombineGlobally(Outcome.add_up)
             | "WriteOutcome" >> beam.Map(_write_outcome, self._outcome_path)
         )
 
@@ -180,25 +181,5 @@ class _WriteShards(_ImageFn):
         yield outcome
 
 
-class _AddUp(beam.CombineFn):
-    """Adds up outcomes."""
-
-    def create_accumulator(self) -> Outcome:
-        return Outcome()
-
-    def add_input(self, accumulator: Outcome, element: Outcome) -> Outcome:
-        accumulator.add(element)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[Outcome]) -> Outcome:
-        total = Outcome()
-        for outcome in accumulators:
-            total.add(outcome)
-        return total
-
-    def extract_output(self, accumulator: Outcome) -> Outcome:
-        return accumulator
-
-
 def _write_outcome(outcome: Outcome, path: str) -> None:
-    outcome.write(epath.Path(path))
+    epath.Path(path).write_bytes(pickle.dumps(outcome))

@@ -12,11 +12,9 @@ again counts twice.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
-import json
 from typing import Any
 
 from etils import epath
@@ -232,23 +230,9 @@ class Outcome:
         """Returns why, by row, for every unreadable image."""
         return {row: UnreadableImageError(*parts) for row, parts in self.unreadable.items()}
 
-    def write(self, path: epath.Path) -> None:
-        content = {
-            "num_made": self.counts.num_made,
-            "num_redrawn": self.counts.num_redrawn,
-            "left_out": dict(self.counts.left_out),
-            "shards": [[number, *dataclasses.astuple(result)] for number, result in self.shards.items()],
-            "unreadable": [[row, *parts] for row, parts in self.unreadable.items()],
-            "redrawn": sorted(self.redrawn),
-        }
-        path.write_text(json.dumps(content))
-
     @classmethod
-    def read(cls, path: epath.Path) -> Outcome:
-        content = json.loads(path.read_text())
-        return cls(
-            counts=ExampleCounts(content["num_made"], content["num_redrawn"], Counter(content["left_out"])),
-            shards={number: ShardResult(*result) for number, *result in content["shards"]},
-            unreadable={row: (reason, detail) for row, reason, detail in content["unreadable"]},
-            redrawn=set(content["redrawn"]),
-        )
+    def add_up(cls, outcomes: Iterable[Outcome]) -> Outcome:
+        total = cls()
+        for outcome in outcomes:
+            total.add(outcome)
+        return total

@@ -131,20 +131,13 @@ def test_given_triplets_are_mapped_from_local_files(tmp_path):
 # --- Outcomes
 
 
-def test_outcomes_survive_their_file(tmp_path):
-    outcome = Outcome(ExampleCounts(5, 2), {3: ShardResult(5, 700)}, redrawn={7, 3})
-    outcome.counts.left_out["unreadable anchor"] += 1
-    outcome.note(7, UnreadableImageError(UnreadableImageError.EMPTY, "detail"))
-    outcome.write(tmp_path / "outcome.json")
-    again = Outcome.read(tmp_path / "outcome.json")
-    assert again == outcome
-    assert [(error.reason, error.detail) for error in again.errors().values()] == [("empty file", "detail")]
-
-
 def test_an_image_that_many_shards_met_is_listed_once():
-    total = Outcome()
-    for _ in range(3):
-        part = Outcome(ExampleCounts(1), redrawn={4})
-        part.note(4, UnreadableImageError(UnreadableImageError.MISSING))
-        total.add(part)
-    assert (total.counts.num_made, total.unreadable, total.redrawn) == (3, {4: ("missing", "")}, {4})
+    parts = []
+    for number in range(3):
+        part = Outcome(ExampleCounts(1), {number: ShardResult(1, 10)}, redrawn={4})
+        part.note(4, UnreadableImageError(UnreadableImageError.MISSING, "detail"))
+        parts.append(part)
+    total = pickle.loads(pickle.dumps(Outcome.add_up(parts)))
+    assert (total.counts.num_made, len(total.shards), total.redrawn) == (3, 3, {4})
+    assert {row: (error.reason, error.detail) for row, error in total.errors().items()} == {4: ("missing", "detail")}
+    assert parts[0].counts.num_made == 1
