@@ -7,7 +7,9 @@ It carries "What it takes" in docs/reading.md.
 Reading is in images a second, decoded, 128 x 128 px, in batches of 64 triplets (192 images) or of 16 landmarks with 4
 images each, on all usable cores. The same photographs are read as stored triplets and from `landmark_images`. As many
 epochs follow each other as it takes for --images; timing starts after the first batches, so that starting worker
-processes is no part of it. PyTorch and Grain are left out where they are missing.
+processes is no part of it. PyTorch, Grain and Hugging Face's `datasets` (``pip install datasets``) are left out where
+they are missing. What the last one reads are the same records, JPEG bytes and ids, as many of them at random, and
+simplejpeg decodes them in a transform. Beside it, CPU time counts: of all processes, an image.
 
 Being ready is reading `index.npz` and drawing the first epoch, for a made-up table with the numbers of the competition,
 in a process of its own.
@@ -28,6 +30,7 @@ from absl import flags
 from etils import epath
 import loky
 import numpy as np
+import simplejpeg
 
 from benchmarks import builds
 from benchmarks.builds import IMAGES
@@ -63,9 +66,15 @@ STORED = "stored triplets, tfds.load"
 NUM_BATCHES_BEFORE = 8  # the timing starts: each of the worker processes has then handed over some
 NUM_LANDMARKS, IMAGES_PER_LANDMARK = 16, 4
 WORKERS = 2
+FRESH = f"fresh triplets, torch, {WORKERS} workers"
+PEER = f"images at random, Hugging Face datasets, torch, {WORKERS} workers"
 
 
 # --- Reading
+
+
+def _decode_pictures(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch | {"image": [simplejpeg.decode_jpeg(each, "RGB", fastdct=True) for each in batch["image"]]}
 
 
 class Reading:
@@ -137,6 +146,32 @@ class Reading:
         epochs = range(self._num_epochs(images_per_epoch))
         return self._measure(itertools.chain.from_iterable(loader for _ in epochs), names)
 
+    @functools.cached_property
+    def _hugging_face(self) -> Any:
+        """The same records as `datasets` keeps them, in a memory-mapped file, and as it finds them again."""
+        import datasets
+
+        tfds = builds.tfds()
+        records = self._images.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+        columns = {name: [record[name] for record in records] for name in ("image", "landmark_id")}
+        columns["image_id"] = [record["image_id"].decode() for record in records]
+        binary = datasets.Features(
+            image=datasets.Value("binary"), landmark_id=datasets.Value("int64"), image_id=datasets.Value("string")
+        )
+        folder = str(Path(self._images.data_dir).parent / "hugging_face")
+        datasets.disable_progress_bars()
+        datasets.Dataset.from_dict(columns, features=binary).save_to_disk(folder)
+        return datasets.load_from_disk(folder).with_transform(_decode_pictures)
+
+    def hugging_face(self, workers: int) -> Measurement:
+        import torch
+
+        dataset = self._hugging_face
+        count = 3 * len(FreshTriplets(self._source()))
+        sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=count)
+        options = {"batch_size": 3 * BATCH_SIZE, "sampler": sampler}
+        return self._read_torch(dataset, workers, count, ("image",), options)
+
     def grain(self, workers: int) -> Measurement:
         import grain
 
@@ -160,14 +195,17 @@ class Reading:
             "fresh triplets, tf.data": self.tf_data,
             "fresh triplets, torch, 0 workers, OpenCV": lambda: self.torch(0, own_decoder=False),
             "fresh triplets, torch, 0 workers": lambda: self.torch(0),
-            f"fresh triplets, torch, {WORKERS} workers": lambda: self.torch(WORKERS),
+            FRESH: lambda: self.torch(WORKERS),
+            PEER: lambda: self.hugging_face(WORKERS),
             "fresh triplets, Grain, threads": lambda: self.grain(0),
             f"fresh triplets, Grain, {WORKERS} workers": lambda: self.grain(WORKERS),
             "P x K, tf.data": self.tf_data_batches,
             "P x K, torch, 0 workers": lambda: self.torch_batches(0),
             f"P x K, torch, {WORKERS} workers": lambda: self.torch_batches(WORKERS),
         }
-        missing = [each for each in ("torch", "Grain") if not importlib.util.find_spec(each.lower())]
+        missing = [each for each in ("torch", "Grain", "datasets") if not importlib.util.find_spec(each.lower())]
+        if missing:
+            print(f"Left out, for it is not installed: {', '.join(missing)}.")
         return {name: case for name, case in cases.items() if not any(each in name for each in missing)}
 
 
@@ -249,6 +287,8 @@ def main() -> None:
         of_stored = speeds(results, STORED)
         others = [name for name in results if name != STORED]
         print_ratios((f"{name} / stored", divide(speeds(results, name), of_stored), "") for name in others)
+        cpu = {name: [run.cpu_s / run.count for run in results.get(name, ())] for name in (FRESH, PEER)}
+        print_ratios([("CPU an image, fresh triplets / Hugging Face", divide(cpu[FRESH], cpu[PEER]), "<= 1.1")])
 
 
 if __name__ == "__main__":

@@ -177,7 +177,14 @@ def read_images(data_source: DataSource, index: ImageIndex, numbers: Sequence[in
     Raises:
       ImageIndexError: if one of them is of another image than the index says.
     """
-    records = read_records(data_source, numbers)
+    decoders = getattr(data_source, "decoders", None)
+    decoder = decoders.get("image") if isinstance(decoders, Mapping) else None
+    read_together = getattr(decoder, "read_together", None)
+    records: list[dict[str, Any]]
+    if numbers and read_together is not None:
+        records = read_together(data_source, numbers)
+    else:
+        records = read_records(data_source, numbers)
     for number, record in zip(numbers, records, strict=True):
         found = record["image_id"]
         found = found.decode() if isinstance(found, bytes) else str(found)

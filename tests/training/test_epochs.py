@@ -13,7 +13,14 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import ImageIndexError, NoExampleError
-from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches, order_of_epoch
+from landmark_triplets_tfds.training.decoder import TensorFlowPixels
+from landmark_triplets_tfds.training.epochs import (
+    EpochSampler,
+    FreshTriplets,
+    LandmarkBatches,
+    as_triplet,
+    order_of_epoch,
+)
 from landmark_triplets_tfds.training.records import ImageIndex, write_image_index
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from tests.support.competition import build_images, images_config
@@ -181,6 +188,23 @@ def test_the_index_comes_from_the_folder_of_the_data_source(prepared):
         assert triplet["landmark_id"] == landmark_of[triplet["anchor_id"]] == landmark_of[triplet["positive_id"]]
         assert triplet["negative_landmark_id"] == landmark_of[triplet["negative_id"]] != triplet["landmark_id"]
         assert triplet["anchor_id"] != triplet["positive_id"]
+
+
+def test_records_that_the_decoder_reads_together_are_those_of_the_data_source(prepared):
+    source = prepared.as_data_source(split="train", decoders={"image": TensorFlowPixels()})
+    triplets = FreshTriplets(source, seed=1)
+    batch = triplets.__getitems__([3, (2, 7), 3])
+    numbers = [triplets.record_numbers(epoch)[item].tolist() for epoch, item in ((0, 3), (2, 7), (0, 3))]
+    for triplet, rows in zip(batch, numbers, strict=True):
+        expected = as_triplet([source[row] for row in rows])
+        assert triplet.keys() == expected.keys()
+        for name, value in expected.items():
+            assert type(triplet[name]) is type(value)
+            assert np.array_equal(triplet[name], value)
+    assert batch[0]["anchor_img"].base is batch[2]["negative_img"].base
+    batch[0]["anchor_img"][:] = 0
+    assert batch[2]["anchor_img"].any()
+    assert triplets.__getitems__([]) == []
 
 
 def test_no_triplet():
