@@ -112,7 +112,7 @@ class BeamBuild(Build):
             numbers = np.flatnonzero(~np.isin(rows[:, 0], list(errors)))
             job.set_examples(numbers, rows[numbers])
 
-    def threads_used(self) -> dict[str, int | None]:
+    def workers_and_readers(self) -> dict[str, int | None]:
         return {"workers": None, "readers": self._num_readers()}
 
     def _num_readers(self) -> int:

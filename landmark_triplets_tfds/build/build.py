@@ -266,7 +266,7 @@ class Build:
         """Returns what tells whether another build is from the same images."""
         return self._selection.fingerprints()
 
-    def threads_used(self) -> dict[str, int | None]:
+    def workers_and_readers(self) -> dict[str, int | None]:
         """Returns the numbers of workers and readers; None: not decided here."""
         raise NotImplementedError
 
@@ -292,7 +292,7 @@ class Build:
 
     def write_report(self, asked_for: dict[str, Any]) -> None:
         """Writes build_report.json: what was asked for, the options and what came of it."""
-        options = dataclasses.asdict(self.options) | self.threads_used()
+        options = dataclasses.asdict(self.options) | self.workers_and_readers()
         content = asked_for | {"build_options": options} | self.report.as_json()
         (self._data_dir / REPORT_NAME).write_text(json.dumps(content, indent=2) + "\n")
 

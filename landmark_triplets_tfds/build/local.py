@@ -80,7 +80,7 @@ class LocalBuild(Build):
             if self._bank is not None:
                 self.report.bank, self.report.num_bank_bytes = str(self._bank), num_bytes(self._bank)
 
-    def threads_used(self) -> dict[str, int | None]:
+    def workers_and_readers(self) -> dict[str, int | None]:
         return {
             "workers": self.options.num_workers(),
             "readers": self.options.num_readers(self.source.is_remote),
