@@ -104,13 +104,14 @@ class BeamBuild(Build):
         """Notes which examples were made, where somebody will ask for it."""
         if self._lists_triplets(job):
             made = [np.load(path) for path in map(str, self._examples_path(job).iterdir())]
-            examples = np.concatenate(made)
-            job.set_examples(examples[:, 0], examples[:, 1:])
+            rows = np.full((job.num_examples, job.planned.plan.kind.num_images), -1, dtype=np.int32)
+            for examples in made:
+                rows[examples[:, 0]] = examples[:, 1:]
+            job.set_examples(rows, rows[:, 0] >= 0)
             self._examples_path(job).rmtree()
         elif job.planned.plan.kind is IMAGES:
-            rows = job.planned.plan.rows(0, job.num_examples)
-            numbers = np.flatnonzero(~np.isin(rows[:, 0], list(errors)))
-            job.set_examples(numbers, rows[numbers])
+            rows = job.planned.plan.rows(0, job.num_examples).astype(np.int32)
+            job.set_examples(rows, ~np.isin(rows[:, 0], list(errors)))
 
     def workers_and_readers(self) -> dict[str, int | None]:
         return {"workers": None, "readers": self._num_readers()}

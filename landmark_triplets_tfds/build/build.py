@@ -122,13 +122,10 @@ class SplitJob:
         check_num_unreadable(unreadable, self.max_num_unreadable, len(self.rows))
         return unreadable
 
-    def set_examples(self, numbers: Rows, rows: Rows) -> None:
-        """Takes the numbers, int64[n], of the examples that are made, and the rows, int64[n, k], of their images."""
-        place_of = np.full(self.num_examples, -1, dtype=np.int64)
-        place_of[numbers] = np.arange(len(numbers))
-        places = place_of[self.order]
-        places = places[places >= 0]
-        self.record_numbers, self.record_rows = numbers[places], rows[places].astype(np.int32)
+    def set_examples(self, rows: npt.NDArray[np.int32], is_made: npt.NDArray[np.bool_]) -> None:
+        """Takes int32[num_examples, k], rows of the images of each example, and bool[num_examples], if it is made."""
+        self.record_numbers = self.order[is_made[self.order]]
+        self.record_rows = rows[self.record_numbers]
 
     def record_bounds(self) -> list[int]:
         """Returns where shards begin and end, num_shards + 1 numbers, among the records."""

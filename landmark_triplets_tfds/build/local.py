@@ -199,7 +199,9 @@ class LocalBuild(Build):
     ) -> None:
         jobs = {job.split: job for job in self.jobs}
         with progress_bar(len(tasks), "Writing shards", " shards") as bar:
-            for (folder, number), result in pool.run(_write_one, tasks, are_large=len(tasks) >= _MANY_SHARDS):
+            for (folder, number), result in pool.run(
+                _write_one, tasks, len(tasks), are_large=len(tasks) >= _MANY_SHARDS
+            ):
                 jobs[pathlib.Path(folder).name].shards[number] = result
                 bar.update()
         _writer_of.cache_clear()  # where this process was the worker
@@ -225,12 +227,12 @@ def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
         return bool(maker.is_readable[row])
 
     plan = job.planned.plan
-    numbers, settled = [np.zeros(0, dtype=np.int64)], [np.zeros((0, plan.kind.num_images), dtype=np.int64)]
+    all_rows = np.zeros((job.num_examples, plan.kind.num_images), dtype=np.int32)
+    is_made = np.zeros(job.num_examples, dtype=bool)
     pending: list[tuple[int, list[int]]] = []
     for first, rows in plan_in_chunks(plan, job.num_examples):
         is_whole = maker.is_readable[rows].all(axis=1)
-        numbers.append(first + np.flatnonzero(is_whole))
-        settled.append(rows[is_whole])
+        all_rows[first : first + len(rows)], is_made[first : first + len(rows)] = rows, is_whole
         pending += [(first + i, rows[i].tolist()) for i in np.flatnonzero(~is_whole).tolist()]
     while pending:
         again, needed = [], set()
@@ -245,14 +247,12 @@ def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
                 job.counts.left_out[chosen] += 1
                 continue
             job.counts.num_redrawn += 1
-            numbers.append(np.array([number]))
-            settled.append(np.array([chosen]))
+            all_rows[number], is_made[number] = chosen, True
         maker.make(np.array(sorted(needed), dtype=np.int64))
         job.redrawn.update(needed)
         pending = again
-    all_numbers = np.concatenate(numbers)
-    job.counts.num_made += len(all_numbers)
-    job.set_examples(all_numbers, np.concatenate(settled))
+    job.counts.num_made += int(is_made.sum())
+    job.set_examples(all_rows, is_made)
 
 
 # --- In a worker

@@ -59,7 +59,8 @@ class WorkerPool(Generic[Task, Result]):
     def run(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
+        num_tasks: int,
         on_killed: Callable[[Sequence[Task]], Iterable[Task]] = iter,
         *,
         are_large: bool = False,
@@ -68,7 +69,8 @@ class WorkerPool(Generic[Task, Result]):
 
         Args:
           function: of a module, since processes import it; as its arguments and results are, it is sent to them.
-          tasks: of about equal size.
+          tasks: of about equal size; they are taken one after the other, when they are needed.
+          num_tasks: how many there are.
           on_killed: is given the tasks that were under way when a worker died, and returns those to run again; a task
             may be replaced by others.
           are_large: True: even few of them are worth processes. Otherwise tasks are run in this process until they
@@ -82,7 +84,7 @@ class WorkerPool(Generic[Task, Result]):
         """
         waiting, under_way = iter(tasks), deque[tuple[Task, Any]]()
         if self._executor is None and not (are_large and self._num_workers > 1):
-            yield from self._run_here(function, waiting, len(tasks))
+            yield from self._run_here(function, waiting, num_tasks)
         while True:
             for task in itertools.islice(waiting, max(0, _TASKS_PER_WORKER * self._num_workers - len(under_way))):
                 under_way.append((task, self._submit(function, task)))

@@ -2,8 +2,8 @@
 
 The parent says which rows; workers read, decode, encode and add to the store, and return where things are, as arrays.
 What the store knows already is only looked at: if an image's file is as it was when its thumbnail was made, that one
-serves. Everything a worker has to know lies in a folder, as plain files that it maps: so a task is a path and some
-rows.
+serves. What is the same for all tasks lies in a folder; so a task is a path, some rows, and what the store knows of
+them.
 """
 
 from __future__ import annotations
@@ -53,12 +53,15 @@ _NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
 # How often a process may die over an image before the image is at fault.
 _MAX_KILLS = 2
 
-_JOB, _IMAGE_IDS, _KNOWN, _IN_HAND = "job.pickle", "image_ids.npy", "known.npy", "in_hand"
+_JOB, _IN_HAND = "job.pickle", "in_hand"
+
+# The folder of what workers have to know, int64[n] rows, and PLACE[n] of these.
+_Task = tuple[str, Rows, Places]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What workers have to know beside arrays: see `ThumbnailMaker`."""
+    """What workers have to know: see `ThumbnailMaker`."""
 
     source: ImageSource
     spec: ThumbnailSpec
@@ -105,7 +108,7 @@ class ThumbnailMaker:
         spec: ThumbnailSpec,
         index: StoreIndex,
         folder: pathlib.Path,
-        pool: WorkerPool[tuple[str, Rows], _Batch],
+        pool: WorkerPool[_Task, _Batch],
         num_readers: int,
         on_done: Callable[[int], object],
     ):
@@ -133,8 +136,6 @@ class ThumbnailMaker:
         self.index = index
         self._kills: dict[int, int] = {}
         (folder / _IN_HAND).mkdir()
-        np.save(folder / _IMAGE_IDS, image_ids)
-        np.save(folder / _KNOWN, index.places)
         job = _Job(source, spec, index.folder, index.names.copy(), num_readers)
         (folder / _JOB).write_bytes(pickle.dumps(job))
 
@@ -156,13 +157,10 @@ class ThumbnailMaker:
         todo = todo[self._source.read_order(self._image_ids[todo])]
         is_known = self.index.places["kind"][todo] != UNKNOWN
         size = min(_MAX_BATCH_SIZE, max(_MIN_BATCH_SIZE, len(todo) // _TASKS_PER_BUILD))
-        tasks = [*self._tasks(todo[is_known], _KNOWN_BATCH_SIZE), *self._tasks(todo[~is_known], size)]
-        for batch in self._pool.run(_make_batch, tasks, self._sort_out):
+        parts = [*_cut(todo[is_known], _KNOWN_BATCH_SIZE), *_cut(todo[~is_known], size)]
+        tasks = ((str(self._folder), rows, self.index.places[rows]) for rows in parts)
+        for batch in self._pool.run(_make_batch, tasks, len(parts), self._sort_out):
             self._note(batch)
-
-    def _tasks(self, rows: Rows, size: int) -> Iterator[tuple[str, Rows]]:
-        for start in range(0, len(rows), size):
-            yield str(self._folder), rows[start : start + size]
 
     def _note(self, batch: _Batch) -> None:
         self.is_done[batch.rows] = True
@@ -175,7 +173,7 @@ class ThumbnailMaker:
         self.num_made += batch.num_made
         self._on_done(len(batch.rows))
 
-    def _sort_out(self, tasks: Sequence[tuple[str, Rows]]) -> Iterable[tuple[str, Rows]]:
+    def _sort_out(self, tasks: Sequence[_Task]) -> Iterable[_Task]:
         """Returns tasks during which a worker died, without the images that have killed too many.
 
         Where several tasks were under way, the workers of all of them are gone, so only a task that was alone tells.
@@ -193,21 +191,27 @@ class ThumbnailMaker:
             none = np.zeros(0, dtype=np.int64)
             self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), "", [error], 1))
         for task in tasks:
-            left = task[1][~np.isin(task[1], list(guilty))]
-            if len(left) == len(task[1]):
+            folder, rows, places = task
+            is_left = ~np.isin(rows, list(guilty))
+            if is_left.all():
                 yield task
-            elif len(left):
-                yield task[0], left
+            elif is_left.any():
+                yield folder, rows[is_left], places[is_left]
+
+
+def _cut(rows: Rows, size: int) -> Iterator[Rows]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 # --- In a worker
 
 
-def _make_batch(task: tuple[str, Rows]) -> _Batch:
-    folder, rows = task
+def _make_batch(task: _Task) -> _Batch:
+    folder, rows, places = task
     if folder not in _workers:
         _workers[folder] = _Worker(pathlib.Path(folder))
-    return _workers[folder].make(rows)
+    return _workers[folder].make(rows, places)
 
 
 class _Worker:
@@ -216,8 +220,6 @@ class _Worker:
     def __init__(self, folder: pathlib.Path):
         job: _Job = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by the parent a moment ago
         self._source, self._spec, self._store = job.source, job.spec, job.store
-        self._image_ids = np.lib.format.open_memmap(folder / _IMAGE_IDS, mode="r")
-        self._known = np.lib.format.open_memmap(folder / _KNOWN, mode="r")
         self._writer = StoreWriter(job.store)
         self._reader = StoreReader(job.store, job.store_names)
         self._num_readers = job.num_readers
@@ -229,13 +231,13 @@ class _Worker:
         self._writer.close()
         self._in_hand.close()
 
-    def make(self, rows: Rows) -> _Batch:
+    def make(self, rows: Rows, places: Places) -> _Batch:
         errors: list[tuple[int, str, str]] = []
         made: list[int] = []
         num_made = 0
-        ids = self._image_ids[rows].tolist()
         new = []
-        for row, image_id, place in zip(rows.tolist(), ids, self._known[rows].tolist(), strict=True):
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            image_id = place[0]
             stamp = self._source.stamp(image_id)
             if place[6] == UNKNOWN or place[1:3] != stamp:
                 new.append((row, image_id, stamp))
@@ -254,8 +256,8 @@ class _Worker:
                     continue
             self._add(image_id, stamp, result)
             made.append(row)
-        places = self._writer.take_places()
-        return _Batch(rows, np.array(made, dtype=np.int64), places, self._writer.name, errors, num_made)
+        written = self._writer.take_places()
+        return _Batch(rows, np.array(made, dtype=np.int64), written, self._writer.name, errors, num_made)
 
     def _make(
         self, images: Sequence[tuple[int, int, Stamp]]

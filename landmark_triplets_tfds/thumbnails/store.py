@@ -193,7 +193,7 @@ class StoreIndex:
     Attributes:
       folder: of the store.
       names: of its files, by their numbers in ``places``.
-      places: PLACE[num_rows], by row of the table.
+      places: PLACE[num_rows], by row of the table; all of them have the image_id.
     """
 
     folder: pathlib.Path
@@ -205,6 +205,7 @@ class StoreIndex:
         """Reads what a store knows of images, uint64[num_rows]."""
         known, names = read_places(folder)
         places = np.zeros(len(image_ids), dtype=PLACE)
+        places["image_id"] = image_ids
         order = np.argsort(image_ids)
         sorted_ids = image_ids[order]
         at = np.minimum(np.searchsorted(sorted_ids, known["image_id"]), len(image_ids) - 1)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,12 @@ def refuse(task: Task) -> int:
     raise ValueError(f"not {task[1]}")
 
 
+def run(
+    pool: WorkerPool[Any, Any], function: Callable[[Any], Any], tasks: Sequence[Any], *more: Any, **options: Any
+) -> Iterator[Any]:
+    return pool.run(function, tasks, len(tasks), *more, **options)
+
+
 def tasks_of(folder: Path, count: int = 40) -> list[Task]:
     return [(str(folder), number) for number in range(count)]
 
@@ -45,22 +52,22 @@ def tasks_of(folder: Path, count: int = 40) -> list[Task]:
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
 def test_gives_all_results(tmp_path: Path, num_workers: int) -> None:
     with WorkerPool[Task, int](num_workers) as pool:
-        assert sorted(pool.run(square, tasks_of(tmp_path), are_large=True)) == [n**2 for n in range(40)]
-        assert list(pool.run(square, [])) == []
-        assert list(pool.run(square, tasks_of(tmp_path, 1))) == [0]
+        assert sorted(run(pool, square, tasks_of(tmp_path), are_large=True)) == [n**2 for n in range(40)]
+        assert list(run(pool, square, [])) == []
+        assert list(run(pool, square, tasks_of(tmp_path, 1))) == [0]
 
 
 def test_one_worker_is_this_process(tmp_path: Path) -> None:
     with WorkerPool[Task, int](1) as pool:
-        assert set(pool.run(tell_process, tasks_of(tmp_path), are_large=True)) == {os.getpid()}
+        assert set(run(pool, tell_process, tasks_of(tmp_path), are_large=True)) == {os.getpid()}
 
 
 def test_little_is_done_here(tmp_path: Path) -> None:
     """However long the first task takes, as one does that imports something."""
     with WorkerPool[Task, int](2) as pool:
         tasks = [(str(tmp_path), 1.2), *((str(tmp_path), 0.001) for _ in range(20))]
-        assert set(pool.run(take_time, tasks)) == {os.getpid()}
-        processes = list(pool.run(take_time, [(str(tmp_path), 0.2)] * 8))
+        assert set(run(pool, take_time, tasks)) == {os.getpid()}
+        processes = list(run(pool, take_time, [(str(tmp_path), 0.2)] * 8))
     assert set(processes[:2]) == {os.getpid()}
     assert os.getpid() not in processes[2:]
 
@@ -74,15 +81,15 @@ def test_where_no_process_can_be_started_this_one_does_all(
 
     monkeypatch.setattr("loky.ProcessPoolExecutor", fail)
     with WorkerPool[Task, int](2) as pool:
-        assert set(pool.run(tell_process, tasks_of(tmp_path), are_large=True)) == {os.getpid()}
+        assert set(run(pool, tell_process, tasks_of(tmp_path), are_large=True)) == {os.getpid()}
         with pytest.raises(ValueError, match="not 0"):
-            list(pool.run(refuse, tasks_of(tmp_path), are_large=True))
+            list(run(pool, refuse, tasks_of(tmp_path), are_large=True))
     assert capsys.readouterr().out.count(f"since others cannot be started: {error}.") == 1
 
 
 def test_an_error_is_raised_here(tmp_path: Path) -> None:
     with WorkerPool[Task, int](2) as pool, pytest.raises(ValueError, match="not 0"):
-        list(pool.run(refuse, tasks_of(tmp_path), are_large=True))
+        list(run(pool, refuse, tasks_of(tmp_path), are_large=True))
 
 
 @pytest.mark.parametrize("killers", [[0], [39], [7, 8], [3, 17, 30]])
@@ -99,7 +106,7 @@ def test_what_a_dead_worker_leaves_is_done_again(tmp_path: Path, killers: list[i
         return tasks
 
     with WorkerPool[Task, int](2) as pool:
-        results = sorted(pool.run(square, tasks_of(tmp_path), judge, are_large=True))
+        results = sorted(run(pool, square, tasks_of(tmp_path), judge, are_large=True))
     assert results == [n**2 for n in range(40) if n not in killers]
     assert sorted(alone) == killers
 
@@ -107,19 +114,19 @@ def test_what_a_dead_worker_leaves_is_done_again(tmp_path: Path, killers: list[i
 def test_a_task_that_kills_every_worker_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "kill-3").touch()
     with WorkerPool[Task, int](2) as pool, pytest.raises(WorkerKilledError, match="killed 2 times"):
-        list(pool.run(square, tasks_of(tmp_path), are_large=True))
+        list(run(pool, square, tasks_of(tmp_path), are_large=True))
 
 
 def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
     with WorkerPool[Task, int](2) as pool:
-        processes = list(pool.run(tell_process, tasks_of(tmp_path), are_large=True))
+        processes = list(run(pool, tell_process, tasks_of(tmp_path), are_large=True))
         os.kill(processes[0], signal.SIGKILL)
-        assert sorted(pool.run(square, tasks_of(tmp_path), are_large=True)) == [n**2 for n in range(40)]
+        assert sorted(run(pool, square, tasks_of(tmp_path), are_large=True)) == [n**2 for n in range(40)]
 
 
 def test_leaving_ends_the_processes(tmp_path: Path) -> None:
     with WorkerPool[Task, int](2) as pool:
-        processes = set(pool.run(tell_process, tasks_of(tmp_path), are_large=True))
+        processes = set(run(pool, tell_process, tasks_of(tmp_path), are_large=True))
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
@@ -136,7 +143,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
         "from landmark_triplets_tfds.common.worker_pool import WorkerPool\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with WorkerPool(2) as pool:\n"
-        "    for result in pool.run(time.sleep, [0.1] * 1000, list, are_large=True):\n"
+        "    for result in run(pool, time.sleep, [0.1] * 1000, list, are_large=True):\n"
         "        print(*pool._executor._processes, flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
