@@ -143,7 +143,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
         "from landmark_triplets_tfds.common.worker_pool import WorkerPool\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with WorkerPool(2) as pool:\n"
-        "    for result in run(pool, time.sleep, [0.1] * 1000, list, are_large=True):\n"
+        "    for result in pool.run(time.sleep, [0.1] * 1000, 1000, are_large=True):\n"
         "        print(*pool._executor._processes, flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
