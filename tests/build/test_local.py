@@ -90,6 +90,34 @@ def test_a_build_that_is_interrupted_leaves_nothing(tmp_path, how):
     assert [path.name for path in (tmp_path / "data" / "data").glob("*/64px_all/*")] == []
 
 
+PLAIN_BUILD = """
+import sys
+import tensorflow_datasets as tfds
+import landmark_triplets_tfds
+from landmark_triplets_tfds.common import worker_pool
+
+def asking(pool, stop=worker_pool.WorkerPool._stop):
+    if pool._executor:
+        print("worker", pool._executor.submit(eval, "'tensorflow' in __import__('sys').modules").result())
+    stop(pool)
+
+worker_pool._WORTH_S, worker_pool.WorkerPool._stop = 0.0, asking
+builder = tfds.builder("landmark_triplets/64px_all", data_dir=sys.argv[1])
+builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[2]))
+print("parent", "tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_no_process_of_a_build_of_plain_jpegs_imports_tensorflow(tmp_path):
+    make_picture_corpus(tmp_path / "corpus", None, 6)
+    environment = {"PYTHONPATH": str(REPOSITORY), "LANDMARK_TRIPLETS_WORKERS": "2"}
+    command = (sys.executable, "-c", PLAIN_BUILD, tmp_path / "data", tmp_path / "corpus")
+    printed = run(*command, environment=environment, cwd=REPOSITORY).stdout.splitlines()
+    assert "worker False" in printed
+    assert "parent False" in printed
+
+
 def test_a_larger_sample_makes_only_what_is_missing(tmp_path, made):
     plans = []
     for config in ("64px", "64px_all", "64px_1per"):
