@@ -11,10 +11,8 @@ and compared, so that an image is only ever read from a tar that is right.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-import hashlib
 import operator
 import os
-import re
 import struct
 import tarfile
 from typing import IO, Any
@@ -27,7 +25,6 @@ from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.archive import MEMBER, ArchiveIndex, ArchiveSource, Members
 from landmark_triplets_tfds.competition.layout import (
-    FOLDER_NAMES,
     IMAGES_NAME,
     TAR_PATTERN,
     find_names,
@@ -35,6 +32,7 @@ from landmark_triplets_tfds.competition.layout import (
     mark_stamp,
     parse_tar_name,
 )
+from landmark_triplets_tfds.competition.md5_lists import md5_of, read_md5_lists
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
@@ -47,11 +45,6 @@ _MAX_HEADER_BYTES = 1 << 20
 
 # What tarfile raises for headers that make no sense.
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
-
-_MD5_LIST_PATTERN = re.compile(r"md5.*\.txt|.*\.md5|MD5SUMS?", re.IGNORECASE)
-_MD5_LINE_PATTERN = re.compile(r"\s*([0-9a-fA-F]{32})\s+\*?(\S+)\s*")
-_MAX_LIST_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
 
 
 # name, size and mtime_ns, which tell that a tar is still the same, and the md5 it was verified to have, or None.
@@ -221,38 +214,3 @@ class _BoundedReads:
         if not 0 <= num_bytes <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {num_bytes:,} bytes")
         return self._file.read(num_bytes)
-
-
-def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> dict[str, str]:
-    """Returns the MD5, in lower case, of each file of a folder that a list names: lines ``<hash>  <name>``.
-
-    Tars in ``train/``, ``index/`` and ``test/`` have the same names. So where a line names a folder, it counts for tars
-    in that folder; where it does not, the folder that the list is in decides.
-
-    Args:
-      root: the folder with the table and ``train/``.
-      folder: of the tars.
-    """
-    md5_of_name: dict[str, str] = {}
-    # Beside the tars, beside the table, or where a mirror of the published files has them.
-    for place, meant in ((folder, folder), (".", IMAGES_NAME), (f"md5sum/{folder}", folder)):
-        if not (root / place).is_dir():
-            continue
-        for path in sorted((root / place).iterdir()):
-            if not _MD5_LIST_PATTERN.fullmatch(path.name) or not path.is_file() or path.stat().length > _MAX_LIST_BYTES:
-                continue
-            for line in path.read_bytes().decode("ascii", "replace").splitlines():
-                if match := _MD5_LINE_PATTERN.fullmatch(line):
-                    *above, name = match[2].split("/")
-                    if (above[-1] if above and above[-1] in FOLDER_NAMES else meant) == folder:
-                        md5_of_name.setdefault(name, match[1].lower())
-    return md5_of_name
-
-
-def md5_of(path: str) -> str:
-    """Returns the MD5 of a file, local or remote; raises OSError."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with file_access.open_file(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
