@@ -2,8 +2,8 @@
 
 TFDS calls `_download_and_prepare` inside the folder of the unfinished version, ``incomplete.*`` beside the version's,
 and renames that folder only if the call returns. So whatever fails in here publishes nothing. Of two builds at a time
-the second would fail at the renaming, after all its work, and a build that was killed leaves its folder behind: hence
-the lock, under which the leftovers of dead builds are removed.
+the second would fail at the renaming, after all its work, and a build that was killed leaves its folder behind: see
+`lock`.
 
 Overriding methods is how TFDS is meant to be used, but not of these methods, and a few names are needed elsewhere too.
 This is the list of all names of TFDS in this package that are no public API; tests/build/test_hooks.py fails when one
@@ -16,7 +16,7 @@ of them goes or changes its arguments:
     DatasetInfo.set_nondeterministic_order(bool)                               here
     DatasetBuilder._post_download_and_prepare_hook()                           here
     DownloadManager.manual_dir raises AssertionError without a folder          here
-    incomplete.*_<version>, the folder of an unfinished version                here
+    incomplete.*_<version>, the folder of an unfinished version                build.lock
     tensorflow_datasets.proto.tf_example_pb2                                   here, and where records are read
     tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)                build.shards
     tfds.core.utils.shard_utils.ShardConfig, its get_shard_boundaries           build.shards
@@ -40,7 +40,6 @@ import threading
 from typing import Any
 
 from etils import epath
-import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -48,10 +47,10 @@ from landmark_triplets_tfds.build.beam import BeamBuild
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.local import LocalBuild
+from landmark_triplets_tfds.build.lock import build_lock
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
-from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
@@ -286,43 +285,3 @@ def _is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-_WAIT_S = 2.0  # before it is said that another build is waited for
-
-
-@contextlib.contextmanager
-def build_lock(data_path: epath.Path) -> Iterator[None]:
-    """Holds the lock of one version of a dataset, and removes what dead builds of it left.
-
-    The lock is a file in TFDS's own folder for such things, ``<data_dir>/<dataset>/.config``. The operating system
-    releases it when the process ends, however it ends. Remote file systems have no such locks: there, leftovers are
-    only named.
-
-    Args:
-      data_path: ``<data_dir>/<dataset>/<config>/<version>``.
-    """
-    config_dir = data_path.parent
-    leftovers = f"incomplete.*_{data_path.name}"
-    if is_remote(str(data_path)):
-        if config_dir.exists():
-            for folder in config_dir.glob(leftovers):
-                print(f"{folder} is of another build that is running or was killed; delete it if none is running.")
-        yield
-        return
-    path = config_dir.parent / ".config" / f"{config_dir.name}-{data_path.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=_WAIT_S)
-    except filelock.Timeout:
-        print(f"Another process is building {data_path}; waiting for it to end.")
-        lock.acquire()
-    try:
-        if config_dir.exists():
-            for folder in config_dir.glob(leftovers):
-                print(f"Removing {folder}, left by a build that was killed.")
-                folder.rmtree()
-        yield
-    finally:
-        lock.release()
