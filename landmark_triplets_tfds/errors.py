@@ -13,6 +13,10 @@ class LandmarkTripletsError(Exception):
 # --- The competition's files
 
 
+class InputFileError(LandmarkTripletsError, OSError):
+    """What should be read is no regular file, such as a pipe, or larger than such a file can be."""
+
+
 class LandmarkTableError(LandmarkTripletsError, ValueError):
     """The table of images (``train.csv``) cannot be used; the message names file, line and value."""
 

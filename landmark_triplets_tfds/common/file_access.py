@@ -1,5 +1,9 @@
 """Reading files and parts of files, local or remote, from many threads and processes; and where files are kept.
 
+What users name is a regular file, or an error that names it: opening a pipe waits for ever, and a device such as
+/dev/zero has no end, while its size is said to be 0. So all opening goes through one check, and how much is read is
+bounded by what was read; a size that was asked for is a hint.
+
 Every read opens the file anew. A local open and close cost a few microseconds, and so nothing is shared: no position in
 a file and no lock between threads, no descriptor between processes, nothing to close.
 """
@@ -8,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import mmap
 import os
 import pathlib
+import stat
 import time
 from typing import IO
 import uuid
@@ -18,7 +24,7 @@ import uuid
 from etils import epath
 import platformdirs
 
-from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.errors import InputFileError, UnreadableImageError
 
 # The largest image file that is read: with it a thread's memory is bounded, whatever an archive claims. The photographs
 # of the public Google Landmarks Dataset v2 have 0.1 MB on average.
@@ -37,6 +43,8 @@ ADVICE = {
 
 Content = bytes | mmap.mmap
 
+_CHUNK_BYTES = 1 << 20
+
 # A read that fails for another reason than a missing file (a network mount that is busy, say) is tried again.
 _NUM_ATTEMPTS = 3
 _SECONDS_BETWEEN_ATTEMPTS = 0.5
@@ -48,20 +56,33 @@ def is_remote(path: str) -> bool:
 
 
 def open_file(path: str, buffering: int = -1) -> IO[bytes]:
-    """Opens a file to read and seek in it."""
+    """Opens a regular file to read and seek in it; raises OSError, for a pipe or a device an `InputFileError`."""
     if is_remote(path):
         file: IO[bytes] = epath.Path(path).open("rb")
         return file
+    _stat_regular(path)
     return open(path, "rb", buffering=buffering)
 
 
 def stat_file(path: str) -> tuple[int, int]:
-    """Returns size in bytes and modification time in ns; raises OSError."""
+    """Returns size in bytes and modification time in ns of a regular file; raises OSError as `open_file` does."""
     if is_remote(path):
         remote = epath.Path(path).stat()
         return int(remote.length), int(remote.mtime) * 1_000_000_000
-    local = os.stat(path)  # noqa: PTH116
+    local = _stat_regular(path)
     return local.st_size, local.st_mtime_ns
+
+
+def read_file(path: str, max_bytes: int) -> bytes:
+    """Returns the content of a regular file; raises OSError as `open_file` does, and if it has more than ``max_bytes``.
+
+    Images are read by `read_image`.
+    """
+    with open_file(path, buffering=0) as file:
+        content = _read_up_to(file, path, max_bytes + 1)
+    if len(content) > max_bytes:
+        raise InputFileError(f"{path} is larger than {max_bytes / 1e6:,.0f} MB, the most that is read of it.")
+    return content
 
 
 def map_file(path: str) -> Content:
@@ -102,7 +123,7 @@ def read_image(path: str, offset: int = 0, length: int | None = None) -> bytes:
             return _read(path, offset, length)
         except (FileNotFoundError, NotADirectoryError):
             raise UnreadableImageError(UnreadableImageError.MISSING, path) from None
-        except (IsADirectoryError, PermissionError) as error:
+        except (IsADirectoryError, PermissionError, InputFileError) as error:
             raise UnreadableImageError(UnreadableImageError.NO_ACCESS, str(error)) from None
         except OSError as error:
             if attempt == _NUM_ATTEMPTS:
@@ -123,17 +144,39 @@ def refuse_large(num_bytes: int) -> None:
 def _read(path: str, offset: int, length: int | None) -> bytes:
     with open_file(path, buffering=0) as file:
         if length is None:
-            if not is_remote(path):
-                refuse_large(os.fstat(file.fileno()).st_size)
-                return file.read()
-            content = bytes(file.read(MAX_FILE_BYTES + 1))  # asking for the size first would be one more request
+            content = _read_up_to(file, path, MAX_FILE_BYTES + 1)
             refuse_large(len(content))
             return content
         file.seek(offset)
-        content = bytes(file.read(length))
-        while len(content) < length and (more := file.read(length - len(content))):  # an unbuffered read may be short
-            content += more
-        return content
+        return _read_exactly(file, length)
+
+
+def _read_up_to(file: IO[bytes], path: str, num_bytes: int) -> bytes:
+    """Returns what a file that was just opened begins with: all of it if it has no more than this many bytes."""
+    # Asking a remote file for its size would be one more request.
+    size = num_bytes if is_remote(path) else min(os.fstat(file.fileno()).st_size + 1, num_bytes)
+    content = _read_exactly(file, size)
+    return content if len(content) < size else content + _read_exactly(file, num_bytes - size)
+
+
+def _read_exactly(file: IO[bytes], length: int) -> bytes:
+    """Returns the next bytes of a file, of which there are less where it ends before."""
+    parts = [bytes(file.read(length))]
+    num_read = len(parts[0])
+    while num_read < length and (more := file.read(min(length - num_read, _CHUNK_BYTES))):  # a read may be short
+        parts.append(bytes(more))
+        num_read += len(more)
+    return b"".join(parts)
+
+
+def _stat_regular(path: str) -> os.stat_result:
+    # Not after opening: that would wait for a pipe's other end, and O_NONBLOCK fails where files are fetched from tape.
+    found = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(found.st_mode):
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise InputFileError(f"{path} is a pipe, a device or a socket. Expected a file: save what it gives in one.")
+    return found
 
 
 def cache_folder(folder: str | None) -> pathlib.Path:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+import os
 import pathlib
+from types import SimpleNamespace
 from typing import IO, Any
 
 from etils import epath
@@ -13,11 +16,16 @@ from landmark_triplets_tfds.common.file_access import (
     LFS_POINTER,
     cache_folder,
     map_file,
+    open_file,
+    read_file,
     read_image,
     replace_file,
     stand_in,
+    stat_file,
 )
-from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.errors import InputFileError, UnreadableImageError
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 
 def write(path: pathlib.Path, content: bytes) -> str:
@@ -58,11 +66,13 @@ def test_a_passing_failure_is_tried_again(
     assert min(pauses) > 0
 
 
-def test_a_lasting_failure_is_reported(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+def test_a_lasting_failure_is_reported(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     fake = FailingOpen(*[OSError(5, "Input/output error", "/data/x")] * 20)
     monkeypatch.setattr(file_access, "open", fake, raising=False)
     with pytest.raises(UnreadableImageError) as caught:
-        read_image("/data/x")
+        read_image(write(tmp_path / "x", b""))
     assert caught.value.reason == UnreadableImageError.NO_ACCESS
     assert "Input/output error" in caught.value.detail
     assert "/data/x" in caught.value.detail
@@ -78,12 +88,12 @@ def test_a_lasting_failure_is_reported(monkeypatch: pytest.MonkeyPatch, pauses: 
     ],
 )
 def test_what_another_attempt_cannot_change_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch, pauses: list[float], error: OSError, reason: str
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float], error: OSError, reason: str
 ) -> None:
     fake = FailingOpen(*[error] * 20)
     monkeypatch.setattr(file_access, "open", fake, raising=False)
     with pytest.raises(UnreadableImageError) as caught:
-        read_image("/data/x")
+        read_image(write(tmp_path / "x", b""))
     assert caught.value.reason == reason
     assert (len(fake.calls), pauses) == (1, [])
 
@@ -114,6 +124,58 @@ def test_parts(
 ) -> None:
     monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
     assert read_image(write(tmp_path / "x", b"0123456789"), offset, length) == expected
+
+
+@pytest.fixture(params=SPECIAL_FILES)
+def special(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    SPECIAL_FILES[request.param](tmp_path / "x")
+    return str(tmp_path / "x")
+
+
+@pytest.mark.parametrize("function", [open_file, stat_file, map_file, lambda path: read_file(path, 1000)])
+def test_what_is_no_file_is_refused(special: str, function: Callable[[str], object]) -> None:
+    with time_limit(10), pytest.raises(InputFileError, match=f"{special} is a pipe, a device or a socket"):
+        function(special)
+
+
+@pytest.mark.parametrize("part", [(), (0, 100), (5, 1 << 40)])
+def test_what_is_no_file_is_no_image(special: str, pauses: list[float], part: tuple[int, int]) -> None:
+    with time_limit(10), pytest.raises(UnreadableImageError, match=f"{special} is a pipe") as caught:
+        read_image(special, *part)
+    assert (caught.value.reason, pauses) == (UnreadableImageError.NO_ACCESS, [])
+
+
+@pytest.mark.parametrize("function", [open_file, stat_file, map_file, lambda path: read_file(path, 1000)])
+def test_a_folder_is_no_file(tmp_path: pathlib.Path, function: Callable[[str], object]) -> None:
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        function(str(tmp_path))
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_file_is_read_up_to_a_limit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, is_remote: bool) -> None:
+    monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
+    path = write(tmp_path / "x", b"0123456789")
+    assert read_file(path, 10) == read_file(path, 1 << 30) == b"0123456789"
+    with pytest.raises(InputFileError, match=f"{path} is larger than 0 MB"):
+        read_file(path, 9)
+    os.truncate(path, 1 << 40)  # bytes that no disk has to hold
+    with pytest.raises(InputFileError, match="larger than 10 MB"):
+        read_file(path, 10_000_000)
+
+
+@pytest.mark.parametrize("said", [0, 1, 9, 10, 11, 1 << 40])
+def test_the_size_that_a_file_is_said_to_have_is_a_hint(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    """A file grows while it is read, and those of some file systems have no size."""
+
+    fake = SimpleNamespace(stat=os.stat, fstat=lambda descriptor: SimpleNamespace(st_size=said))
+    monkeypatch.setattr(file_access, "os", fake)
+    monkeypatch.setattr(file_access, "MAX_FILE_BYTES", 10)
+    assert read_image(write(tmp_path / "x", b"0123456789")) == b"0123456789"
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(write(tmp_path / "y", b"01234567890"))
+    assert caught.value.reason == UnreadableImageError.FILE_TOO_LARGE
 
 
 def test_cache_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

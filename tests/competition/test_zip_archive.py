@@ -168,7 +168,7 @@ WRONG_ZIPS: dict[str, tuple[Any, str]] = {
     "half of it": (_cut_in_half, "{path} is cut off or damaged.* Fetch it again"),
     "empty": (lambda path: path.write_bytes(b""), "{path} is cut off or damaged"),
     "an HTML page": (lambda path: path.write_text("<!DOCTYPE html>"), "{path} is no zip"),
-    "a folder": (lambda path: [path.unlink(), path.mkdir()], "{path} cannot be read .*directory"),
+    "a folder": (lambda path: [path.unlink(), path.mkdir()], "{path} cannot be opened .*directory"),
     "no table": (
         lambda path: write_zip(path.parent, (NAME, IMAGE), ("a.txt", b"")),
         r"{path} holds no train.csv\. It holds a.txt\.",
