@@ -51,6 +51,7 @@ from landmark_triplets_tfds.build.lock import build_lock
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
@@ -245,7 +246,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _post_download_and_prepare_hook(self) -> None:
         if self._max_examples != 0:
-            print(self._build.report.summary(self.info.full_name, self.data_dir))
+            say(self._build.report.summary(self.info.full_name, self.data_dir))
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return DeterministicExampleWriter(file_format=self.info.file_format)

@@ -12,6 +12,7 @@ from etils import epath
 import filelock
 
 from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.common.progress import say
 
 _WAIT_S = 2.0  # before it is said that another build is waited for
 
@@ -32,7 +33,7 @@ def build_lock(data_path: epath.Path) -> Iterator[None]:
     if is_remote(str(data_path)):
         if config_dir.exists():
             for folder in config_dir.glob(leftovers):
-                print(f"{folder} is of another build that is running or was killed; delete it if none is running.")
+                say(f"{folder} is of another build that is running or was killed; delete it if none is running.")
         yield
         return
     path = config_dir.parent / ".config" / f"{config_dir.name}-{data_path.name}.lock"
@@ -41,12 +42,12 @@ def build_lock(data_path: epath.Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_WAIT_S)
     except filelock.Timeout:
-        print(f"Another process is building {data_path}; waiting for it to end.")
+        say(f"Another process is building {data_path}; waiting for it to end.")
         lock.acquire()
     try:
         if config_dir.exists():
             for folder in config_dir.glob(leftovers):
-                print(f"Removing {folder}, left by a build that was killed.")
+                say(f"Removing {folder}, left by a build that was killed.")
                 folder.rmtree()
         yield
     finally:

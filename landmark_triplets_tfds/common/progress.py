@@ -1,12 +1,20 @@
-"""The one progress bar, of builds and of commands: on standard error, and only for work that takes a while."""
+"""What work says of itself: lines on standard output, and one progress bar on standard error if it takes a while."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 _DELAY_S = 2.0
 _SECONDS_BETWEEN_LINES = 30.0  # of a log, where a bar cannot be redrawn
+
+
+def say(text: str) -> None:
+    """Prints lines about work, which goes on: what cannot be shown is escaped, and what nobody reads is not shown."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    with contextlib.suppress(OSError, ValueError):
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def progress_bar(total: int | None, description: str, unit: str) -> Any:

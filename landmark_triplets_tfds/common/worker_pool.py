@@ -20,6 +20,7 @@ import time
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.errors import WorkerKilledError
 
 Task = TypeVar("Task")
@@ -171,7 +172,7 @@ class WorkerPool(Generic[Task, Result]):
             OSError,
             AssertionError,
         ) as error:  # no semaphores, a limit, or this is a daemon
-            print(f"All is done in this process, since others cannot be started: {error}.")
+            say(f"All is done in this process, since others cannot be started: {error}.")
             self._num_workers = 1
         else:
             self._executor = executor

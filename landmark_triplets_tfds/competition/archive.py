@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import OFF, cache_folder, map_file, refuse_large, replace_file
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.errors import UnreadableImageError
 
 FORMAT_VERSION = 2
@@ -212,7 +213,7 @@ class ArchiveSource:
         try:
             index.save(path)
         except OSError as error:
-            print(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
+            say(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
             path = f"{_temporary_folder()}/{self._index_name()}"
             index.save(path)
         return path

@@ -16,6 +16,7 @@ import pathlib
 import shutil
 
 from landmark_triplets_tfds.common.file_access import OFF, cache_folder
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.thumbnails.thumbnail import (
     CODEC_DISTRIBUTIONS,
     PIXELS_VERSION,
@@ -56,7 +57,7 @@ def open_bank(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path | None:
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("no right to read and write there")
     except OSError as error:
-        print(f"Building without the bank of thumbnails: {path} cannot be used ({error}).")
+        say(f"Building without the bank of thumbnails: {path} cannot be used ({error}).")
         return None
     return path
 
@@ -67,7 +68,7 @@ def has_room(path: pathlib.Path, spec: ThumbnailSpec, num_missing: int) -> bool:
     free = shutil.disk_usage(path).free
     if free >= needed or not num_missing:
         return True
-    print(
+    say(
         f"Building without the bank of thumbnails: {num_missing:,} new ones need about {needed / 1e9:,.1f} GB,"
         f" {path} has {free / 1e9:,.1f} GB free. A build that is cut off will begin anew. Free some room or set"
         " LANDMARK_TRIPLETS_BANK to a folder on a larger disk."

@@ -1,10 +1,37 @@
+import io
 import sys
 
 import pytest
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.common import progress
-from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.common.progress import progress_bar, say
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("utf-8", "café \u2588", b"caf\xc3\xa9 \xe2\x96\x88\n"),
+        ("utf-8", "caf\udce9", b"caf\\udce9\n"),  # how Python has a path that is not UTF-8
+        ("cp1252", "café \u2588", b"caf\xe9 \\u2588\n"),
+        ("ascii", "café", b"caf\\xe9\n"),
+        ("utf-16-le", "caf\udce9", "caf\\udce9\n".encode("utf-16-le")),
+    ],
+)
+def test_a_line_that_a_terminal_cannot_show_is_escaped(monkeypatch, encoding, text, shown):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    say(text)
+    stream.flush()
+    assert stream.buffer.getvalue() == shown
+
+
+def test_a_line_that_nobody_reads_ends_nothing(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    for stream in (closed, None, open("/dev/full", "w", buffering=1)):  # noqa: SIM115
+        monkeypatch.setattr(sys, "stdout", stream)
+        say("a line")
 
 
 @pytest.fixture
