@@ -51,7 +51,7 @@ from landmark_triplets_tfds.build.lock import build_lock
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
-from landmark_triplets_tfds.common.progress import say
+from landmark_triplets_tfds.common.progress import UnfailingStream, say
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
@@ -118,6 +118,12 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
           PreparedDataMismatchError: if data prepared earlier under the same name is not what this call would build.
         """
         config = download_config or tfds.download.DownloadConfig()
+        with contextlib.redirect_stdout(UnfailingStream(sys.stdout) if sys.stdout else None):  # TFDS prints too
+            self._build_or_reuse(download_dir, config, **kwargs)
+
+    def _build_or_reuse(
+        self, download_dir: epath.PathLike | None, config: tfds.download.DownloadConfig, **kwargs: Any
+    ) -> None:
         overwrite = config.download_mode.overwrite_dataset
         if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
             self._compare_with_prepared(download_dir, config)

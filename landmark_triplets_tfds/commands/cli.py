@@ -29,6 +29,7 @@ from etils import epath
 
 from landmark_triplets_tfds.commands.console import FAILED, OK
 from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
+from landmark_triplets_tfds.common.progress import UnfailingStream
 from landmark_triplets_tfds.errors import LandmarkTripletsError
 from landmark_triplets_tfds.triplets.draws import TRAIN
 from landmark_triplets_tfds.triplets.examples import KINDS
@@ -47,19 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What TensorFlow says of its devices, and TFDS of configs, is of no use here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None or getattr(sys, name).closed:  # as after `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # now, where a reader that is gone is no surprise
-    except BrokenPipeError:
-        # As in `landmark-triplets ... | head`. What is still buffered has nowhere to go, when the process ends either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # as shells report SIGPIPE, which Windows has no name for
+        return status
+    except BrokenPipeError:  # as in `landmark-triplets ... | head`
+        status, message = 128 + 13, ""  # as shells report SIGPIPE, which Windows has no name for
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        status, message = 128 + signal.SIGINT, f"{PROGRAM}: interrupted\n"
     except (LandmarkTripletsError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return FAILED
+        status, message = FAILED, f"{PROGRAM}: {error}\n"
+    UnfailingStream(sys.stderr).write(message)
+    UnfailingStream(sys.stdout).flush()  # what has nowhere to go has none when the process ends either
     return status
 
 

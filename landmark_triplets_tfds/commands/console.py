@@ -16,7 +16,7 @@ import textwrap
 from typing import Any, TypeVar
 
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.common.progress import progress_bar, showable
 from landmark_triplets_tfds.errors import CommandError
 
 _Seen = TypeVar("_Seen")
@@ -60,9 +60,14 @@ def look_at_images(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def show(text: str) -> None:
+    """Prints what a command found; characters that standard output cannot show are escaped."""
+    print(showable(text))
+
+
 def print_json(content: dict[str, Any]) -> None:
     """Prints one JSON object; nothing else may go to standard output with it."""
-    print(json.dumps(content, indent=2))
+    show(json.dumps(content, indent=2))
 
 
 def format_bytes(num_bytes: float) -> str:

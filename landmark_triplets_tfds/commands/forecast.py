@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             blocks.append(_forecast_lines(forecasts, num_cores, budget))
         if budget is not None and answer is not None:
             blocks.append(_budget_lines(manual_dir, budget, answer, has_bank=options.bank != OFF))
-        print("\n\n".join("\n".join(lines) for lines in blocks))
+        console.show("\n\n".join("\n".join(lines) for lines in blocks))
     nothing_fits = answer is not None and not answer.custom and not answer.named_fits
     return console.FOUND_WRONG if nothing_fits else console.OK
 

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(found)
     else:
-        print("\n".join(_lines(found)))
+        console.show("\n".join(_lines(found)))
     return console.OK if found["usable"] else console.FOUND_WRONG
 
 

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(found)
     else:
-        print("\n".join(_lines(found, _advice(triplets, spec))))
+        console.show("\n".join(_lines(found, _advice(triplets, spec))))
     return console.OK
 
 

@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return console.OK
     for note in examples.notes[:10]:
-        print(console.styled(f"Note: {note}", "yellow"))
+        console.show(console.styled(f"Note: {note}", "yellow"))
     what = noun if examples.kind == TRIPLETS else "landmarks"
-    print(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
+    console.show(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
     return console.OK
 
 

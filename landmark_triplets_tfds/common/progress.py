@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
+import os
 import sys
 from typing import Any
 
@@ -11,10 +13,49 @@ _SECONDS_BETWEEN_LINES = 30.0  # of a log, where a bar cannot be redrawn
 
 
 def say(text: str) -> None:
-    """Prints lines about work, which goes on: what cannot be shown is escaped, and what nobody reads is not shown."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    with contextlib.suppress(OSError, ValueError):
-        print(text.encode(encoding, "backslashreplace").decode(encoding))
+    """Prints lines about work, which goes on, whether or not they can be shown: see `UnfailingStream`."""
+    if sys.stdout is not None:
+        print(text, file=UnfailingStream(sys.stdout), flush=True)
+
+
+def showable(text: str, stream: Any = None) -> str:
+    """Returns text in which what a stream, standard output by default, cannot show is escaped."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class UnfailingStream:
+    """A text stream that takes everything: what another one cannot show is escaped, what it cannot take is lost."""
+
+    def __init__(self, stream: Any):
+        """Takes the other stream, whose other attributes this one has."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._tolerated():
+            self._stream.write(showable(text, self._stream))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._tolerated():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        """Leads a standard stream that is gone nowhere: else Python, when it ends, fails at what is still buffered."""
+        try:
+            yield
+        except (BlockingIOError, ValueError):  # it takes no more for now, or is closed
+            pass
+        except OSError:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                if self._stream.fileno() in (1, 2):
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, self._stream.fileno())
+                    os.close(nowhere)
 
 
 def progress_bar(total: int | None, description: str, unit: str) -> Any:
@@ -30,7 +71,9 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
     """
     import tensorflow_datasets as tfds  # late, for what has no use for bars
 
-    is_redrawn = sys.stderr.isatty() or "ipykernel" in sys.modules
+    stream, in_notebook = sys.stderr, "ipykernel" in sys.modules
+    is_there = stream is not None and not stream.closed
+    is_redrawn = in_notebook or (is_there and stream.isatty())
     return tfds.core.utils.tqdm(
         total=total,
         desc=description,
@@ -38,4 +81,6 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
         delay=_DELAY_S if is_redrawn else _SECONDS_BETWEEN_LINES,
         mininterval=0.1 if is_redrawn else _SECONDS_BETWEEN_LINES,
         leave=False,
+        file=stream if in_notebook or not is_there else UnfailingStream(stream),
+        disable=not is_there,
     )

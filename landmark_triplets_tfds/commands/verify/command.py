@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(found)
     else:
-        print("\n".join(_lines(data, found, arguments.manual_dir, NUM_KEPT if arguments.show_all else 5)))
+        console.show("\n".join(_lines(data, found, arguments.manual_dir, NUM_KEPT if arguments.show_all else 5)))
     return console.OK if found["all_well"] else console.FOUND_WRONG
 
 
