@@ -56,6 +56,10 @@ class WorkerKilledError(LandmarkTripletsError, RuntimeError):
     """Worker processes were killed again and again, as where there is too little memory."""
 
 
+class DamagedFileError(LandmarkTripletsError, ValueError):
+    """A file that the package wrote for itself, and can make again, is not as it was written; the message names it."""
+
+
 class PreparedDataMismatchError(LandmarkTripletsError, ValueError):
     """Data prepared earlier under this name was made from other fields, another table or another cap."""
 

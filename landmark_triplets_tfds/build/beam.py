@@ -8,7 +8,6 @@ here before TFDS publishes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import pickle
 
 from etils import epath
 import numpy as np
@@ -19,6 +18,7 @@ from landmark_triplets_tfds.build.cluster import ClusterPlan, Outcome, choose_im
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.shards import Target
+from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.triplets.examples import IMAGES
@@ -59,7 +59,7 @@ class BeamBuild(Build):
         with self.report.stage("run_pipeline"):
             beam_pipeline.run_pipeline(plans, target.beam_runner, target.beam_options)
         for job in self.jobs:
-            outcome: Outcome = pickle.loads(self._outcome_path(job).read_bytes())  # noqa: S301 - of our own worker
+            outcome: Outcome = load_object(str(self._outcome_path(job)))
             job.redrawn, job.shards = outcome.redrawn, outcome.shards
             num_images = len(job.rows) + len(outcome.redrawn.difference(job.rows.tolist()))
             self.report.num_images_read += num_images
@@ -76,9 +76,9 @@ class BeamBuild(Build):
         table, whole, spec = job.images.table, self._selection.whole, job.planned.spec
         kept_rows_path = image_ids_path = examples_path = None
         if job.split in self._selection.unlabeled:  # listed once, here, and not by every worker
-            image_ids_path = self._save(f"beam_image_ids-{job.split}.npy", table.image_ids)
+            image_ids_path = self._save(f"beam_image_ids-{job.split}", table.image_ids)
         elif table is not whole:
-            kept_rows_path = self._save("beam_kept_rows.npy", np.isin(whole.image_ids, table.image_ids))
+            kept_rows_path = self._save("beam_kept_rows", np.isin(whole.image_ids, table.image_ids))
         if self._lists_triplets(job):
             self._examples_path(job).mkdir(parents=True, exist_ok=True)
             examples_path = str(self._examples_path(job))
@@ -87,9 +87,9 @@ class BeamBuild(Build):
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,
-            spec=self._save(f"beam_triplets-{job.split}.npy", spec) if isinstance(spec, np.ndarray) else spec,
+            spec=self._save(f"beam_triplets-{job.split}", spec) if isinstance(spec, np.ndarray) else spec,
             thumbnail_spec=self._thumbnail_spec,
-            order_path=self._save(f"beam_order-{job.split}.npy", job.order.astype(np.int32)),
+            order_path=self._save(f"beam_order-{job.split}", job.order.astype(np.int32)),
             num_examples=job.num_examples,
             num_shards=job.num_shards,
             template=target.template_of(job.split),
@@ -103,7 +103,7 @@ class BeamBuild(Build):
     def _note_examples(self, job: SplitJob, errors: Mapping[int, UnreadableImageError]) -> None:
         """Notes which examples were made, where somebody will ask for it."""
         if self._lists_triplets(job):
-            made = [np.load(path) for path in map(str, self._examples_path(job).iterdir())]
+            made = [load_object(path) for path in map(str, self._examples_path(job).iterdir())]
             rows = np.full((job.num_examples, job.planned.plan.kind.num_images), -1, dtype=np.int32)
             for examples in made:
                 rows[examples[:, 0]] = examples[:, 1:]
@@ -120,7 +120,7 @@ class BeamBuild(Build):
         return self.options.readers or (_NUM_REMOTE_READERS if self.source.is_remote else 1)
 
     def _outcome_path(self, job: SplitJob) -> epath.Path:
-        return self._data_dir / f"beam_outcome-{job.split}.pickle"
+        return self._data_dir / f"beam_outcome-{job.split}"
 
     def _examples_path(self, job: SplitJob) -> epath.Path:
         return self._data_dir / f"beam_examples-{job.split}"
@@ -129,8 +129,7 @@ class BeamBuild(Build):
         """Writes an array for the workers, once, and returns where it is."""
         path = self._data_dir / name
         if path not in self._saved:
-            with path.open("wb") as file:
-                np.save(file, array)
+            save_object(path, array)
             self._saved.append(path)
         return str(path)
 

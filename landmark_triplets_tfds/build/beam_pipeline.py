@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-import pickle
 from typing import Any
 
 import apache_beam as beam
@@ -26,6 +25,7 @@ from apache_beam.utils.shared import Shared
 from etils import epath
 
 from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, Outcome, spread
+from landmark_triplets_tfds.common.checked_files import save_object
 from landmark_triplets_tfds.errors import UnreadableImageError
 
 _OUTCOMES = "outcomes"
@@ -182,4 +182,4 @@ class _WriteShards(_ImageFn):
 
 
 def _write_outcome(outcome: Outcome, path: str) -> None:
-    epath.Path(path).write_bytes(pickle.dumps(outcome))
+    save_object(epath.Path(path), outcome)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, shard_bounds, write_shard
-from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
@@ -111,7 +111,7 @@ class ClusterWorker:
 
     def _read_table(self) -> LandmarkTable:
         if self.plan.image_ids_path is not None:
-            return LandmarkTable.without_labels(load_array(self.plan.image_ids_path))
+            return LandmarkTable.without_labels(load_object(self.plan.image_ids_path))
         try:
             table = self.source.read_table()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -119,17 +119,17 @@ class ClusterWorker:
                 f"A worker does not see the files. Every worker needs them at the path given as manual_dir. {error}"
             ) from None
         if self.plan.kept_rows_path is not None:
-            table = table.restrict(load_array(self.plan.kept_rows_path))
+            table = table.restrict(load_object(self.plan.kept_rows_path))
         return table
 
     @functools.cached_property
     def examples(self) -> ExamplePlan:
         spec = self.plan.spec
-        return make_plan(self.table, load_array(spec) if isinstance(spec, str) else spec)
+        return make_plan(self.table, load_object(spec) if isinstance(spec, str) else spec)
 
     @functools.cached_property
     def _order(self) -> Any:
-        return load_array(self.plan.order_path)
+        return load_object(self.plan.order_path)
 
     @functools.cached_property
     def _records(self) -> RecordMaker:
@@ -165,8 +165,7 @@ class ClusterWorker:
         result = write_shard(path, plan.file_format, records())
         if plan.examples_path is not None:
             width = 1 + self.examples.kind.num_images
-            with (epath.Path(plan.examples_path) / f"{shard}.npy").open("wb") as file:
-                np.save(file, np.array(made, dtype=np.int64).reshape(-1, width))
+            save_object(epath.Path(plan.examples_path) / str(shard), np.array(made, dtype=np.int64).reshape(-1, width))
         return result
 
     def read(self, row: int) -> bytes | UnreadableImageError:
@@ -184,14 +183,6 @@ class ClusterWorker:
             return make_thumbnail(file, self.plan.thumbnail_spec)
         except UnreadableImageError as error:
             return error.without_traceback()
-
-
-def load_array(path: str) -> Any:
-    """Returns an array in a file; a local one is mapped, so that processes share its memory."""
-    if not is_remote(path):
-        return np.lib.format.open_memmap(path, mode="r")
-    with epath.Path(path).open("rb") as file:
-        return np.load(file)
 
 
 def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:

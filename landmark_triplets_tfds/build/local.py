@@ -12,14 +12,16 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import pickle
 import tempfile
 from typing import Any
 
+from etils import epath
 import numpy as np
+import numpy.typing as npt
 
 from landmark_triplets_tfds.build.build import Build, SplitJob
 from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, Target, write_shard
+from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.file_access import is_remote
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
@@ -29,7 +31,7 @@ from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import BankError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.bank import has_room, open_bank
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
-from landmark_triplets_tfds.thumbnails.store import StoreIndex, StoreReader, StoreWriteError, num_bytes
+from landmark_triplets_tfds.thumbnails.store import Places, StoreIndex, StoreReader, StoreWriteError, num_bytes
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import plan_in_chunks
@@ -41,13 +43,7 @@ _RECORDS_TOGETHER = 256
 # So many are worth processes of their own; each has 64 MB and more unless a number of shards is asked for.
 _MANY_SHARDS = 8
 
-_IMAGE_IDS, _LANDMARK_IDS, _PLACES, _ROWS, _JOB = (
-    "image_ids.npy",
-    "landmark_ids.npy",
-    "places.npy",
-    "rows.npy",
-    "job.pickle",
-)
+_JOB = "job"
 
 # The store of a build without a bank, beside what workers have to know.
 _THUMBNAILS = "thumbnails"
@@ -172,10 +168,6 @@ class LocalBuild(Build):
         table, template = job.images.table, target.template_of(job.split)
         bounds = job.record_bounds()
         folder.mkdir()
-        np.save(folder / _IMAGE_IDS, table.image_ids)
-        np.save(folder / _LANDMARK_IDS, table.landmark_ids)
-        np.save(folder / _PLACES, maker.index.places)
-        np.save(folder / _ROWS, job.record_rows)
         paths = [
             str(template.sharded_filepath(shard_index=i, num_shards=job.num_shards)) for i in range(job.num_shards)
         ]
@@ -185,12 +177,15 @@ class LocalBuild(Build):
             file_format=target.file_format,
             paths=paths,
             bounds=bounds,
-            source=job.images.source,
+            source=maker.shared_source,
             spec=self._thumbnail_spec,
             store=maker.index.folder,
             store_names=maker.index.names,
+            table=LandmarkTable(table.image_ids, table.landmark_ids),  # without what it has found out meanwhile
+            places=maker.index.places,
+            rows=job.record_rows,
         )
-        (folder / _JOB).write_bytes(pickle.dumps(known))
+        save_object(epath.Path(folder / _JOB), known)
         self._write_triplets_csv(job)
         yield from ((str(folder), number) for number in range(job.num_shards))
 
@@ -260,13 +255,14 @@ def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ShardJob:
-    """What a worker has to know of a split beside the arrays in the same folder.
+    """What a worker has to know of a split.
 
     Attributes:
       paths: of the shards.
       bounds: where each shard begins and ends in the rows.
       source, spec: for thumbnails that the store has lost.
-      store, store_names: where thumbnails are, see `StoreReader`.
+      store, store_names, places: where thumbnails are, see `StoreReader`; by row of the table.
+      table, rows: which images the records hold: int32[n, k] rows of the table.
     """
 
     kind: ExampleKind
@@ -278,6 +274,9 @@ class _ShardJob:
     spec: ThumbnailSpec
     store: pathlib.Path
     store_names: Sequence[str]
+    table: LandmarkTable
+    places: Places
+    rows: npt.NDArray[np.int32]
 
 
 def _write_one(task: ShardTask) -> tuple[ShardTask, ShardResult]:
@@ -294,12 +293,9 @@ class _ShardWriter:
     """Writes shards of a split."""
 
     def __init__(self, folder: pathlib.Path):
-        self._job: _ShardJob = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by the parent
-        load = functools.partial(np.lib.format.open_memmap, mode="r")
-        table = LandmarkTable(load(folder / _IMAGE_IDS), load(folder / _LANDMARK_IDS))
-        self._places, self._rows = load(folder / _PLACES), load(folder / _ROWS)
+        self._job: _ShardJob = load_object(str(folder / _JOB))
         self._reader = StoreReader(self._job.store, self._job.store_names)
-        self._maker = RecordMaker(self._job.kind, table, self._job.features)
+        self._maker = RecordMaker(self._job.kind, self._job.table, self._job.features)
 
     def write(self, number: int) -> ShardResult:
         start, stop = self._job.bounds[number : number + 2]
@@ -308,8 +304,8 @@ class _ShardWriter:
     def _records(self, start: int, stop: int) -> Iterator[bytes]:
         width = self._job.kind.num_images
         for first in range(start, stop, _RECORDS_TOGETHER):
-            rows = np.asarray(self._rows[first : min(first + _RECORDS_TOGETHER, stop)])
-            places = iter(self._places[rows.ravel()].tolist())
+            rows = self._job.rows[first : min(first + _RECORDS_TOGETHER, stop)]
+            places = iter(self._job.places[rows.ravel()].tolist())
             for rows_of_example in rows.tolist():
                 yield self._maker.make(rows_of_example, [self._thumbnail(next(places)) for _ in range(width)])
 

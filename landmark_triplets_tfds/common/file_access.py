@@ -96,14 +96,29 @@ def map_file(path: str) -> Content:
 
 @contextlib.contextmanager
 def replace_file(path: epath.Path) -> Iterator[IO[bytes]]:
-    """Gives a file to write, local or remote, which is at ``path`` once the block ends, or not at all if it fails."""
+    """Gives a file to write, local or remote, which is at ``path`` once the block ends, or not at all if it fails.
+
+    After a power cut, too, there is the old file or the whole new one.
+    """
     part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
         with part.open("wb") as file:
             yield file
+            if not is_remote(os.fspath(path)):
+                _sync(file)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Waits until what was written is on the disk."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that cannot do that
+            raise
 
 
 def read_image(path: str, offset: int = 0, length: int | None = None) -> bytes:

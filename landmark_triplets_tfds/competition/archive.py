@@ -1,22 +1,19 @@
 """Images in archives, read in place: what a zip and tars have in common.
 
 Where each image is within the archives is found once and kept in a file, the index: 51 MB for the competition's zip.
-Worker processes do not get it sent to them: they map the file, so that all of them share one copy and none reads it
-before it needs it. It can be made again from the archives at any time.
+It can be made again from the archives at any time, and is, with a line, if its checksum is not right. Worker processes
+do not get it sent to them: they map a copy that belongs to the build, so that all of them share it, and whatever
+becomes of the file in the cache meanwhile does not matter.
 """
 
 from __future__ import annotations
 
-import atexit
 import bisect
 import copy
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import threading
 from typing import Any, TypeVar
 
@@ -25,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.file_access import OFF, cache_folder, map_file, refuse_large, replace_file
+from landmark_triplets_tfds.common.checked_files import read_parts, write_parts
+from landmark_triplets_tfds.common.file_access import OFF, cache_folder, refuse_large, replace_file
 from landmark_triplets_tfds.common.progress import say
-from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.errors import DamagedFileError, UnreadableImageError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # The fields of an image in order, 32 bytes. Sizes over 4 GiB are stored as that: no image that is read comes near.
 MEMBER = np.dtype(
@@ -74,28 +72,27 @@ class ArchiveIndex:
         return self.members[row] if row >= 0 and int(ids[row]) == image_id else None
 
     def save(self, path: str) -> None:
-        """Writes the index to a file, local or remote, at once or not at all: a line of JSON, then the members."""
-        description = {"format": FORMAT_VERSION, "num_members": len(self.members), "archives": self.archives}
-        line = json.dumps(description).encode()
-        line += b" " * (-(len(line) + 1) % MEMBER.itemsize) + b"\n"  # so that the members behind it are aligned
+        """Writes the index to a file, local or remote, at once or not at all."""
+        description = {"format": FORMAT_VERSION, "archives": self.archives}
         file_path = epath.Path(path)
         file_path.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(file_path) as file:
-            file.write(line)
-            file.write(self.members.tobytes())
+            write_parts(file, [json.dumps(description).encode(), self.members.data])
 
     @staticmethod
-    def load(path: str) -> ArchiveIndex | None:
-        """Returns the index in a file; None if there is none, or none of this format."""
+    def load(path: str, *, is_mapped: bool = False) -> ArchiveIndex | None:
+        """Returns the index in a file; None if there is none or, which is said in a line, none that can be used."""
         try:
-            content = map_file(path)
-            start = content.find(b"\n") + 1
-            description = json.loads(content[:start])
+            line, members = read_parts(path, is_mapped=is_mapped)
+            description = json.loads(bytes(line))
             if description["format"] != FORMAT_VERSION:
-                return None
-            members = np.ndarray(description["num_members"], MEMBER, content, start)
-            return ArchiveIndex(members, description["archives"])
-        except (OSError, ValueError, KeyError, TypeError):
+                raise DamagedFileError(f"{path} is of another version of this package.")
+            rows = len(members) // MEMBER.itemsize
+            return ArchiveIndex(np.ndarray(rows, MEMBER, members), description["archives"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, DamagedFileError) as error:
+            say(f"An index of archives is made anew: {error}")
             return None
 
 
@@ -113,13 +110,13 @@ class ArchiveSource:
 
         Args:
           archive: path of the archive or of the folder that holds several; it names the index.
-          index_folder: where the index is kept: None: the user's cache folder; 'off': a temporary folder, for as long
-            as this process lives.
+          index_folder: where the index is kept: None: the user's cache folder; 'off': nowhere, so that it is made for
+            this source alone.
         """
         self.archive = archive
         self.is_remote = file_access.is_remote(archive)
         self._index_folder = index_folder
-        self._index_path = ""  # where it was found or written; '': not looked for yet
+        self._shared_path = ""  # where another process left it for this one; '': nowhere
         self._index: ArchiveIndex | None = None
         self._lock = threading.RLock()
 
@@ -148,20 +145,20 @@ class ArchiveSource:
     def prepare(self, num_threads: int) -> None:
         """Compares the index with the archives and makes it where it is missing or old."""
         with self._lock:
-            path = self._default_index_path()
-            known = ArchiveIndex.load(path)
-            index = self._make_index(known, num_threads)
-            if index is not known:
-                path = self._save_index(index)
-                index = ArchiveIndex.load(path) or index  # mapped, the memory is shared with other processes
-            self._index, self._index_path = index, path
+            path = self._kept_path()
+            known = self._index or (ArchiveIndex.load(path) if path else None)
+            self._index = self._make_index(known, num_threads)
+            if self._index is not known:
+                try:
+                    self._keep(self._index)
+                except OSError as error:
+                    say(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
 
     def share(self: _Source, folder: epath.Path) -> _Source:
-        """Returns a source for machines that cannot see this one's cache: the index is copied into ``folder``."""
+        """Returns a source for other processes, here or elsewhere: the index is copied into ``folder``."""
         shared = copy.copy(self)
-        path = folder / self._index_name()
-        self.index().save(os.fspath(path))
-        shared._index_path = os.fspath(path)
+        shared._shared_path = os.fspath(folder / self._index_name())
+        self.index().save(shared._shared_path)
         return shared
 
     def read(self, image_id: int) -> bytes:
@@ -199,28 +196,22 @@ class ArchiveSource:
         """Returns the index, which the first call in a process opens or, if need be, makes."""
         if self._index is None:
             with self._lock:
+                if self._index is None and self._shared_path:
+                    # It is used as it is, so that all processes of a build agree.
+                    self._index = ArchiveIndex.load(self._shared_path, is_mapped=True)
                 if self._index is None:
-                    # What another process has prepared is used as it is, so that all processes of a build agree.
-                    self._index = ArchiveIndex.load(self._index_path) if self._index_path else None
-                    if self._index is None:
-                        self.prepare(1)
+                    self.prepare(1)
         assert self._index is not None  # noqa: S101 - for the type checker
         return self._index
 
-    def _save_index(self, index: ArchiveIndex) -> str:
-        """Writes the index to where it is kept, or to a temporary folder; returns the path."""
-        path = self._default_index_path()
-        try:
+    def _keep(self, index: ArchiveIndex) -> None:
+        """Writes the index to where it is kept; raises OSError."""
+        if path := self._kept_path():
             index.save(path)
-        except OSError as error:
-            say(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
-            path = f"{_temporary_folder()}/{self._index_name()}"
-            index.save(path)
-        return path
 
-    def _default_index_path(self) -> str:
-        folder = _temporary_folder() if self._index_folder == OFF else cache_folder(self._index_folder)
-        return f"{folder}/{self._index_name()}"
+    def _kept_path(self) -> str:
+        """Returns where the index is kept, or ''."""
+        return "" if self._index_folder == OFF else f"{cache_folder(self._index_folder)}/{self._index_name()}"
 
     def _index_name(self) -> str:
         place = self.archive if self.is_remote else os.path.realpath(self.archive)
@@ -233,17 +224,3 @@ class ArchiveSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_lock": threading.RLock()}
-
-
-@functools.cache
-def _temporary_folder() -> str:
-    """Returns a folder that is removed when this process ends."""
-    folder = tempfile.mkdtemp(prefix="landmark_triplets.")
-    owner = os.getpid()
-
-    @atexit.register
-    def remove() -> None:
-        if os.getpid() == owner:  # a forked process inherits the call, not the folder
-            shutil.rmtree(folder, ignore_errors=True)
-
-    return folder

@@ -52,7 +52,7 @@ class ImageSource(Protocol):
         """
 
     def share(self, folder: epath.Path) -> ImageSource:
-        """Returns a source for processes on other machines, which need to reach ``folder`` and the files alone."""
+        """Returns a source for other processes, which need to reach ``folder`` and the files alone."""
 
     def read_table(self) -> LandmarkTable:
         """Reads and validates the table; raises LandmarkTableError, or ArchiveError where it is in an archive."""
@@ -87,8 +87,8 @@ def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> Imag
 
     Args:
       manual_dir: the folder.
-      index_folder: where indexes of archives are kept: None: the user's cache folder; 'off': nowhere for longer than
-        this process lives.
+      index_folder: where indexes of archives are kept: None: the user's cache folder; 'off': nowhere, so that no index
+        made before is trusted, and this source's own ends with it.
 
     Raises:
       SourceLayoutError: with the path looked at, what is there, the layout expected and how to get it.
@@ -131,7 +131,7 @@ def find_folder(source: ImageSource, folder: str, index_folder: str | None = Non
       A source of its images, which may turn out to hold none.
     """
     if isinstance(source, ZipSource):
-        return ZipSource(source.archive, index_folder, folder)
+        return source.of_folder(folder)
     table = epath.Path(source.table_path)
     if not holds_image_folders(table.parent / folder) and find_names(table.parent / folder, TAR_PATTERN):
         return TarSource(table.parent, table.name, index_folder, folder)

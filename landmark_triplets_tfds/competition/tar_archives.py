@@ -11,6 +11,7 @@ and compared, so that an image is only ever read from a tar that is right.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import operator
 import os
 import struct
@@ -120,7 +121,8 @@ class TarSource(ArchiveSource):
             finally:  # what was found is kept, also when the build is interrupted
                 index = _join(found)
                 if 0 < len(found) < len(tars):
-                    self._save_index(index)
+                    with contextlib.suppress(OSError):
+                        self._keep(index)
         if problems:
             more = [f"... and {len(problems) - _NUM_PROBLEMS_SHOWN} more"] * (len(problems) > _NUM_PROBLEMS_SHOWN)
             shown = "\n  ".join(problems[:_NUM_PROBLEMS_SHOWN] + more)

@@ -56,6 +56,13 @@ class ZipSource(ArchiveSource):
         super().__init__(path, index_folder)
         self.table_path = f"{path}/{TABLE_NAME}"
         self._folder = folder
+        self._made: dict[str, ArchiveIndex] = {}  # when the directory was read, of all folders
+
+    def of_folder(self, folder: str) -> ZipSource:
+        """Returns a source of another folder of the zip."""
+        other = ZipSource(self.archive, self._index_folder, folder)
+        other._index = self._made.get(folder)
+        return other
 
     def read_table(self) -> LandmarkTable:
         """Reads the table.
@@ -122,10 +129,14 @@ class ZipSource(ArchiveSource):
         if known is not None and [known.archives[0].get(name) for name in ("size", "mtime_ns")] == [size, mtime_ns]:
             return known
         indexes = index_zip(self.archive, size, mtime_ns)
+        self._made = indexes
         for folder in indexes.keys() - {self._folder}:
             with contextlib.suppress(OSError):  # then that index is made when it is needed
-                indexes[folder].save(ZipSource(self.archive, self._index_folder, folder)._default_index_path())
+                self.of_folder(folder)._keep(indexes[folder])
         return indexes[self._folder]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_made": {}}
 
     def _index_name(self) -> str:
         name = super()._index_name()

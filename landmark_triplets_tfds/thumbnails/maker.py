@@ -14,12 +14,13 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import pickle
 import time
 
+from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.errors import UnreadableImageError
@@ -53,7 +54,7 @@ _NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
 # How often a process may die over an image before the image is at fault.
 _MAX_KILLS = 2
 
-_JOB, _IN_HAND = "job.pickle", "in_hand"
+_JOB, _IN_HAND = "job", "in_hand"
 
 # The folder of what workers have to know, int64[n] rows, and PLACE[n] of these.
 _Task = tuple[str, Rows, Places]
@@ -94,6 +95,7 @@ class ThumbnailMaker:
     """Makes thumbnails for a table of images, and knows where they are. A context manager.
 
     Attributes:
+      shared_source: of the image files, as workers have it.
       index: of the store; of rows that were not asked for, what the store knew.
       is_readable: bool[num_rows]; of rows that were asked for.
       is_done: bool[num_rows]: which rows were asked for.
@@ -133,11 +135,12 @@ class ThumbnailMaker:
         self._pool = pool
         self._on_done = on_done
         self._source = source
+        self.shared_source = source.share(epath.Path(folder))
         self.index = index
         self._kills: dict[int, int] = {}
         (folder / _IN_HAND).mkdir()
-        job = _Job(source, spec, index.folder, index.names.copy(), num_readers)
-        (folder / _JOB).write_bytes(pickle.dumps(job))
+        job = _Job(self.shared_source, spec, index.folder, index.names.copy(), num_readers)
+        save_object(epath.Path(folder / _JOB), job)
 
     def __enter__(self) -> ThumbnailMaker:
         return self
@@ -218,7 +221,7 @@ class _Worker:
     """What a process keeps from task to task."""
 
     def __init__(self, folder: pathlib.Path):
-        job: _Job = pickle.loads((folder / _JOB).read_bytes())  # noqa: S301 - written by the parent a moment ago
+        job: _Job = load_object(str(folder / _JOB))
         self._source, self._spec, self._store = job.source, job.spec, job.store
         self._writer = StoreWriter(job.store)
         self._reader = StoreReader(job.store, job.store_names)

@@ -16,10 +16,10 @@ from landmark_triplets_tfds.build.cluster import (
     ClusterWorker,
     Outcome,
     choose_images_per_chunk,
-    load_array,
     spread,
 )
 from landmark_triplets_tfds.build.shards import ShardResult
+from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
@@ -37,7 +37,7 @@ TABLE = read_landmark_table(DUMMY_DATA / "train.csv")
 def make_plan(tmp_path):
     def make(**fields) -> ClusterPlan:
         num_examples = fields.get("num_examples", 43)
-        np.save(tmp_path / "order.npy", np.random.default_rng(0).permutation(num_examples).astype(np.int32))
+        save_object(epath.Path(tmp_path / "order"), np.random.default_rng(0).permutation(num_examples).astype(np.int32))
         builder = LandmarkTriplets(config="64px_all", data_dir=tmp_path)
         plan = ClusterPlan(
             source=find_source(epath.Path(DUMMY_DATA)),
@@ -45,7 +45,7 @@ def make_plan(tmp_path):
             kept_rows_path=None,
             spec=SamplingSpec(images_per_landmark=None),
             thumbnail_spec=ThumbnailSpec(resolution=16),
-            order_path=str(tmp_path / "order.npy"),
+            order_path=str(tmp_path / "order"),
             num_examples=43,
             num_shards=5,
             template=tfds.core.ShardedFileTemplate(
@@ -84,19 +84,19 @@ def test_images_of_shards_are_those_of_the_plan(make_plan):
 
 def test_kept_rows(tmp_path, make_plan):
     keep = np.arange(TABLE.num_images) % 3 > 0
-    np.save(tmp_path / "kept.npy", keep)
+    save_object(epath.Path(tmp_path / "kept"), keep)
     restricted = TABLE.restrict(keep)
-    plan = make_plan(kept_rows_path=str(tmp_path / "kept.npy"), table_sha256=restricted.fingerprint)
+    plan = make_plan(kept_rows_path=str(tmp_path / "kept"), table_sha256=restricted.fingerprint)
     assert ClusterWorker(plan).table.image_ids.tolist() == restricted.image_ids.tolist()
 
 
 def test_images_without_labels_are_not_listed_again(tmp_path, make_plan):
     ids = np.array([3, 5, 2**64 - 1], dtype=np.uint64)
-    np.save(tmp_path / "ids.npy", ids)
+    save_object(epath.Path(tmp_path / "ids"), ids)
     table = LandmarkTable.without_labels(ids)
     plan = make_plan(
         source=FolderSource(epath.Path(tmp_path / "nowhere"), "train.csv", "index"),
-        image_ids_path=str(tmp_path / "ids.npy"),
+        image_ids_path=str(tmp_path / "ids"),
         table_sha256=table.fingerprint,
         spec=ImageSamplingSpec(split="index"),
         num_examples=3,
@@ -122,9 +122,9 @@ def test_a_worker_that_sees_another_table_says_so(tmp_path, make_plan):
 
 
 def test_given_triplets_are_mapped_from_local_files(tmp_path):
-    np.save(tmp_path / "x.npy", np.arange(40, dtype=np.int32).reshape(10, 4))
-    given = load_array(str(tmp_path / "x.npy"))
-    assert isinstance(given, np.memmap)
+    save_object(epath.Path(tmp_path / "x"), np.arange(40, dtype=np.int32).reshape(10, 4))
+    given = load_object(str(tmp_path / "x"))
+    assert not given.flags.writeable
     assert make_example_plan(TABLE, given).rows(3, 5).tolist() == [[12, 13, 14], [16, 17, 18]]
 
 

@@ -12,12 +12,15 @@ from etils import epath
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.competition import archive
+from landmark_triplets_tfds.build.build import Build
+from landmark_triplets_tfds.competition import zip_archive
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
 from landmark_triplets_tfds.competition.source import find_folder, find_source
 from landmark_triplets_tfds.competition.tables import read_landmark_table
 from tests.support.archives import COPIES, image_files, pack_tars, pack_zip, write_clean_table
 from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, shard_hashes
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 CONTENT = {int(path.stem, 16): path.read_bytes() for path in image_files(DUMMY_DATA)}
 ABSENT = 0x0123456789ABCDEF
@@ -139,23 +142,95 @@ def forbid_indexing(monkeypatch, source):
     monkeypatch.setattr(type(source), "_make_index", fail)
 
 
-def test_an_unpickled_source_uses_the_index_that_was_prepared(archives, bank, monkeypatch):
-    source = source_of(archives, bank)
-    source.prepare(2)
-    copy = pickle.loads(pickle.dumps(source))
-    forbid_indexing(monkeypatch, source)
-    assert {image_id: copy.read(image_id) for image_id in CONTENT} == CONTENT
+def exchange_offsets(path):
+    """As if two members were each where the other one is."""
+    index = ArchiveIndex.load(str(path))
+    rows = np.flatnonzero(index.members["size"] == index.members["size"].max())
+    offsets = index.members["offset"].tolist()
+    content = path.read_bytes()
+    one, two = (offset.to_bytes(8, "little") for offset in (offsets[rows[0]], offsets[rows[0] - 1]))
+    path.write_bytes(content.replace(one, b"--------").replace(two, one).replace(b"--------", two))
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200])])
-def test_an_index_that_is_gone_or_damaged_is_made_again(archives, bank, damage):
-    source = source_of(archives, bank)
-    source.prepare(2)
-    copy = pickle.loads(pickle.dumps(source))
+def put_in_place(path, make):
+    path.unlink()
+    make(path)
+
+
+INDEX_DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "one byte": lambda path: path.write_bytes(b"{"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "cut by a byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "zeros at its end": lambda path: path.write_bytes(path.read_bytes()[:-100] + bytes(100)),
+    "text": lambda path: path.write_text("[]"),
+    "JSON": lambda path: path.write_text('{"format": 3}\n'),
+    "of an earlier version": lambda path: path.write_text('{"format": 2, "num_members": 0, "archives": []}\n'),
+    "a digit of its description": lambda path: path.write_bytes(path.read_bytes().replace(b"mtime_ns", b"mtime_nz")),
+    "offsets exchanged": exchange_offsets,
+    "a folder": lambda path: put_in_place(path, pathlib.Path.mkdir),
+    "a dangling link": lambda path: put_in_place(path, lambda path: path.symlink_to("nowhere")),
+    **{name: lambda path, make=make: put_in_place(path, make) for name, make in SPECIAL_FILES.items()},
+}
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGES.values(), ids=INDEX_DAMAGES)
+def test_an_index_that_is_damaged_is_made_again_with_a_line(archives, bank, damage, capsys):
+    source_of(archives, bank).prepare(2)
     path = index_of_train(bank)
     damage(path)
-    assert copy.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
-    assert ArchiveIndex.load(str(path)) is not None
+    source = source_of(archives, bank)
+    with time_limit(10):
+        source.prepare(2)
+    assert {image_id: source.read(image_id) for image_id in CONTENT} == CONTENT
+    assert damage is INDEX_DAMAGES["a dangling link"] or str(path) in capsys.readouterr().out
+    assert path.is_dir() or ArchiveIndex.load(str(path)) is not None
+
+
+def test_every_flipped_bit_of_an_index_is_noticed(archives, bank, capsys):
+    source_of(archives, bank).prepare(2)
+    path = index_of_train(bank)
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 37):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert ArchiveIndex.load(str(path)) is None
+    assert f"made anew: {path} is damaged" in capsys.readouterr().out
+
+
+def test_an_index_is_not_trusted_by_a_source_that_keeps_none(archives, bank, monkeypatch):
+    source_of(archives, bank).prepare(2)
+    monkeypatch.setattr(ArchiveIndex, "load", lambda *arguments, **options: pytest.fail("an index was read"))
+    source = find_source(epath.Path(archives), "off")
+    source.prepare(2)
+    assert find_folder(source, "test", "off").list_images(1).size
+    assert {image_id: source.read(image_id) for image_id in CONTENT} == CONTENT
+
+
+def test_what_becomes_of_the_kept_index_does_not_matter_to_a_build(tmp_path, bank, monkeypatch):
+    """Workers have a copy of their own, whenever they start."""
+    copy = pack_zip(DUMMY_DATA, tmp_path / "copy").parent
+    config = custom_config(resolution=16, images_per_landmark=None)
+    wanted = shard_hashes(build(tmp_path / "data1", config, copy))
+    look_up = Build._look_up
+
+    def spoil(*arguments):
+        look_up(*arguments)
+        index_of_train(bank).write_bytes(b"")
+
+    monkeypatch.setattr(Build, "_look_up", spoil)
+    monkeypatch.setattr(zip_archive, "index_zip", lambda *arguments: pytest.fail("indexed again"))
+    assert shard_hashes(build(tmp_path / "data2", config, copy)) == wanted
+
+
+def test_an_index_that_was_left_for_a_process_and_is_gone_is_made_again(archives, bank, tmp_path):
+    shared = source_of(archives, bank).share(epath.Path(tmp_path))
+    for path in [*bank.glob("*.index"), *tmp_path.glob("*.index")]:
+        path.unlink()
+    assert {image_id: shared.read(image_id) for image_id in CONTENT} == CONTENT
 
 
 def test_machines_that_see_another_cache_share_the_index(archives, bank, tmp_path, monkeypatch):
@@ -202,12 +277,11 @@ def test_stamps_of_a_copied_zip_are_the_same(tmp_path, bank):
     assert [one.stamp(image_id) for image_id in CONTENT] == [two.stamp(image_id) for image_id in CONTENT]
 
 
-def test_without_a_bank_the_index_goes_with_the_process(archives, bank):
+def test_without_a_bank_no_index_is_kept(archives, bank, tmp_path):
     source = find_source(epath.Path(archives), "off")
     source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
-    assert not list(bank.iterdir())
-    assert list(pathlib.Path(archive._temporary_folder()).glob("*.index"))
+    assert not [*bank.iterdir(), *tmp_path.rglob("*.index")]
 
 
 def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):

@@ -58,6 +58,9 @@ class FakeSource:
     killers: set[int] = dataclasses.field(default_factory=set)
     seconds: float = 0.0
 
+    def share(self, folder: object) -> FakeSource:
+        return self
+
     def read_order(self, image_ids: np.ndarray) -> np.ndarray:
         return np.argsort(image_ids)
 
