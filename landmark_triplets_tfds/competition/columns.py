@@ -2,12 +2,14 @@
 
 Arrow reads a million lines in a fraction of a second, a part at a time. But it says little about a wrong file, and
 takes a quote that is not closed for the start of one long field. So the bytes are looked at before Arrow gets them, and
-where a file is refused, or something is to be said about a row, Python's csv module walks to it, line by line.
+where a file is refused, or something is to be said about a row, Python's csv module walks to it, line by line, within
+the part that it is in.
 """
 
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
@@ -25,11 +27,13 @@ from landmark_triplets_tfds.common.file_access import ADVICE, Content, stand_in
 PARQUET_MAGIC = b"PAR1"
 
 _HEAD_BYTES = 64
-_BLOCK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
+_MAX_RECORD_BYTES = 4 << 20  # a landmark with 240,000 images
+_NUM_FIELDS_SHOWN = 40
 _BATCH_ROWS = 1 << 17
 
-# A field that begins with a quote and ends with one, or else is wrong.
-_QUOTED_PATTERN = re.compile(rb'"(?:(?<![^,\r\n]")|(?<=\A\xef\xbb\xbf"))(?:[^"]*(?:""[^"]*)*"(?![^,\r\n])|(?P<wrong>))')
+# A field that begins with a quote and ends with one, or else is wrong, and all that follows.
+_QUOTED_PATTERN = re.compile(rb'"(?<![^,\r\n]")(?:[^"]*(?:""[^"]*)*"(?![^,\r\n])|(?P<wrong>[\s\S]*))')
 # NUL, and what Python's "surrogateescape" makes of bytes that are not UTF-8; no UTF-8 text holds these.
 _NO_TEXT_PATTERN = re.compile("[\0\udc80-\udcff]")
 
@@ -137,76 +141,106 @@ class CsvColumns(Columns):
     """Columns of a CSV file with a header. A byte order mark, any line ends, and blank lines are accepted."""
 
     def where(self, row: int) -> str:
-        records = self._records(self._get_content())
-        line, _ = next(itertools.islice(records, row + 1, None), (None, []))
-        return f"line {line}" if line else super().where(row)  # the file may have changed since
+        place = row + 1  # the header is the first record
+        for line, chunk, (texts,) in self._parts(self._find_header()[1][:1]):
+            if place < len(texts):
+                start, _ = next(itertools.islice(self._records(line, chunk), place, None))
+                return f"line {start}"
+            place -= len(texts)
+        return super().where(row)  # the file may have changed since
 
     def _find_header(self) -> tuple[str, list[str]]:
-        line, header = next(self._records(self._get_content()))
-        return f"{self._name}, line {line}: the header", header
+        for line, chunk in self._chunks():
+            for where, header in self._records(line, chunk):
+                return f"{self._name}, line {where}: the header", header
+        raise self._error(f"{self._name} is empty. Expected a CSV file with {self._listed}.")
 
     def _batches(self, names: list[str]) -> Iterator[list[Any]]:
+        num_to_skip = 1  # to Arrow, the header is a row
+        for _, _, columns in self._parts(names):
+            yield [texts[num_to_skip:] for texts in columns]
+            num_to_skip = max(0, num_to_skip - len(columns[0]))
+
+    def _parts(self, names: list[str]) -> Iterator[tuple[int, bytes, list[Any]]]:
+        """Yields parts of the file, the header included: the line each starts on, its bytes, and columns of it."""
         import pyarrow as pa
         import pyarrow.csv
 
-        content = self._get_content()
-        _, header = next(self._records(content))
+        _, header = self._find_header()
         numbers = [str(header.index(name)) for name in names]
-        num_to_skip = 1  # to Arrow, the header is a row
-        try:
-            _check_bytes(content)
-            reader = pyarrow.csv.open_csv(
-                pa.BufferReader(pa.py_buffer(content)),
-                pyarrow.csv.ReadOptions(column_names=list(map(str, range(len(header)))), block_size=_BLOCK_BYTES),
-                pyarrow.csv.ParseOptions(newlines_in_values=content.find(b'"') >= 0, invalid_row_handler=_skip_blank),
-                pyarrow.csv.ConvertOptions(include_columns=numbers, column_types=dict.fromkeys(numbers, pa.string())),
-            )
-            for batch in reader:
-                yield batch.slice(num_to_skip).columns
-                num_to_skip = max(0, num_to_skip - batch.num_rows)
-        except (ValueError, pa.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
-            for _ in self._records(content):
-                pass
-            raise self._error(f"{self._name} is not CSV ({error}).") from None
+        convert = pyarrow.csv.ConvertOptions(include_columns=numbers, column_types=dict.fromkeys(numbers, pa.string()))
+        for line, chunk in self._chunks():
+            try:
+                _check_text(chunk)
+                table = pyarrow.csv.read_csv(
+                    pa.BufferReader(b"\n" + chunk),  # it would take a byte order mark away, wherever the chunk is from
+                    pyarrow.csv.ReadOptions(column_names=list(map(str, range(len(header)))), block_size=len(chunk) + 2),
+                    pyarrow.csv.ParseOptions(newlines_in_values=b'"' in chunk, invalid_row_handler=_skip_blank),
+                    convert,
+                )
+            except (ValueError, pa.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
+                for _ in self._records(line, chunk, len(header)):
+                    pass
+                raise self._error(f"{self._name} is not CSV ({error}).") from None
+            yield line, chunk, [column.combine_chunks() for column in table.columns]
 
-    def _records(self, content: Content) -> Iterator[tuple[int, list[str]]]:
-        """Yields line and fields of the header and of each record; raises the error for the first wrong one."""
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Yields parts of the file of whole records, but for white space: the line that each starts on, and its bytes.
+
+        Whatever is in the file, only a few megabytes of it are looked at in the slow way, record by record.
+        """
+        content = self._get_content()
         kind = stand_in(content[:_HEAD_BYTES])
         if kind:
             article = "an" if kind.startswith("H") else "a"
             raise self._error(f"{self._name}, line 1: not a table, but {article} {kind}. {ADVICE[kind]}")
-        reader = csv.reader(self._lines(content), strict=True)  # an open quote at the end is an error
-        num_fields = 0
+        for line, chunk, is_cut in _split(content):
+            if is_cut:
+                for _ in self._records(line, chunk):
+                    pass
+                raise self._error(
+                    f"{self._name}, line {line}: not CSV (a record of over {_MAX_RECORD_BYTES / 1e6:.0f} MB)."
+                )
+            if not chunk.isspace():
+                yield line, chunk
+
+    def _records(self, line: int, chunk: bytes, num_fields: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """Yields line and fields of each record in a chunk; raises the error for the first wrong one.
+
+        Args:
+          line: that the chunk starts on.
+          chunk: part of the file.
+          num_fields: that each record must have; 0: as many as the first.
+        """
+        reader = csv.reader(self._lines(line, chunk), strict=True)  # an open quote at the end is an error
         while True:
-            line = reader.line_num + 1  # where the record starts; line_num is where it ends
+            start = line + reader.line_num  # of the record; line_num is where the one before ended
+            limit = csv.field_size_limit(_MAX_RECORD_BYTES)  # of the whole process
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                raise self._error(f"{self._name}, line {line}: not CSV ({error}).") from None
+                raise self._error(f"{self._name}, line {start}: not CSV ({error}).") from None
+            finally:
+                csv.field_size_limit(limit)
             if fields is None:
-                break
+                return
             if _is_blank(fields):
                 continue
             if num_fields and len(fields) != num_fields:
                 raise self._error(
-                    f"{self._name}, line {line}: expected {num_fields} fields as in the header, got {len(fields)}:"
-                    f" {shorten(fields)}."
+                    f"{self._name}, line {start}: expected {num_fields} fields as in the header, got {len(fields)}:"
+                    f" {shorten(fields[:_NUM_FIELDS_SHOWN])}."
                 )
             num_fields = len(fields)
-            yield line, fields
-        if not num_fields:
-            raise self._error(f"{self._name} is empty. Expected a CSV file with {self._listed}.")
+            yield start, fields
 
-    def _lines(self, content: Content) -> Iterator[str]:
-        import pyarrow as pa
-
-        file = pa.BufferReader(pa.py_buffer(content))
-        lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        for line, text in enumerate(lines, 1):
+    def _lines(self, line: int, chunk: bytes) -> Iterator[str]:
+        lines = io.TextIOWrapper(io.BytesIO(chunk), encoding="utf-8", errors="surrogateescape", newline="")
+        for number, text in enumerate(lines, line):
             if match := _NO_TEXT_PATTERN.search(text):
                 byte = match[0].encode(errors="surrogateescape")
                 raise self._error(
-                    f"{self._name}, line {line}: the byte {byte!r} is no part of UTF-8 text. Expected a CSV file with"
+                    f"{self._name}, line {number}: the byte {byte!r} is no part of UTF-8 text. Expected a CSV file with"
                     f" {self._listed}; was the file damaged on its way, or an archive or another file given this name?"
                 )
             yield text
@@ -249,15 +283,64 @@ class ParquetColumns(Columns):
         return self._error(f"{self._name} is damaged, or Parquet of an unusual kind ({error}).")
 
 
-def _check_bytes(content: Content) -> None:
-    """Raises ValueError if the bytes are not UTF-8 text without NUL, or a quote is not closed where a field ends."""
-    blocks = (content[start : start + _BLOCK_BYTES] for start in range(0, len(content), _BLOCK_BYTES))
-    for _ in codecs.iterdecode(blocks, "utf-8"):
-        pass
-    if content.find(b"\0") >= 0:
+def _split(content: Content) -> Iterator[tuple[int, bytes, bool]]:
+    """Yields parts of a CSV file of whole records: the line that each starts on, its bytes, and False.
+
+    The last one has True if no record ends in it: it is too long, or has a quote that is not closed where a field ends.
+    """
+    line = 1
+    start = len(codecs.BOM_UTF8) if content[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8 else 0
+    while start < len(content):
+        for size in (_CHUNK_BYTES, _MAX_RECORD_BYTES):
+            chunk = content[start : start + size]
+            length = _find_end(chunk, is_last=start + size >= len(content))
+            if length:
+                break
+        yield line, chunk[: length or None], not length
+        if not length:
+            return
+        line += _count_lines(chunk[:length])
+        start += length
+
+
+def _find_end(chunk: bytes, *, is_last: bool, num_quoted: int | None = 64) -> int:
+    """Returns where the last record ends that ends in a chunk, which starts with a record; 0 if none ends.
+
+    Args:
+      chunk: part of the file.
+      is_last: whether it is the last part, in which the last record may have no line end.
+      num_quoted: how many quoted fields are remembered, which saves time; None: all.
+    """
+    end = len(chunk) if is_last else len(chunk) - 1  # behind a "\r" at the end, there may be a "\n"
+    quoted = deque(_QUOTED_PATTERN.finditer(chunk) if b'"' in chunk else (), num_quoted)
+    is_whole = len(quoted) != num_quoted
+    if quoted and quoted[-1]["wrong"] is not None:
+        end, is_last = quoted.pop().start(), False
+    if is_last:
+        return end
+    while end := max(chunk.rfind(b"\n", 0, end), chunk.rfind(b"\r", 0, end)) + 1:
+        while quoted and quoted[-1].start() >= end:
+            quoted.pop()
+        if not quoted and not is_whole:
+            return _find_end(chunk, is_last=False, num_quoted=None)
+        if not quoted or quoted[-1].end() < end:
+            return end + (chunk[end - 1 : end + 1] == b"\r\n")
+        end = quoted.pop().start()
+    return 0
+
+
+def _count_lines(chunk: bytes) -> int:
+    """Returns how many lines end in a chunk, in any of the three ways."""
+    codes = np.frombuffer(chunk, dtype=np.uint8)
+    num_lone = np.count_nonzero((codes[:-1] == ord("\r")) & (codes[1:] != ord("\n")))
+    return int(np.count_nonzero(codes == ord("\n")) + num_lone) + chunk.endswith(b"\r")
+
+
+def _check_text(chunk: bytes) -> None:
+    """Raises ValueError if bytes are not UTF-8 text without NUL."""
+    chunk.decode()
+    if b"\0" in chunk:
         raise ValueError("a NUL byte")
-    if any(match["wrong"] is not None for match in _QUOTED_PATTERN.finditer(content)):
-        raise ValueError("a quote is not closed where a field ends")
 
 
 def _skip_blank(row: Any) -> str:

@@ -18,6 +18,7 @@ import pytest
 from landmark_triplets_tfds.competition import columns as columns_module
 from landmark_triplets_tfds.competition.columns import Columns, CsvColumns, ParquetColumns, TextKind
 from landmark_triplets_tfds.errors import LandmarkTableError, TripletsFileError
+from tests.support.helpers import time_limit
 
 
 def to_texts(texts: pa.Array) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_refuses_csv(content: str | bytes, message: str, error: type[ValueError]
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_lines_of_large_files(monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
     """Parts end within the file, and within a character."""
-    monkeypatch.setattr(columns_module, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(columns_module, "_CHUNK_BYTES", 1000)
     lines = [f"{quote}é{i}{quote},{quote}{i}{quote}\r\n" for i in range(500)]
     lines[400:401] = ["\r\n", " \r\n", lines[400]]
     columns = csv_columns("a,b\r\n" + "".join(lines))
@@ -160,17 +161,76 @@ _PIECES = ["a,b", "1", "é", ",", "\n", "\r\n", "\r", '"', '""', "1,2\n", '"1","
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join))
-def test_arrow_and_the_csv_module_agree(text: str) -> None:
-    """Otherwise rows would be lost, or the lines that messages name would be others."""
+@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join), st.sampled_from([1, 2, 5, 12, 1 << 20]))
+def test_arrow_and_the_csv_module_agree(text: str, chunk_bytes: int) -> None:
+    """Otherwise rows would be lost, or the lines that messages name would be others, wherever parts of a file end."""
     columns = csv_columns("a,b\n" + text)
-    try:
-        records = list(csv.reader(io.StringIO("a,b\n" + text, newline=""), strict=True))
-        records = [fields for fields in records if len(fields) > 1 or "".join(fields).strip()]
-        expected = [(b, a) for a, b in records[1:]]
-    except (csv.Error, ValueError):
-        with pytest.raises(TripletsFileError, match=r"x\.csv, line [0-9]+: (not CSV|expected 2 fields)"):
-            columns.read()
-    else:
-        assert rows_of(columns) == expected
-        assert len(lines_of(columns)) == len(expected)
+    reader = csv.reader(io.StringIO("a,b\n" + text, newline=""), strict=True)
+    lines, expected = [], []
+    wrong = None
+    while wrong is None:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            wrong = f"line {line}: not CSV"
+            continue
+        if len(fields) == 2:
+            lines.append(line)
+            expected.append(tuple(fields[::-1]))
+        elif len(fields) > 2 or "".join(fields).strip():
+            wrong = f"line {line}: expected 2 fields"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "_CHUNK_BYTES", chunk_bytes)
+        if wrong:
+            with pytest.raises(TripletsFileError, match=rf"x\.csv, {wrong}"):
+                columns.read()
+        else:
+            assert rows_of(columns) == expected[1:]
+            assert lines_of(columns) == lines[1:]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_long_fields(quote: str) -> None:
+    """Python's csv module takes 131,072 characters by default, and goes on doing so elsewhere."""
+    text = f"a,b,c\n1,2,{quote}{'x' * 3_000_000}{quote}\n3,{quote}{'é' * 200_000}{quote},4\n"
+    columns = csv_columns(text)
+    assert rows_of(columns) == [("2", "1"), ("é" * 200_000, "3")]
+    assert lines_of(columns) == [2, 3]
+    with pytest.raises(TripletsFileError, match=r"x\.csv, line 4: expected 3 fields"):
+        csv_columns(text + "1,2\n").read()
+    with pytest.raises(TripletsFileError, match=r"x\.csv, line 4: a must be right, got 'wrong'"):
+        csv_columns(text + "wrong,2,3\n").read()
+    assert csv.field_size_limit() == 131_072
+
+
+_ROW, _LONG = b"1,2\n", 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"a" * _LONG, r"line 1: not CSV \(a record of over 4 MB\)", id="a line"),
+        pytest.param(b"a,b\n" + _ROW + b"a" * _LONG, r"line 3: not CSV \(a record of over 4 MB\)", id="a line at last"),
+        pytest.param(b"a,b\n" + b"," * _LONG, r"line 2: not CSV \(a record of over 4 MB\)", id="commas"),
+        pytest.param(b"," * _LONG, r"line 1: not CSV \(a record", id="a header of commas"),
+        pytest.param(bytes(_LONG), r"line 1: the byte b'\\x00' is no part of UTF-8", id="NULs"),
+        pytest.param(b"a,b\n" + _ROW + bytes(_LONG), r"line 3: the byte b'\\x00'", id="NULs at last"),
+        pytest.param(b"\xe9" * _LONG, r"line 1: the byte b'\\xe9' is no part of UTF-8", id="no UTF-8"),
+        pytest.param(b" " * _LONG, r"line 1: not CSV \(a record", id="spaces"),
+        pytest.param(b"\n" * _LONG, r"is empty", id="line ends"),
+        pytest.param(b"\n" * _LONG + b"x,y\n", rf"line {_LONG + 1}: the header must have", id="line ends first"),
+        pytest.param(b"\r\n" * _LONG + b"a,b\r\n1\r\n", rf"line {_LONG + 2}: expected 2 fields", id="CRLF"),
+        pytest.param(b"a,b\n" + b"\r" * _LONG + b"wrong,1", rf"line {_LONG + 2}: a must be right", id="CR"),
+        pytest.param(b"a,b\n" + _ROW + b'"' + b"a" * _LONG, r"line 3: not CSV \(unexpected end", id="a quote"),
+        pytest.param(b'a,b\n"' + b"\n" * _LONG + b'",1\n', r"line 2: not CSV \(unexpected end", id="lines in quotes"),
+        pytest.param(b"a,b\n" + b'"' * _LONG, r"line 2: not CSV \(a record of over 4 MB\)", id="quotes"),
+        pytest.param(b"a,b\n" + _ROW * (_LONG // 4) + b"1\n", rf"line {_LONG // 4 + 2}: expected 2", id="short rows"),
+    ],
+)
+def test_a_large_file_that_is_no_table_is_refused_at_once(content: bytes, message: str) -> None:
+    """Small archives hold such files; line by line, they took minutes, and lines of this length gigabytes."""
+    with time_limit(60), pytest.raises(TripletsFileError, match=rf"x\.csv,? {message}"):
+        csv_columns(content).read()
