@@ -83,7 +83,7 @@ class BeamBuild(Build):
             self._examples_path(job).mkdir(parents=True, exist_ok=True)
             examples_path = str(self._examples_path(job))
         return ClusterPlan(
-            source=job.images.source.share(self._data_dir),
+            source=job.images.source.share(self._data_dir, elsewhere=True),
             table_sha256=table.fingerprint,
             kept_rows_path=kept_rows_path,
             image_ids_path=image_ids_path,

@@ -121,21 +121,22 @@ def _sync(file: IO[bytes]) -> None:
             raise
 
 
-def read_image(path: str, offset: int = 0, length: int | None = None) -> bytes:
+def read_image(path: str, offset: int = 0, length: int | None = None, stamp: tuple[int, int] | None = None) -> bytes:
     """Returns the content of an image file, or of a part of an archive.
 
     Args:
       path: of the file.
       offset: where the part starts.
       length: of the part, of which there is less where the file ends before; None: the whole file.
+      stamp: what `stat_file` must give of the file, where it is a local one; None: anything.
 
     Raises:
-      UnreadableImageError: if the file is missing, larger than `MAX_FILE_BYTES` as a whole, or cannot be read after
-        several attempts.
+      UnreadableImageError: if the file is missing, another one than the stamp says, larger than `MAX_FILE_BYTES` as a
+        whole, or cannot be read after several attempts.
     """
     for attempt in range(1, _NUM_ATTEMPTS + 1):
         try:
-            return _read(path, offset, length)
+            return _read(path, offset, length, stamp)
         except (FileNotFoundError, NotADirectoryError):
             raise UnreadableImageError(UnreadableImageError.MISSING, path) from None
         except (IsADirectoryError, PermissionError, InputFileError) as error:
@@ -156,14 +157,19 @@ def refuse_large(num_bytes: int) -> None:
         )
 
 
-def _read(path: str, offset: int, length: int | None) -> bytes:
+def _read(path: str, offset: int, length: int | None, stamp: tuple[int, int] | None) -> bytes:
     with open_file(path, buffering=0) as file:
         if length is None:
             content = _read_up_to(file, path, MAX_FILE_BYTES + 1)
             refuse_large(len(content))
             return content
         file.seek(offset)
-        return _read_exactly(file, length)
+        content = _read_exactly(file, length)
+        if stamp is not None and not is_remote(path):
+            found = os.fstat(file.fileno())
+            if (found.st_size, found.st_mtime_ns) != stamp:
+                raise UnreadableImageError(UnreadableImageError.NO_ACCESS, f"{path} has changed meanwhile")
+        return content
 
 
 def _read_up_to(file: IO[bytes], path: str, num_bytes: int) -> bytes:

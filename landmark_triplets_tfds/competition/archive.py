@@ -36,9 +36,9 @@ MEMBER = np.dtype(
         ("offset", "<u8"),  # in a zip, of the member's header; in a tar, of its data
         ("size", "<u4"),
         ("stored_size", "<u4"),  # compressed
-        ("crc", "<u4"),
+        ("crc", "<u4"),  # in a zip, of the image; in a tar, of the member's header
         ("archive", "<u2"),  # number of the archive, in the order in which they are described
-        ("method", "u1"),  # of compression, as zip numbers them
+        ("method", "u1"),  # in a zip, of compression, as zip numbers them; in a tar, of naming, see there
         ("is_encrypted", "u1"),
     ]
 )
@@ -117,6 +117,7 @@ class ArchiveSource:
         self.is_remote = file_access.is_remote(archive)
         self._index_folder = index_folder
         self._shared_path = ""  # where another process left it for this one; '': nowhere
+        self._is_elsewhere = False
         self._index: ArchiveIndex | None = None
         self._lock = threading.RLock()
 
@@ -154,9 +155,10 @@ class ArchiveSource:
                 except OSError as error:
                     say(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
 
-    def share(self: _Source, folder: epath.Path) -> _Source:
+    def share(self: _Source, folder: epath.Path, *, elsewhere: bool = False) -> _Source:
         """Returns a source for other processes, here or elsewhere: the index is copied into ``folder``."""
         shared = copy.copy(self)
+        shared._is_elsewhere = elsewhere
         shared._shared_path = os.fspath(folder / self._index_name())
         self.index().save(shared._shared_path)
         return shared

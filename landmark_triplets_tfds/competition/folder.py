@@ -32,7 +32,7 @@ class FolderSource:
     def prepare(self, num_threads: int) -> None:
         """Does nothing: the file system knows where files are."""
 
-    def share(self, folder: epath.Path) -> FolderSource:
+    def share(self, folder: epath.Path, *, elsewhere: bool = False) -> FolderSource:
         """Returns the source itself: it holds nothing but paths."""
         return self
 

@@ -51,8 +51,13 @@ class ImageSource(Protocol):
         Raises ArchiveError if an archive cannot be used.
         """
 
-    def share(self, folder: epath.Path) -> ImageSource:
-        """Returns a source for other processes, which need to reach ``folder`` and the files alone."""
+    def share(self, folder: epath.Path, *, elsewhere: bool = False) -> ImageSource:
+        """Returns a source for other processes, which need to reach ``folder`` and the files alone.
+
+        Args:
+          folder: for what they have to know.
+          elsewhere: whether they run on other machines, perhaps with copies of the files.
+        """
 
     def read_table(self) -> LandmarkTable:
         """Reads and validates the table; raises LandmarkTableError, or ArchiveError where it is in an archive."""

@@ -2,7 +2,10 @@
 
 A tar has no directory. So each is walked through once, from header to header, and the index keeps where its images are;
 a tar that changes is walked again. Python's tarfile does that, within bounds: by itself it takes a damaged header for
-the end, reads as much as a header claims, and may go backwards.
+the end, does not look at what follows, reads as much as a header claims, and may go backwards.
+
+A tar has no checksums of its data either. So whenever an image is read, the header in front of it is read with it, and
+must be the one that was there when the tar was walked through, and so must be the tar's size and time.
 
 Where an MD5 list, as it is published with the tars, names a tar, the tar is read as a whole before it is walked through
 and compared, so that an image is only ever read from a tar that is right.
@@ -17,6 +20,7 @@ import os
 import struct
 import tarfile
 from typing import IO, Any
+import zlib
 
 from etils import epath
 import numpy as np
@@ -24,7 +28,7 @@ import numpy as np
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.competition.archive import MEMBER, ArchiveIndex, ArchiveSource, Members
+from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, Members
 from landmark_triplets_tfds.competition.layout import (
     IMAGES_NAME,
     TAR_PATTERN,
@@ -40,6 +44,11 @@ from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 _NUM_PROBLEMS_SHOWN = 5
 
 _END_MARK = bytes(tarfile.BLOCKSIZE)
+_LARGEST_RECORD = 1 << 20
+_CHUNK_BYTES = 1 << 20
+
+# In the index, of a member whose name is not in the header in front of its data, but in an extended one before that.
+_NAMED_ELSEWHERE = 1
 
 # Long names and extended headers are data to tarfile; those of the published tars, if any, have a few hundred bytes.
 _MAX_HEADER_BYTES = 1 << 20
@@ -73,12 +82,19 @@ class TarSource(ArchiveSource):
         return f"{self.archive}/{tar}/{image_path(image_id)}"
 
     def _read_member(self, member: Any) -> bytes:
-        size, tar = int(member["size"]), f"{self.archive}/{self._name_of_tar(member)}"
-        content = read_image(tar, int(member["offset"]), size)
-        if len(content) < size:
-            name = f"{format_image_id(member['image_id'])}.jpg"
-            raise UnreadableImageError(UnreadableImageError.DAMAGED, f"{tar} ends within {name}")
-        return content
+        tar = self.index().archives[int(member["archive"])]
+        path, size = f"{self.archive}/{tar['name']}", int(member["size"])
+        name = f"{format_image_id(member['image_id'])}.jpg"
+        # Copies of a tar on several machines may have several times.
+        stamp = None if self._is_elsewhere else (tar["size"], tar["mtime_ns"])
+        content = read_image(path, int(member["offset"]) - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE + size, stamp)
+        if len(content) < tarfile.BLOCKSIZE + size:
+            raise UnreadableImageError(UnreadableImageError.DAMAGED, f"{path} ends within {name}")
+        header, data = content[: tarfile.BLOCKSIZE], content[tarfile.BLOCKSIZE :]
+        is_named = name.encode() in header or member["method"] == _NAMED_ELSEWHERE
+        if zlib.crc32(header) != int(member["crc"]) or not is_named:
+            raise UnreadableImageError(UnreadableImageError.DAMAGED, f"in {path}: {name} is not where it was")
+        return data
 
     def _stamp_member(self, member: Any) -> tuple[int, int]:
         """Returns the image's size, and the tar's modification time and the image's place in it as one number."""
@@ -141,11 +157,11 @@ class TarSource(ArchiveSource):
         try:
             if tar["md5"] not in (None, verified_md5) and (md5 := md5_of(path)) != tar["md5"]:
                 return f"{path} has the MD5 {md5}; its list says {tar['md5']}."
-            if members is not None:
-                return members
-            images = list_images(path, tar["size"], self._folder)
-            records = ((image_id, start, size, size, 0, 0, 0, 0) for image_id, start, size in images)
-            return np.fromiter(records, dtype=MEMBER)
+            if members is None:
+                members = list_images(path, tar["size"], self._folder, is_verified=tar["md5"] is not None)
+            if file_access.stat_file(path) != (tar["size"], tar["mtime_ns"]):
+                return f"{path} changes while it is read."
+            return members
         except OSError as error:  # an ArchiveError is one
             return str(error)
 
@@ -164,20 +180,28 @@ def _join(found: list[tuple[_Tar, Members]]) -> ArchiveIndex:
     return ArchiveIndex.of(members, [tar for tar, _ in found])
 
 
-def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[int, int, int]]:
-    """Returns (id, where its data starts, size in bytes) of each image in a tar of this size, in its order.
+def list_images(path: str, size: int, folder: str = IMAGES_NAME, *, is_verified: bool = False) -> Members:
+    """Returns the images in a tar of this size, in its order.
 
     Names of members may begin with the folder that the tar belongs to, 'train', 'index' or 'test'.
 
+    Args:
+      path: of the tar.
+      size: in bytes.
+      folder: that the tar belongs to.
+      is_verified: whether the tar is known to be as it was published.
+
     Raises:
-      ArchiveError: if it is damaged, cut off or not a plain tar.
+      ArchiveError: if it is damaged, cut off or not a plain tar, or has an image under two names.
       OSError: if it cannot be read.
     """
-    images: list[tuple[int, int, int]] = []
+    images: list[tuple[int, ...]] = []
+    names: dict[int, str] = {}
     position = -1
     with file_access.open_file(path) as file:
         try:
-            with tarfile.open(fileobj=_BoundedReads(file), mode="r:") as tar:  # type: ignore[call-overload]
+            reads = _BoundedReads(file)
+            with tarfile.open(fileobj=reads, mode="r:") as tar:  # type: ignore[call-overload]
                 is_empty = tar.firstmember is None  # in Python 3.10, next() fails on an empty tar
                 while not is_empty and (member := tar.next()) is not None:
                     tar.members.clear()  # tarfile would keep them all
@@ -187,7 +211,17 @@ def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[i
                     is_file = member.isreg() and member.sparse is None
                     image_id = parse_tar_name(member.name, folder) if is_file else None
                     if image_id is not None:
-                        images.append((image_id, member.offset_data, member.size))
+                        if names.setdefault(image_id, member.name).lstrip("./") != member.name.lstrip("./"):
+                            raise ArchiveError(
+                                f"{path} has an image twice, as {names[image_id]} and as {member.name}. Pack one of"
+                                " them alone."
+                            )
+                        header = reads.last_block
+                        place = 0 if f"{format_image_id(image_id)}.jpg".encode() in header else _NAMED_ELSEWHERE
+                        num_bytes = min(member.size, LARGEST_SIZE)
+                        images.append(
+                            (image_id, member.offset_data, num_bytes, num_bytes, zlib.crc32(header), 0, place, 0)
+                        )
                     if member.offset_data + (member.size if member.isreg() else 0) > size:
                         raise ArchiveError(f"{path} is cut off: it ends, after {size:,} bytes, within {member.name!r}.")
                 end = max(tar.offset, 0)
@@ -196,23 +230,52 @@ def list_images(path: str, size: int, folder: str = IMAGES_NAME) -> list[tuple[i
                 raise
             what = "is no tar, is compressed or" if position < 0 else "is"
             raise ArchiveError(f"{path} {what} damaged after byte {max(position, 0):,} ({error}).") from None
+        _check_end(file, path, end, is_verified)
+    return np.array(images, dtype=MEMBER)
+
+
+def _check_end(file: IO[bytes], path: str, end: int, is_verified: bool) -> None:
+    """Raises ArchiveError if there is anything behind the last member but what a tar ends with: some zeros."""
+    file.seek(end)
+    chunk = file.read(tarfile.BLOCKSIZE)
+    if chunk != _END_MARK:
         # A missing end is an end that is cut off; anything else here is a header that tarfile could not read.
-        file.seek(end)
-        last = file.read(tarfile.BLOCKSIZE)
-    if last != _END_MARK:
-        what = "cut off" if len(last) < tarfile.BLOCKSIZE else "damaged"
+        what = "cut off" if len(chunk) < tarfile.BLOCKSIZE else "damaged"
         raise ArchiveError(f"{path} is {what} at byte {end:,}: there is neither a member nor the end mark of a tar.")
-    return images
+    size = end
+    while chunk:
+        if data := chunk.lstrip(b"\0"):
+            raise ArchiveError(
+                f"{path} has data at byte {size + len(chunk) - len(data):,}, behind its end mark at byte {end:,}: a"
+                " header was overwritten with zeros, or several tars were joined."
+            )
+        size += len(chunk)
+        chunk = file.read(_CHUNK_BYTES)
+    # Two blocks, and what fills up the last record: usually of 10,240 bytes, else of a power of two.
+    num_usual = len(_END_MARK) * 2 + max(tarfile.RECORDSIZE, min(size & -size, _LARGEST_RECORD))
+    if size - end > num_usual and not is_verified:
+        raise ArchiveError(
+            f"{path} ends with {size - end:,} bytes of zeros, from byte {end:,} on, more than the end of a tar has: is"
+            " it an unfinished download? If it is whole, put an MD5 list beside it."
+        )
 
 
 class _BoundedReads:
-    """A file that refuses to be read in pieces larger than headers are."""
+    """A file that refuses to be read in pieces larger than headers are.
+
+    Attributes:
+      last_block: what was read last, of a block's size: of a member that tarfile has found, the header before its data.
+    """
 
     def __init__(self, file: IO[bytes]):
         self._file = file
         self.seek, self.tell = file.seek, file.tell
+        self.last_block = b""
 
     def read(self, num_bytes: int) -> bytes:
         if not 0 <= num_bytes <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {num_bytes:,} bytes")
-        return self._file.read(num_bytes)
+        content = self._file.read(num_bytes)
+        if num_bytes == tarfile.BLOCKSIZE:
+            self.last_block = content
+        return content
