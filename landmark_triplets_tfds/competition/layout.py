@@ -31,12 +31,14 @@ FOLDER_NAMES = (IMAGES_NAME, *UNLABELED_NAMES)
 
 _IMAGE = r"(?P<a>[0-9a-f])/(?P<b>[0-9a-f])/(?P<c>[0-9a-f])/(?P<id>(?P=a)(?P=b)(?P=c)[0-9a-f]{13})\.jpg"
 _IN_FOLDER = rf"(?P<folder>{'|'.join(FOLDER_NAMES)})/"
-# As Kaggle's zip has them, or all within one folder, as after unpacking and packing again.
-_OUTER_FOLDER = r"(?:(?!\.{1,2}/)[^/]+/)?"
-_ZIP_IMAGE_PATTERN = re.compile(_OUTER_FOLDER + _IN_FOLDER + _IMAGE)
-_ZIP_TABLE_PATTERN = re.compile(_OUTER_FOLDER + r"train\.csv")
+# Some programs let names in archives begin with ``./``, as that of macOS and Windows does, or with ``/``.
+_LEAD = r"(?:\.?/)*"
+# As Kaggle's zip has them, or all within one folder, the root, as after unpacking and packing again.
+_ROOT = r"(?P<root>(?!\.{1,2}/)[^/]+/|)"
+_ZIP_IMAGE_PATTERN = re.compile(_LEAD + _ROOT + _IN_FOLDER + _IMAGE)
+_ZIP_TABLE_PATTERN = re.compile(_LEAD + _ROOT + r"train\.csv")
 # As published, or as packed again.
-_TAR_IMAGE_PATTERN = re.compile(rf"(?:\./)?(?:{_IN_FOLDER})?{_IMAGE}")
+_TAR_IMAGE_PATTERN = re.compile(rf"{_LEAD}(?:{_IN_FOLDER})?{_IMAGE}")
 _IMAGE_FILE_PATTERN = re.compile(r"(?P<id>[0-9a-f]{16})\.jpg")
 TAR_PATTERN = re.compile(r"images_[0-9]+\.tar")
 ZIP_PATTERN = re.compile(r"[^.].*\.zip")
@@ -90,15 +92,16 @@ def parse_file_name(name: str) -> int | None:
     return int(match["id"], 16) if match else None
 
 
-def parse_zip_name(name: str) -> tuple[str, int] | None:
-    """Returns the folder and the id of the image that a member of a zip is; None if it is something else."""
+def parse_zip_name(name: str) -> tuple[str, str, int] | None:
+    """Returns root, folder and id of the image that a member of a zip is; None if it is something else."""
     match = _ZIP_IMAGE_PATTERN.fullmatch(name)
-    return (match["folder"], int(match["id"], 16)) if match else None
+    return (match["root"], match["folder"], int(match["id"], 16)) if match else None
 
 
-def is_zip_table(name: str) -> bool:
-    """Returns whether a member of a zip is the table of images."""
-    return _ZIP_TABLE_PATTERN.fullmatch(name) is not None
+def parse_zip_table_name(name: str) -> str | None:
+    """Returns the root of the table of images that a member of a zip is; None if it is something else."""
+    match = _ZIP_TABLE_PATTERN.fullmatch(name)
+    return match["root"] if match else None
 
 
 def parse_tar_name(name: str, folder: str = IMAGES_NAME) -> int | None:

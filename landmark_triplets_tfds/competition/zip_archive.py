@@ -8,6 +8,7 @@ directory. Reading the directory makes the indexes of all its folders, ``train/`
 
 from __future__ import annotations
 
+import array
 from collections.abc import Iterator
 import contextlib
 import struct
@@ -18,17 +19,18 @@ import zlib
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import read_image
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
     LAYOUT_INSTRUCTIONS,
     TABLE_NAME,
-    UNLABELED_NAMES,
     image_path,
-    is_zip_table,
     parse_zip_name,
+    parse_zip_table_name,
 )
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
@@ -46,6 +48,9 @@ _USUAL_HEADER_SIZE = _HEADER.size + 160
 _MAX_TABLE_BYTES = 1 << 30
 
 _NUM_NAMES_SHOWN = 3
+
+# What the archiver of macOS adds to zips, beside what was packed.
+_MACOS_ROOT = "__MACOSX/"
 
 
 class ZipSource(ArchiveSource):
@@ -75,7 +80,7 @@ class ZipSource(ArchiveSource):
         try:
             if table["size"] > _MAX_TABLE_BYTES:
                 raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE)
-            content = self._read_named_member(table, table["name"])
+            content = self._read_named_member(table, TABLE_NAME)
         except UnreadableImageError as error:
             raise ArchiveError(
                 f"{table['name']} in {self.archive} cannot be read ({error}). Fetch the zip again."
@@ -126,14 +131,16 @@ class ZipSource(ArchiveSource):
             size, mtime_ns = file_access.stat_file(self.archive)
         except OSError as error:
             raise ArchiveError(f"{self.archive} cannot be opened ({error}).") from None
-        if known is not None and [known.archives[0].get(name) for name in ("size", "mtime_ns")] == [size, mtime_ns]:
-            return known
-        indexes = index_zip(self.archive, size, mtime_ns)
-        self._made = indexes
-        for folder in indexes.keys() - {self._folder}:
-            with contextlib.suppress(OSError):  # then that index is made when it is needed
-                self.of_folder(folder)._keep(indexes[folder])
-        return indexes[self._folder]
+        if known is None or [known.archives[0][name] for name in ("size", "mtime_ns")] != [size, mtime_ns]:
+            self._made = index_zip(self.archive, size, mtime_ns)
+            for folder in self._made.keys() - {self._folder}:
+                with contextlib.suppress(OSError):  # then that index is made when it is needed
+                    self.of_folder(folder)._keep(self._made[folder])
+            known = self._made[self._folder]
+        ignored = known.archives[0]["ignored"]
+        if ignored and self._folder == IMAGES_NAME:
+            say(f"{self.archive} holds more than one folder of the competition. Ignored: {', '.join(ignored)}.")
+        return known
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_made": {}}
@@ -149,40 +156,66 @@ def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
     Raises:
       ArchiveError: if it has no directory, or there is no table or no image in it.
     """
-    table: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}  # by root, a folder or ''
+    groups: dict[tuple[str, str], int] = {}  # root and folder of images, and their numbers
+    group_of_image = array.array("I")
     others: list[str] = []
-    folders = bytearray()  # of the images, by number
 
     def images() -> Iterator[tuple[int, ...]]:
         for info in _read_directory(path, size):
             name = info.orig_filename  # `filename` ends where the name has a NUL
             is_encrypted = info.flag_bits & 0x1
-            image = parse_zip_name(name)
-            if image is not None:
-                folder, image_id = image
-                folders.append(FOLDER_NAMES.index(folder))
+            if image := parse_zip_name(name):
+                group_of_image.append(groups.setdefault(image[:2], len(groups)))
                 sizes = (min(info.file_size, LARGEST_SIZE), min(info.compress_size, LARGEST_SIZE))
-                yield image_id, info.header_offset, *sizes, info.CRC, 0, min(info.compress_type, 255), is_encrypted
-            elif is_zip_table(name) and len(name) <= len(table.get("name", name)):
-                table.update(name=name, offset=info.header_offset, size=info.file_size, stored_size=info.compress_size)
-                table.update(crc=info.CRC, method=info.compress_type, is_encrypted=bool(is_encrypted))
+                yield image[2], info.header_offset, *sizes, info.CRC, 0, min(info.compress_type, 255), is_encrypted
+            elif (root := parse_zip_table_name(name)) is not None:
+                table = {"name": name, "offset": info.header_offset, "size": info.file_size, "crc": info.CRC}
+                table |= {"stored_size": info.compress_size, "method": info.compress_type}
+                tables[root] = table | {"is_encrypted": bool(is_encrypted)}
             elif len(others) < _NUM_NAMES_SHOWN and not name.endswith("/"):
                 others.append(name)
 
-    of_all_folders = np.fromiter(images(), dtype=MEMBER)
-    numbers = np.frombuffer(folders, dtype=np.uint8)
-    members_of = {folder: of_all_folders[numbers == number] for number, folder in enumerate(FOLDER_NAMES)}
-    members = members_of[IMAGES_NAME]
-    if not table or not len(members):
-        counts = {name: len(members_of[name]) for name in UNLABELED_NAMES}
-        others += [f"{count:,} images in {name}/" for name, count in counts.items() if count]
-        found = f"It holds {', '.join(others)}" if others else "It holds nothing else"
-        lacks = f"no {TABLE_NAME}" if len(members) else "no image train/a/b/c/<id>.jpg"
-        raise ArchiveError(f"{path} holds {lacks}. {found}.\n\n{LAYOUT_INSTRUCTIONS}")
-    if members["is_encrypted"].all():
+    of_all = np.fromiter(images(), dtype=MEMBER)
+    numbers = np.array(group_of_image)
+    counts = {group: int(np.count_nonzero(numbers == number)) for group, number in groups.items()}
+    root = _choose_root(path, counts, list(tables), others)
+    members_of = {folder: of_all[numbers == groups.get((root, folder), -1)] for folder in FOLDER_NAMES}
+    if members_of[IMAGES_NAME]["is_encrypted"].all():
         raise ArchiveError(f"{path} is encrypted; the competition's is not. Fetch it again.")
-    archives = [{"size": size, "mtime_ns": mtime_ns, "table": table}]
+    ignored = [f"{each}{TABLE_NAME}" for each in tables if each != root]
+    ignored += [f"{count:,} images in {each}{folder}/" for (each, folder), count in counts.items() if each != root]
+    archives = [{"size": size, "mtime_ns": mtime_ns, "table": tables[root], "ignored": ignored[:_NUM_NAMES_SHOWN]}]
     return {folder: ArchiveIndex.of(members, archives) for folder, members in members_of.items()}
+
+
+def _choose_root(path: str, counts: dict[tuple[str, str], int], tables: list[str], others: list[str]) -> str:
+    """Returns the root, a folder in a zip or '', that has both a table and images, so that both are of one copy.
+
+    Args:
+      path: of the zip, for messages.
+      counts: of images, by root and folder.
+      tables: the roots with a table.
+      others: names of other members.
+
+    Raises:
+      ArchiveError: if there is none, or more than one.
+    """
+    with_images = [root for root, folder in counts if folder == IMAGES_NAME]
+    whole = [root for root in tables if root in with_images and root != _MACOS_ROOT]
+    if len(whole) == 1:
+        return whole[0]
+    if tables and with_images:
+        found = [f"{root}{TABLE_NAME}" for root in whole or tables]
+        found += [f"{root}{IMAGES_NAME}/" for root in whole or with_images]
+        raise ArchiveError(
+            f"{path} must hold one copy, its table and its images in the same folder. It holds"
+            f" {list_some(found, 2 * _NUM_NAMES_SHOWN)}. Pack one copy alone."
+        )
+    others += [f"{count:,} images in {root}{folder}/" for (root, folder), count in counts.items()]
+    holds = f"It holds {list_some(others, 2 * _NUM_NAMES_SHOWN)}" if others else "It holds nothing else"
+    lacks = f"no {TABLE_NAME}" if with_images else "no image train/a/b/c/<id>.jpg"
+    raise ArchiveError(f"{path} holds {lacks}. {holds}.\n\n{LAYOUT_INSTRUCTIONS}")
 
 
 def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:

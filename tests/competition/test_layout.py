@@ -13,11 +13,11 @@ import pytest
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     image_path,
-    is_zip_table,
     mark_stamp,
     parse_file_name,
     parse_tar_name,
     parse_zip_name,
+    parse_zip_table_name,
 )
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import SourceLayoutError
@@ -28,10 +28,12 @@ from tests.support.layouts import WRONG_LAYOUTS
 def test_names_are_parsed_back(image_id: int, folder: str) -> None:
     path = image_path(image_id)
     assert parse_file_name(path.split("/")[-1]) == image_id
-    for outer in ("", "landmark-retrieval-2020/"):
-        assert parse_zip_name(f"{outer}{folder}/{path}") == (folder, image_id)
-    for inner in ("", "./", f"{folder}/", f"./{folder}/"):
-        assert parse_tar_name(inner + path, folder) == image_id
+    for lead in ("", "./", "/", ".//./"):
+        for root in ("", "landmark-retrieval-2020/", "train/", "C:/", ".../"):
+            assert parse_zip_name(f"{lead}{root}{folder}/{path}") == (root, folder, image_id)
+            assert parse_zip_table_name(f"{lead}{root}train.csv") == root
+        for inner in ("", f"{folder}/"):
+            assert parse_tar_name(lead + inner + path, folder) == image_id
 
 
 @pytest.mark.parametrize(
@@ -52,10 +54,14 @@ def test_other_names_are_no_images(before: str, path: str) -> None:
     assert parse_tar_name(before + path) is None
 
 
-@pytest.mark.parametrize("before", ["/train/", "../train/", "./train/", "a/b/train/", "index/train/x/"])
-def test_nothing_leads_out_of_a_zip(before: str) -> None:
+@pytest.mark.parametrize(
+    "before",
+    ["../train/", "/../train/", "./../train/", "../../train/", "a/../train/", "a/b/train/", "train/x/"],
+)
+def test_nothing_leads_out_of_an_archive(before: str) -> None:
     assert parse_zip_name(f"{before}{image_path(1)}") is None
-    assert not is_zip_table(before.replace("train/", "") + "../train.csv")
+    assert parse_tar_name(f"{before}{image_path(1)}") is None
+    assert parse_zip_table_name(before.replace("train/", "") + "../train.csv") is None
 
 
 def test_tars_of_another_folder() -> None:

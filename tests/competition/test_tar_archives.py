@@ -51,7 +51,7 @@ def index_path(root: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("prefix", ["", "./", "train/", "./train/"])
+@pytest.mark.parametrize("prefix", ["", "./", "/", "train/", "./train/"])
 def test_members(tmp_path: pathlib.Path, tar_format: int, prefix: str) -> None:
     members = [("a/" * 80 + "long.txt", b"a long name") if tar_format != tarfile.USTAR_FORMAT else ("x", b"x")]
     members += [(prefix + name, content) for name, content in MEMBERS]
@@ -74,7 +74,7 @@ def test_progress_is_shown(
     "name",
     [
         f"../{NAMES[0]}",
-        f"/{NAMES[0]}",
+        f"./../{NAMES[0]}",
         f"index/{NAMES[0]}",
         NAMES[0].replace("0/a/1", "0/a/2"),
         NAMES[0].upper(),

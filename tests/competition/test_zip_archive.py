@@ -129,7 +129,7 @@ def test_of_two_members_with_a_name_the_last_counts(tmp_path: pathlib.Path) -> N
     "name",
     [
         "../train/0/a/1/0a1b000000000001.jpg",
-        "/train/0/a/1/0a1b000000000001.jpg",
+        "./../train/0/a/1/0a1b000000000001.jpg",
         "a/b/train/0/a/1/0a1b000000000001.jpg",
         "index/0/a/1/0a1b000000000001.jpg",
         "train/0/a/2/0a1b000000000001.jpg",
@@ -152,6 +152,67 @@ def test_members_outside_the_layout_are_no_images(tmp_path: pathlib.Path, name: 
     assert source.read(OTHER_ID) == IMAGE
 
 
+# --- Roots
+
+
+@pytest.mark.parametrize("lead", ["", "./", "/", ".//"])
+@pytest.mark.parametrize("root", ["", "landmark-retrieval-2020/", "C:/", "Donn\xe9es/"])
+def test_names_as_programs_write_them(tmp_path: pathlib.Path, lead: str, root: str) -> None:
+    path = write_zip(tmp_path, *((f"{lead}{root}{name}", content) for name, content in WHOLE))
+    source = source_of(path)
+    assert source.read_table().num_images == 2
+    assert (source.read(IMAGE_ID), source.read(OTHER_ID)) == (IMAGE, IMAGE)
+
+
+WHOLE = [("train.csv", TABLE), (NAME, IMAGE), (OTHER_NAME, IMAGE)]
+OTHERS = {
+    "an older copy of an image": [(f"old/{NAME}", b"other")],
+    "on a drive": [(f"C:/{NAME}", b"other")],
+    "another copy of the table": [("old/train.csv", TABLE.replace(",1", ",2"))],
+    "of macOS": [("__MACOSX/train.csv", b"x"), (f"__MACOSX/{NAME}", b"other")],
+    "images without labels": [(f"old/{NAME}".replace("train", "test"), b"other")],
+}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS)
+def test_what_is_beside_a_copy_is_ignored_with_a_line(
+    tmp_path: pathlib.Path, others: Any, before: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Now and whenever the zip is used."""
+    members = [*others, *WHOLE] if before else [*WHOLE, *others]
+    path = write_zip(tmp_path, *members)
+    for _ in range(2):
+        source = source_of(path)
+        assert source.read_table().landmark_ids.tolist() == [1, 1]
+        assert (source.read(IMAGE_ID), source.read(OTHER_ID)) == (IMAGE, IMAGE)
+        assert f"{path} holds more than one folder of the competition. Ignored: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("root", ["old/", "C:/"])
+@pytest.mark.parametrize("names", [("train.csv", NAME), ("train.csv", OTHER_NAME)])
+def test_two_copies_in_a_zip_are_an_error_that_names_both(
+    tmp_path: pathlib.Path, root: str, names: tuple[str, ...]
+) -> None:
+    path = write_zip(tmp_path, *WHOLE, *((root + name, TABLE) for name in names))
+    message = rf"{path} must hold one copy, .* It holds train\.csv, {root}train\.csv, train/, {root}train/\. Pack"
+    with pytest.raises(ArchiveError, match=message):
+        source_of(path).prepare(1)
+
+
+def test_a_table_and_images_of_two_copies_are_an_error(tmp_path: pathlib.Path) -> None:
+    path = write_zip(tmp_path, ("new/train.csv", TABLE), (f"old/{NAME}", IMAGE))
+    with pytest.raises(ArchiveError, match=rf"{path} must hold one copy, .* It holds new/train\.csv, old/train/\."):
+        source_of(path).prepare(1)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_spellings_of_a_name_the_last_counts(tmp_path: pathlib.Path) -> None:
+    """As when they are extracted one after the other."""
+    path = write_zip(tmp_path, *WHOLE, (f"./{NAME}", b"last"))
+    assert source_of(path).read(IMAGE_ID) == b"last"
+
+
 # --- Archives that cannot be used
 
 
@@ -171,7 +232,7 @@ WRONG_ZIPS: dict[str, tuple[Any, str]] = {
     "a folder": (lambda path: [path.unlink(), path.mkdir()], "{path} cannot be opened .*directory"),
     "no table": (
         lambda path: write_zip(path.parent, (NAME, IMAGE), ("a.txt", b"")),
-        r"{path} holds no train.csv\. It holds a.txt\.",
+        r"{path} holds no train.csv\. It holds a.txt, 1 images in train/\.",
     ),
     "no images": (
         lambda path: write_zip(path.parent, ("train.csv", TABLE), ("x/y.jpg", b""), ("x/", b""), ("z", b"")),
