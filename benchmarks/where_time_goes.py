@@ -102,7 +102,7 @@ class Stages:
             writer.take_places()
             writer.close()
             index = StoreIndex.read(store, ids)
-            reader = StoreReader(store, index.names)
+            reader = StoreReader(index.files)
             places = index.places[self._plan % self.num_distinct]
             read = measure_each(lambda triplet: [reader.read(place) for place in triplet], places.tolist())
         return written, read

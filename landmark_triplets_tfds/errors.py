@@ -48,10 +48,6 @@ class TooManyUnreadableError(LandmarkTripletsError, RuntimeError):
     """More images turned out unreadable than the build option ``max_unreadable`` allows."""
 
 
-class BankError(LandmarkTripletsError, OSError):
-    """The bank of thumbnails cannot be written; the message names its folder and size."""
-
-
 class WorkerKilledError(LandmarkTripletsError, RuntimeError):
     """Worker processes were killed again and again, as where there is too little memory."""
 

@@ -54,7 +54,7 @@ from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.common.progress import UnfailingStream, say
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import BankError, PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
 
 # What fingerprints in the metadata are of, see `Selection.fingerprints`.
 _FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
@@ -202,8 +202,6 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             ):
                 split_infos = self._build.make_splits(self._target(download_config))
                 self._write_more(self._build)
-        except BankError:
-            raise  # says itself what is full
         except Exception as error:
             if _is_disk_full(error):
                 raise self._disk_full() from error

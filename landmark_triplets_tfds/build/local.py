@@ -22,16 +22,16 @@ import numpy.typing as npt
 from landmark_triplets_tfds.build.build import Build, SplitJob
 from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, Target, write_shard
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
-from landmark_triplets_tfds.common.file_access import is_remote
-from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.common.file_access import OFF, is_remote
+from landmark_triplets_tfds.common.progress import progress_bar, say
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
 from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import BankError, UnreadableImageError
-from landmark_triplets_tfds.thumbnails.bank import has_room, open_bank
+from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.thumbnails.bank import open_bank
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
-from landmark_triplets_tfds.thumbnails.store import Places, StoreIndex, StoreReader, StoreWriteError, num_bytes
+from landmark_triplets_tfds.thumbnails.store import Places, StoreIndex, StoreReader, num_bytes
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import plan_in_chunks
@@ -59,8 +59,7 @@ class LocalBuild(Build):
         with contextlib.ExitStack() as stack:
             self._folder = folder = self._folder_for_workers(stack)
             pool: WorkerPool[Any, Any] = stack.enter_context(WorkerPool(self.options.num_workers()))
-            self._bank = open_bank(self._thumbnail_spec, self.options.bank)
-            self._store = self._bank or folder / _THUMBNAILS
+            self._bank = self.options.bank  # 'off' once the build goes without
             makers = [
                 stack.enter_context(self._make_thumbnails(images, jobs, folder / f"images-{number}", pool))
                 for number, (images, jobs) in enumerate(self._jobs_by_images())
@@ -73,8 +72,9 @@ class LocalBuild(Build):
             ]
             with self.report.stage("write_shards"):
                 self._write_shards(tasks, pool)
-            if self._bank is not None:
-                self.report.bank, self.report.num_bank_bytes = str(self._bank), num_bytes(self._bank)
+            if self._bank != OFF:
+                bank = makers[0].index.folder
+                self.report.bank, self.report.num_bank_bytes = str(bank), num_bytes(bank)
 
     def workers_and_readers(self) -> dict[str, int | None]:
         return {
@@ -111,36 +111,27 @@ class LocalBuild(Build):
 
             def advance(count: int) -> None:
                 bar.update(count)
+                if maker.trouble and self._bank != OFF:
+                    self._bank = OFF
+                    say(
+                        f"Going on without the bank of thumbnails: nothing can be written to {maker.trouble}. Free some"
+                        " room there, or set LANDMARK_TRIPLETS_BANK to another folder."
+                    )
                 if len(maker.unreadable) > limit:  # so in one of them there are too many
                     for job in jobs:
                         job.check_unreadable(maker.unreadable)
 
             maker = self._open_maker(images, rows, folder, pool, advance)
-            with self._errors_of_bank(), self.report.stage("make_thumbnails"):
+            with self.report.stage("make_thumbnails"):
                 maker.make(rows)
             for job in jobs:
-                with self._errors_of_bank(), self.report.stage("redraw"):
+                with self.report.stage("redraw"):
                     settle(job, maker)
                 self.report.unreadable += job.check_unreadable(maker.unreadable)
                 self._check_examples(job, maker.unreadable)
         self.report.num_images_read += int(maker.is_done.sum())
         self.report.num_thumbnails_made += maker.num_made
         return maker
-
-    @contextlib.contextmanager
-    def _errors_of_bank(self) -> Iterator[None]:
-        """Says what to do with a bank that cannot be written to; beside the dataset it is no bank."""
-        try:
-            yield
-        except StoreWriteError as error:
-            if self._bank is None:
-                raise
-            raise BankError(
-                f"The bank of thumbnails in {self._bank.parent} ({num_bytes(self._bank) / 1e6:,.1f} MB) cannot be"
-                f" written: {error}. It may be deleted at any time. Free some room there, move it with"
-                " LANDMARK_TRIPLETS_BANK=<folder>, or build without it with LANDMARK_TRIPLETS_BANK=off. What is in it"
-                " is not made again by the next build."
-            ) from None
 
     def _open_maker(
         self,
@@ -152,12 +143,13 @@ class LocalBuild(Build):
     ) -> ThumbnailMaker:
         folder.mkdir()
         num_readers = -(-self.options.num_readers(images.source.is_remote) // self.options.num_workers())
-        image_ids, spec = images.table.image_ids, self._thumbnail_spec
-        index = StoreIndex.read(self._store, image_ids)
-        if self._store == self._bank and not has_room(self._store, spec, index.count_unknown(rows)):
-            self._bank, self._store = None, self._folder / _THUMBNAILS
-            index = StoreIndex.read(self._store, image_ids)
-        return ThumbnailMaker(images.source, image_ids, spec, index, folder, pool, num_readers, on_done)
+        image_ids, spec, own_store = images.table.image_ids, self._thumbnail_spec, self._folder / _THUMBNAILS
+        bank = open_bank(spec, self._bank, image_ids, rows)
+        if bank is None:
+            self._bank = OFF
+        index = bank or StoreIndex.read(own_store, image_ids)
+        spare = own_store if bank else None
+        return ThumbnailMaker(images.source, image_ids, spec, index, spare, folder, pool, num_readers, on_done)
 
     # --- Shards
 
@@ -179,8 +171,7 @@ class LocalBuild(Build):
             bounds=bounds,
             source=maker.shared_source,
             spec=self._thumbnail_spec,
-            store=maker.index.folder,
-            store_names=maker.index.names,
+            files=maker.index.files,
             table=LandmarkTable(table.image_ids, table.landmark_ids),  # without what it has found out meanwhile
             places=maker.index.places,
             rows=job.record_rows,
@@ -261,7 +252,7 @@ class _ShardJob:
       paths: of the shards.
       bounds: where each shard begins and ends in the rows.
       source, spec: for thumbnails that the store has lost.
-      store, store_names, places: where thumbnails are, see `StoreReader`; by row of the table.
+      files, places: where thumbnails are, see `StoreReader`; by row of the table.
       table, rows: which images the records hold: int32[n, k] rows of the table.
     """
 
@@ -272,8 +263,7 @@ class _ShardJob:
     bounds: Sequence[int]
     source: ImageSource
     spec: ThumbnailSpec
-    store: pathlib.Path
-    store_names: Sequence[str]
+    files: Sequence[str]
     table: LandmarkTable
     places: Places
     rows: npt.NDArray[np.int32]
@@ -294,7 +284,7 @@ class _ShardWriter:
 
     def __init__(self, folder: pathlib.Path):
         self._job: _ShardJob = load_object(str(folder / _JOB))
-        self._reader = StoreReader(self._job.store, self._job.store_names)
+        self._reader = StoreReader(self._job.files)
         self._maker = RecordMaker(self._job.kind, self._job.table, self._job.features)
 
     def write(self, number: int) -> ShardResult:

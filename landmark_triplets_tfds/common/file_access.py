@@ -201,8 +201,20 @@ def _stat_regular(path: str) -> os.stat_result:
 
 
 def cache_folder(folder: str | None) -> pathlib.Path:
-    """Returns the folder named, or the user's cache folder for None: for what can be made again."""
-    return pathlib.Path(folder).expanduser() if folder else platformdirs.user_cache_path("landmark_triplets_tfds")
+    """Returns the folder named, or the user's cache folder for None: for what can be made again.
+
+    Raises:
+      OSError: if it would be in a home folder and there is none, or is not on this machine.
+    """
+    if folder and is_remote(folder):
+        raise OSError(errno.ENOTSUP, "it has to be a folder of this machine", folder)
+    try:
+        path = pathlib.Path(folder).expanduser() if folder else platformdirs.user_cache_path("landmark_triplets_tfds")
+    except RuntimeError as error:  # as Python says it
+        raise FileNotFoundError(errno.ENOENT, str(error)) from None
+    if path.parts[:1] == ("~",):  # as older versions of platformdirs say it
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder", str(path))
+    return path
 
 
 def stand_in(content: bytes) -> str | None:

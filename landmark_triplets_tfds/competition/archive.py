@@ -9,6 +9,7 @@ becomes of the file in the cache meanwhile does not matter.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -146,14 +147,19 @@ class ArchiveSource:
     def prepare(self, num_threads: int) -> None:
         """Compares the index with the archives and makes it where it is missing or old."""
         with self._lock:
-            path = self._kept_path()
+            path = ""
+            with contextlib.suppress(OSError):  # which is said below
+                path = self._kept_path()
             known = self._index or (ArchiveIndex.load(path) if path else None)
             self._index = self._make_index(known, num_threads)
             if self._index is not known:
                 try:
                     self._keep(self._index)
                 except OSError as error:
-                    say(f"The index of {self.archive} is kept for this build only: {path} cannot be written ({error}).")
+                    say(
+                        f"The index of {self.archive} is kept for this build only: {path or 'a file of it'} cannot be"
+                        f" written ({error}). Set LANDMARK_TRIPLETS_BANK to a folder that can be written."
+                    )
 
     def share(self: _Source, folder: epath.Path, *, elsewhere: bool = False) -> _Source:
         """Returns a source for other processes, here or elsewhere: the index is copied into ``folder``."""
@@ -212,7 +218,7 @@ class ArchiveSource:
             index.save(path)
 
     def _kept_path(self) -> str:
-        """Returns where the index is kept, or ''."""
+        """Returns where the index is kept, or ''; raises OSError as `cache_folder` does."""
         return "" if self._index_folder == OFF else f"{cache_folder(self._index_folder)}/{self._index_name()}"
 
     def _index_name(self) -> str:

@@ -32,7 +32,9 @@ def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> dict[str, str
         if not (root / place).is_dir():
             continue
         for path in sorted((root / place).iterdir()):
-            if not _MD5_LIST_PATTERN.fullmatch(path.name) or not path.is_file() or path.stat().length > _MAX_LIST_BYTES:
+            if not _MD5_LIST_PATTERN.fullmatch(path.name) or not path.is_file():
+                continue
+            if file_access.stat_file(str(path))[0] > _MAX_LIST_BYTES:
                 continue
             for line in path.read_bytes().decode("ascii", "replace").splitlines():
                 if match := _MD5_LINE_PATTERN.fullmatch(line):

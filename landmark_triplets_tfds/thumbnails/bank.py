@@ -15,8 +15,12 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
+import numpy.typing as npt
+
 from landmark_triplets_tfds.common.file_access import OFF, cache_folder
 from landmark_triplets_tfds.common.progress import say
+from landmark_triplets_tfds.thumbnails.store import StoreIndex
 from landmark_triplets_tfds.thumbnails.thumbnail import (
     CODEC_DISTRIBUTIONS,
     PIXELS_VERSION,
@@ -34,6 +38,9 @@ def bank_path(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path:
     Args:
       spec: of the thumbnails.
       folder: of all banks; None: the user's cache folder.
+
+    Raises:
+      OSError: as `cache_folder` does.
     """
     key = dataclasses.asdict(spec) | {"pixels_version": PIXELS_VERSION}
     for names in CODEC_DISTRIBUTIONS:
@@ -42,38 +49,43 @@ def bank_path(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path:
     return cache_folder(folder) / f"{spec.resolution}px-{spec.resize_method}-{spec.fit}-{digest[:12]}"
 
 
-def open_bank(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path | None:
-    """Returns the folder of the bank, ready to be written to; None, said in a line, if there can be none.
+def open_bank(
+    spec: ThumbnailSpec, folder: str | None, image_ids: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]
+) -> StoreIndex | None:
+    """Returns what the bank knows of images, ready to be added to; None, said in a line, if there can be no bank.
 
     Args:
       spec: of the thumbnails.
       folder: the build option ``bank``: None, a folder or 'off'.
+      image_ids: uint64[num_rows].
+      rows: int64[n], those of which thumbnails are needed.
     """
     if folder == OFF:
         return None
-    path = bank_path(spec, folder)
+    path: object = folder or "the cache folder"
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        path = bank = bank_path(spec, folder)
+        bank.mkdir(parents=True, exist_ok=True)
+        if not os.access(bank, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("no right to read and write there")
+        index = StoreIndex.read(bank, image_ids)
+        free = shutil.disk_usage(bank).free
     except OSError as error:
-        say(f"Building without the bank of thumbnails: {path} cannot be used ({error}).")
+        say(
+            f"Building without the bank of thumbnails: {path} cannot be used ({error}). Set LANDMARK_TRIPLETS_BANK to a"
+            " folder that can be written, or to off."
+        )
         return None
-    return path
-
-
-def has_room(path: pathlib.Path, spec: ThumbnailSpec, num_missing: int) -> bool:
-    """Returns whether the thumbnails that a bank lacks most likely fit on its disk; says so if not."""
+    num_missing = index.count_unknown(rows)
     needed = int(num_missing * expected_bytes(spec)) + _SPARE_BYTES
-    free = shutil.disk_usage(path).free
     if free >= needed or not num_missing:
-        return True
+        return index
     say(
         f"Building without the bank of thumbnails: {num_missing:,} new ones need about {needed / 1e9:,.1f} GB,"
         f" {path} has {free / 1e9:,.1f} GB free. A build that is cut off will begin anew. Free some room or set"
         " LANDMARK_TRIPLETS_BANK to a folder on a larger disk."
     )
-    return False
+    return None
 
 
 def _installed_version(names: tuple[str, ...]) -> str:

@@ -66,8 +66,8 @@ class _Job:
 
     source: ImageSource
     spec: ThumbnailSpec
-    store: pathlib.Path
-    store_names: list[str]
+    stores: Sequence[pathlib.Path]
+    files: Sequence[str]
     num_readers: int
 
 
@@ -78,17 +78,20 @@ class _Batch:
     Attributes:
       rows: int64[n], all rows of the task.
       made_rows: int64[m], those that were made, as far as the store remembers them.
-      places: PLACE[m], where they are, in the file named ``file``.
+      places: PLACE[m], where they are in ``files``.
+      files: that the worker has written to, see `StoreWriter`.
       errors: row, reason and detail of the unreadable ones.
       num_made: images that were decoded and encoded, or could not be.
+      trouble: see `StoreWriter`.
     """
 
     rows: Rows
     made_rows: Rows
     places: Places
-    file: str
+    files: Sequence[str]
     errors: list[tuple[int, str, str]]
     num_made: int
+    trouble: str = ""
 
 
 class ThumbnailMaker:
@@ -101,6 +104,7 @@ class ThumbnailMaker:
       is_done: bool[num_rows]: which rows were asked for.
       unreadable: why, by row.
       num_made: images that the store did not have.
+      trouble: why the store could not be written to by a worker; '': it could.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class ThumbnailMaker:
         image_ids: npt.NDArray[np.uint64],
         spec: ThumbnailSpec,
         index: StoreIndex,
+        spare: pathlib.Path | None,
         folder: pathlib.Path,
         pool: WorkerPool[_Task, _Batch],
         num_readers: int,
@@ -121,12 +126,14 @@ class ThumbnailMaker:
           image_ids: uint64[num_rows]; images are named by their row in it.
           spec: of the thumbnails.
           index: of the store to add to, as it is.
+          spare: folder of a store to add to where that one cannot be written to; None: that ends the build.
           folder: empty, for what workers have to know.
           pool: of workers.
           num_readers: threads that read files, in each worker.
           on_done: called with the number of images just dealt with.
         """
         self.num_made = 0
+        self.trouble = ""
         self.unreadable: dict[int, UnreadableImageError] = {}
         self.is_done = np.zeros(len(image_ids), dtype=bool)
         self.is_readable = np.zeros(len(image_ids), dtype=bool)
@@ -139,7 +146,8 @@ class ThumbnailMaker:
         self.index = index
         self._kills: dict[int, int] = {}
         (folder / _IN_HAND).mkdir()
-        job = _Job(self.shared_source, spec, index.folder, index.names.copy(), num_readers)
+        stores = [index.folder] if spare is None else [index.folder, spare]
+        job = _Job(self.shared_source, spec, stores, index.files.copy(), num_readers)
         save_object(epath.Path(folder / _JOB), job)
 
     def __enter__(self) -> ThumbnailMaker:
@@ -154,7 +162,7 @@ class ThumbnailMaker:
         """Makes the thumbnails of rows, int64[n], each once, and notes where they are or why there is none.
 
         Raises:
-          StoreWriteError: if the store cannot be written to.
+          StoreWriteError: if the store cannot be written to, nor the spare one.
         """
         todo = rows[~self.is_done[rows]]
         todo = todo[self._source.read_order(self._image_ids[todo])]
@@ -169,11 +177,12 @@ class ThumbnailMaker:
         self.is_done[batch.rows] = True
         self.is_readable[batch.rows] = True
         if len(batch.made_rows):
-            self.index.add(batch.made_rows, batch.places, batch.file)
+            self.index.add(batch.made_rows, batch.places, batch.files)
         for row, reason, detail in batch.errors:
             self.is_readable[row] = False
             self.unreadable[row] = UnreadableImageError(reason, detail)
         self.num_made += batch.num_made
+        self.trouble = self.trouble or batch.trouble
         self._on_done(len(batch.rows))
 
     def _sort_out(self, tasks: Sequence[_Task]) -> Iterable[_Task]:
@@ -192,7 +201,7 @@ class ThumbnailMaker:
         for row in guilty:
             error = (row, UnreadableImageError.DAMAGED, "the process that decodes it dies")
             none = np.zeros(0, dtype=np.int64)
-            self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), "", [error], 1))
+            self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), [], [error], 1))
         for task in tasks:
             folder, rows, places = task
             is_left = ~np.isin(rows, list(guilty))
@@ -222,9 +231,9 @@ class _Worker:
 
     def __init__(self, folder: pathlib.Path):
         job: _Job = load_object(str(folder / _JOB))
-        self._source, self._spec, self._store = job.source, job.spec, job.store
-        self._writer = StoreWriter(job.store)
-        self._reader = StoreReader(job.store, job.store_names)
+        self._source, self._spec = job.source, job.spec
+        self._writer = StoreWriter(*job.stores)
+        self._reader = StoreReader(job.files)
         self._num_readers = job.num_readers
         self._threads: ThreadPoolExecutor | None = None
         self._read_s = 0.0  # running average
@@ -249,7 +258,7 @@ class _Worker:
                 if content is None:
                     new.append((row, image_id, stamp))
                 else:
-                    reason, _, detail = content.decode(errors="replace").partition("\n")
+                    reason, _, detail = content.decode(errors="surrogatepass").partition("\n")
                     errors.append((row, reason, detail))
         for row, image_id, stamp, result in self._make(new):
             num_made += 1
@@ -259,8 +268,8 @@ class _Worker:
                     continue
             self._add(image_id, stamp, result)
             made.append(row)
-        written = self._writer.take_places()
-        return _Batch(rows, np.array(made, dtype=np.int64), written, self._writer.name, errors, num_made)
+        written, writer = self._writer.take_places(), self._writer
+        return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, num_made, writer.trouble)
 
     def _make(
         self, images: Sequence[tuple[int, int, Stamp]]
@@ -306,7 +315,8 @@ class _Worker:
         if isinstance(result, bytes):
             self._writer.add(image_id, stamp, THUMBNAIL, result)
         else:
-            self._writer.add(image_id, stamp, UNREADABLE, f"{result.reason}\n{result.detail}".encode())
+            why = f"{result.reason}\n{result.detail}".encode(errors="surrogatepass")  # a path may be no UTF-8
+            self._writer.add(image_id, stamp, UNREADABLE, why)
 
 
 _workers: dict[str, _Worker] = {}

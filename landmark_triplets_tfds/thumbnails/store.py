@@ -13,18 +13,21 @@ there: what is cut off, damaged or gone counts as not made, and is made again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
 import struct
 import time
-from typing import BinaryIO
+from typing import IO, BinaryIO
 import uuid
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+
+from landmark_triplets_tfds.common.file_access import open_file
 
 # Size in bytes and modification time in ns of an image file: what tells that it is still the same.
 Stamp = tuple[int, int]
@@ -42,7 +45,7 @@ PLACE = np.dtype(
         ("length", "<u4"),
         ("checksum", "<u4"),  # see `_checksum`
         ("kind", "<u4"),
-        ("file", "<u4"),  # number of the data file; says nothing on disk
+        ("file", "<u4"),  # number of the file in a list of them; says nothing on disk
     ]
 )
 Places = npt.NDArray[np.void]
@@ -69,14 +72,19 @@ class StoreWriteError(OSError):
 
 
 class StoreWriter:
-    """Adds to a store, in files of its own that are created with the first thing to write. Used by one thread."""
+    """Adds to a store, in files of its own that are created with the first thing to write. Used by one thread.
 
-    def __init__(self, folder: pathlib.Path):
-        """Takes the folder, which exists."""
-        # Names are in the order of time: of two thumbnails of an image, the later one counts.
-        self.name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        self._folder = folder
-        self._files: tuple[BinaryIO, BinaryIO] | None = None
+    Attributes:
+      files: those that it has written to, as `StoreReader` takes them.
+      trouble: what went wrong in the folders that it has turned from; '': nothing.
+    """
+
+    def __init__(self, *folders: pathlib.Path):
+        """Takes the folder of the store, and perhaps another that takes its place once it cannot be written to."""
+        self.files: list[str] = []
+        self.trouble = ""
+        self._folders = list(folders)
+        self._open: tuple[BinaryIO, BinaryIO] | None = None
         self._pending: list[bytes] = []
         self._places: list[tuple[int, ...]] = []
         self._num_pending_bytes = 0
@@ -90,39 +98,45 @@ class StoreWriter:
         Raises:
           StoreWriteError: if it cannot be written.
         """
-        offset = self._end + self._num_pending_bytes
-        checksum = _checksum(image_id, stamp, content)
-        self._places.append((image_id, *stamp, offset, len(content), checksum, kind, 0))
+        self._places.append((image_id, *stamp, 0, len(content), _checksum(image_id, stamp, content), kind, 0))
         self._pending.append(content)
         self._num_pending_bytes += len(content)
         if self._num_pending_bytes > _MAX_PENDING_BYTES or time.monotonic() - self._flushed_at > _FLUSH_INTERVAL_S:
             self._flush()
 
     def take_places(self) -> Places:
-        """Writes what is pending and returns PLACE[n] of what was added since the last call."""
+        """Writes what is pending and returns PLACE[n] of what was added since the last call, in `files`."""
         self._flush()
         places = np.concatenate([np.zeros(0, dtype=PLACE), *self._written])
         self._written.clear()
         return places
 
     def _flush(self) -> None:
-        try:
-            self._write()
-        except OSError as error:
-            raise StoreWriteError(error.errno, f"{error.strerror or error}") from None
+        while self._places:
+            try:
+                self._write()
+            except OSError as error:
+                self.close()
+                folder = self._folders.pop(0)
+                if not self._folders:
+                    raise StoreWriteError(error.errno, error.strerror or str(error), str(folder)) from None
+                self.trouble = f"{folder} ({error})"
 
     def _write(self) -> None:
-        if not self._places:
-            return
-        if self._files is None:
-            self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
-            data, places = (self._folder / (self.name + suffix) for suffix in (_DATA, _PLACES))
-            self._files = data.open("xb", buffering=0), places.open("xb", buffering=0)
+        if self._open is None:
+            self._folders[0].mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
+            # Names are in the order of time: of two thumbnails of an image, the later one counts.
+            path = str(self._folders[0] / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}")
+            self._open = open(path + _DATA, "xb", buffering=0), open(path + _PLACES, "xb", buffering=0)  # noqa: SIM115
+            self.files.append(path)
+            self._end = 0
         block = np.array(self._places, dtype=PLACE)
+        block["offset"] = self._end + np.cumsum(block["length"]) - block["length"]
+        block["file"] = len(self.files) - 1
         content = block.tobytes()
         header = _BLOCK_HEADER.pack(_SIGNATURE, len(block), google_crc32c.value(content))
-        _write_all(self._files[0], b"".join(self._pending))
-        _write_all(self._files[1], header + content)
+        _write_all(self._open[0], b"".join(self._pending))
+        _write_all(self._open[1], header + content)
         self._end += self._num_pending_bytes
         self._num_pending_bytes = 0
         self._pending.clear()
@@ -132,10 +146,11 @@ class StoreWriter:
 
     def close(self) -> None:
         """Lets go of the files. What is pending, which `take_places` writes, is lost."""
-        if self._files is not None:
-            for file in self._files:
-                file.close()
-            self._files = None
+        if self._open is not None:
+            for file in self._open:
+                with contextlib.suppress(OSError):  # what it says too late is noticed when it is read
+                    file.close()
+            self._open = None
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:
@@ -151,25 +166,27 @@ def read_places(folder: pathlib.Path) -> tuple[Places, list[str]]:
       folder: of the store; it need not exist.
 
     Returns:
-      PLACE[n], the later ones behind the earlier ones, whose ``file`` is a number in the list of names that follows.
-      What is damaged or cut off is left out.
+      PLACE[n], the later ones behind the earlier ones, whose ``file`` is a number in the list of files that follows.
+      What is damaged, cut off or cannot be read is left out.
 
     Raises:
       OSError: if the folder is there and cannot be read.
     """
-    if not folder.is_dir():
-        return np.zeros(0, dtype=PLACE), []
-    names = sorted(path.name.removesuffix(_PLACES) for path in folder.iterdir() if path.name.endswith(_PLACES))
+    try:
+        files = sorted(str(path).removesuffix(_PLACES) for path in folder.iterdir() if path.name.endswith(_PLACES))
+    except FileNotFoundError:
+        files = []
     parts = [np.zeros(0, dtype=PLACE)]
-    for number, name in enumerate(names):
+    for number, path in enumerate(files):
         try:
-            content = (folder / (name + _PLACES)).read_bytes()
-        except FileNotFoundError:  # deleted a moment ago
+            with open_file(path + _PLACES) as file:
+                content = file.read()
+        except OSError:  # deleted a moment ago, perhaps, or another user's
             continue
         for block in _read_blocks(content):
             block["file"] = number
             parts.append(block)
-    return np.concatenate(parts), names
+    return np.concatenate(parts), files
 
 
 def _read_blocks(content: bytes) -> list[Places]:
@@ -192,18 +209,18 @@ class StoreIndex:
 
     Attributes:
       folder: of the store.
-      names: of its files, by their numbers in ``places``.
+      files: of the store, and perhaps others, by their numbers in ``places``.
       places: PLACE[num_rows], by row of the table; all of them have the image_id.
     """
 
     folder: pathlib.Path
-    names: list[str]
+    files: list[str]
     places: Places
 
     @classmethod
     def read(cls, folder: pathlib.Path, image_ids: npt.NDArray[np.uint64]) -> StoreIndex:
-        """Reads what a store knows of images, uint64[num_rows]."""
-        known, names = read_places(folder)
+        """Reads what a store knows of images, uint64[num_rows]; raises OSError as `read_places` does."""
+        known, files = read_places(folder)
         places = np.zeros(len(image_ids), dtype=PLACE)
         places["image_id"] = image_ids
         order = np.argsort(image_ids)
@@ -211,27 +228,25 @@ class StoreIndex:
         at = np.minimum(np.searchsorted(sorted_ids, known["image_id"]), len(image_ids) - 1)
         is_ours = sorted_ids[at] == known["image_id"]
         places[order[at[is_ours]]] = known[is_ours]  # of several, the last one counts
-        return cls(folder, names, places)
+        return cls(folder, files, places)
 
     def count_unknown(self, rows: npt.NDArray[np.int64]) -> int:
         """Returns of how many of these rows the store knows nothing."""
         return int(np.count_nonzero(self.places["kind"][rows] == UNKNOWN))
 
-    def add(self, rows: npt.NDArray[np.int64], places: Places, name: str) -> None:
-        """Takes where the images of rows are, in the file of a writer with this name."""
-        if name not in self.names:
-            self.names.append(name)
-        places["file"] = self.names.index(name)
+    def add(self, rows: npt.NDArray[np.int64], places: Places, files: Sequence[str]) -> None:
+        """Takes where the images of rows are, in the files of a writer."""
+        self.files += [file for file in files if file not in self.files]
+        places["file"] = np.array([self.files.index(file) for file in files])[places["file"]]
         self.places[rows] = places
 
 
 class StoreReader:
     """Reads from a store what places point to. Used by one thread."""
 
-    def __init__(self, folder: pathlib.Path, names: Sequence[str]):
-        """Takes the folder and the names of its files, in the order of the numbers in places."""
-        self._folder = folder
-        self._names = names
+    def __init__(self, files: Sequence[str]):
+        """Takes the files, in the order of the numbers in places."""
+        self._files = files
         self._open = functools.lru_cache(maxsize=_MAX_OPEN_FILES)(self._open_file)
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
@@ -241,14 +256,18 @@ class StoreReader:
             file = self._open(number)
             file.seek(offset)
             content = file.read(length)
-        except OSError:
+        except (OSError, OverflowError):  # the latter of an offset that no file can have
             return None
         return content if _checksum(image_id, (size, mtime_ns), content) == checksum else None
 
-    def _open_file(self, number: int) -> BinaryIO:
-        return open(os.path.join(self._folder, self._names[number] + _DATA), "rb", buffering=0)  # noqa: PTH118
+    def _open_file(self, number: int) -> IO[bytes]:
+        return open_file(self._files[number] + _DATA, buffering=0)
 
 
 def num_bytes(folder: pathlib.Path) -> int:
-    """Returns the room that a store takes on disk."""
-    return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+    """Returns the room that a store takes on disk, as far as that can be told."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            total += entry.stat(follow_symlinks=False).st_size
+    return total

@@ -1,5 +1,6 @@
 """Local builds do not do work again that is done: killed builds, other configs, changed files, damaged banks."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import tensorflow_datasets as tfds
 from benchmarks.corpus import make_picture_corpus
 from landmark_triplets_tfds.build import local
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.errors import BankError, TooManyUnreadableError
+from landmark_triplets_tfds.errors import TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
 from tests.support.competition import (
     DUMMY_DATA,
@@ -252,21 +253,52 @@ def test_the_number_of_processes_decides_nothing(tmp_path, monkeypatch, num_work
     assert shard_hashes(build(tmp_path / "processes", "64px_all", num_shards=5)) == shard_hashes(here)
 
 
-def test_a_full_disk_under_the_bank(tmp_path, monkeypatch):
-    make_thumbnail = thumbnail_maker.make_thumbnail
-
-    def slow(image_bytes, spec):  # so that the build is not over before the bank has tried to write
-        time.sleep(0.05)
-        return make_thumbnail(image_bytes, spec)
-
-    monkeypatch.setattr(thumbnail_maker, "make_thumbnail", slow)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_full_disk_under_the_bank(tmp_path, monkeypatch, capsys, num_workers):
+    """What fits is kept, the build goes on without it, and says so once."""
+    first = build(tmp_path / "first", "256px_all")
+    monkeypatch.setattr("landmark_triplets_tfds.common.worker_pool._WORTH_S", 0.0)
+    monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", str(num_workers))
+    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
     with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
-        monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
-        with pytest.raises(BankError, match=f"The bank of thumbnails in {disk}") as error:
-            build(tmp_path / "data", "256px_all")
-        assert "LANDMARK_TRIPLETS_BANK=off" in str(error.value)
-    assert list((tmp_path / "data" / "landmark_triplets" / "256px_all").iterdir()) == []
+        capsys.readouterr()
+        builder = build(tmp_path / "data", "256px_all")
+        printed = capsys.readouterr().out
+        assert printed.count("Going on without the bank of thumbnails: nothing can be written to") == 1
+        assert f"{disk}/256px-" in printed
+        assert "set LANDMARK_TRIPLETS_BANK to another folder" in printed
+        assert "Thumbnails are kept" not in printed
+    assert shard_hashes(builder) == shard_hashes(first)
+    assert json.loads((builder.data_path / "build_report.json").read_text())["bank"] is None
+
+
+@pytest.mark.parametrize("what", ["a file in its place", "read only", "deleted"])
+def test_a_bank_that_is_lost_between_opening_and_writing(tmp_path, monkeypatch, capsys, what):
+    monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", "off")
+    first = build(tmp_path / "first", "64px_all")
+    make, lost = thumbnail_maker.ThumbnailMaker.make, []
+
+    def lose_first(maker, rows):
+        folder = maker.index.folder
+        if not lost and what == "read only":
+            assert not os.system(f"mount -o remount,ro '{folder.parent}'")
+        elif not lost:
+            shutil.rmtree(folder)
+            if what == "a file in its place":
+                folder.touch()
+        lost.append(folder)
+        make(maker, rows)
+
+    monkeypatch.setattr(thumbnail_maker.ThumbnailMaker, "make", lose_first)
+    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
+    with mounted_tmpfs(tmp_path / "disk", "10m") as disk:
+        monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
+        capsys.readouterr()
+        second = build(tmp_path / "second", "64px_all")
+    assert shard_hashes(second) == shard_hashes(first)
+    said = f"Going on without the bank of thumbnails: nothing can be written to {lost[0]} ("
+    assert capsys.readouterr().out.count(said) == (what != "deleted")
 
 
 def test_a_split_without_a_readable_image_is_named(tmp_path, monkeypatch):

@@ -47,17 +47,6 @@ def data_path(tmp_path):
     return epath.Path(tmp_path / "data" / "landmark_triplets" / "128px" / "1.0.0")
 
 
-@pytest.fixture
-def other_user(tmp_path):
-    """Returns a function that makes this process one of another user, until the test ends."""
-    if os.name == "nt" or os.geteuid() != 0:
-        pytest.skip("only root may become another user")
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    yield lambda: os.seteuid(65534)
-    os.seteuid(0)
-
-
 def lock_path(data_path):
     return pathlib.Path(data_path.parents[1], ".config", "128px-1.0.0.lock")
 

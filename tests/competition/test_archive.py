@@ -284,13 +284,31 @@ def test_without_a_bank_no_index_is_kept(archives, bank, tmp_path):
     assert not [*bank.iterdir(), *tmp_path.rglob("*.index")]
 
 
-def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    source = find_source(epath.Path(archives), str(tmp_path / "file" / "below"))
+def read_one(source):
     source.prepare(2)
     assert source.read(next(iter(CONTENT))) == next(iter(CONTENT.values()))
-    assert "is kept for this build only" in capsys.readouterr().out
     assert pickle.loads(pickle.dumps(source)).exists(next(iter(CONTENT)))
+
+
+def says_what_to_set(capsys):
+    said = capsys.readouterr().out
+    return "is kept for this build only" in said and "Set LANDMARK_TRIPLETS_BANK to a folder that can be" in said
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "gs://bucket/bank", "/proc/nowhere", "x" * 300])
+def test_where_the_cache_cannot_be_written(archives, tmp_path, capsys, monkeypatch, folder):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    read_one(find_source(epath.Path(archives), folder))
+    assert says_what_to_set(capsys)
+
+
+@pytest.mark.parametrize("folder", [None, "~/bank"])
+def test_without_a_home(archives, tmp_path, capsys, monkeypatch, folder, no_home):
+    monkeypatch.chdir(tmp_path)
+    read_one(find_source(epath.Path(archives), folder))
+    assert says_what_to_set(capsys)
+    assert not list(tmp_path.glob("~*"))
 
 
 @pytest.mark.parametrize("kind", ["zip, deflated", "tars"])

@@ -90,21 +90,26 @@ class FakeSource:
 
 @contextlib.contextmanager
 def open_maker(
-    tmp_path: Path, source: FakeSource, num_images: int = 300, num_workers: int = 1, num_readers: int = 1
+    tmp_path: Path,
+    source: FakeSource,
+    num_images: int = 300,
+    num_workers: int = 1,
+    num_readers: int = 1,
+    spare: Path | None = None,
 ) -> Iterator[ThumbnailMaker]:
     ids = np.arange(1000, 1000 + num_images, dtype=np.uint64)
     index, folder = StoreIndex.read(tmp_path / "store", ids), tmp_path / f"folder-{time.monotonic_ns()}"
     folder.mkdir()
     with (
         WorkerPool(num_workers) as pool,
-        ThumbnailMaker(source, ids, SPEC, index, folder, pool, num_readers, lambda count: None) as maker,
+        ThumbnailMaker(source, ids, SPEC, index, spare, folder, pool, num_readers, lambda count: None) as maker,
     ):
         yield maker
 
 
 def thumbnails(maker: ThumbnailMaker, rows: list[int]) -> list[bytes | None]:
     """What is at the places of the readable ones."""
-    reader = StoreReader(maker.index.folder, maker.index.names)
+    reader = StoreReader(maker.index.files)
     return [reader.read(maker.index.places[row].item()) if maker.is_readable[row] else None for row in rows]
 
 
@@ -230,6 +235,29 @@ def test_a_store_that_cannot_be_written_is_told_apart(
     with open_maker(tmp_path, source) as maker, pytest.raises(StoreWriteError, match="No space left") as caught:
         maker.make(np.arange(5))
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_another_store_takes_the_place_of_one_that_cannot_be_written(
+    tmp_path: Path, source: FakeSource, num_workers: int
+) -> None:
+    with open_maker(tmp_path, source, num_workers=num_workers, spare=tmp_path / "spare") as maker:
+        (tmp_path / "store").touch()
+        maker.make(np.arange(300))
+        assert thumbnails(maker, list(range(300))) == [thumbnail(row) for row in range(300)]
+        assert maker.trouble.startswith(f"{tmp_path / 'store'} ([Errno 17] File exists")
+        assert source.reads() == Counter(range(300))
+
+
+@pytest.mark.parametrize("path", ["caf\udce9.jpg", "\ud800.jpg", "\u2588.jpg"])
+def test_reasons_may_name_paths_that_are_not_utf_8(tmp_path: Path, source: FakeSource, path: str) -> None:
+    source.special = {3: UnreadableImageError(UnreadableImageError.MISSING, path)}
+    for _ in range(2):  # the second from the store
+        with open_maker(tmp_path, source, 5) as maker:
+            maker.make(np.arange(5))
+            assert maker.unreadable[3].detail == path
+    assert source.reads()[3] == 1
 
 
 @pytest.mark.usefixtures("at_once")

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+import errno
+import itertools
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,38 +13,48 @@ import numpy as np
 import pytest
 
 from landmark_triplets_tfds.thumbnails import store
-from landmark_triplets_tfds.thumbnails.store import PLACE, THUMBNAIL, UNREADABLE, StoreReader, StoreWriter, read_places
+from landmark_triplets_tfds.thumbnails.store import (
+    PLACE,
+    THUMBNAIL,
+    UNREADABLE,
+    StoreReader,
+    StoreWriteError,
+    StoreWriter,
+    num_bytes,
+    read_places,
+)
 
 CONTENTS = {1: b"one", 2**64 - 1: b"two" * 1000, 7: b"", 9: bytes(100)}
 
 
 def fill(folder: Path, contents: dict[int, bytes], size: int = 5) -> str:
+    """Returns what the names of the files begin with."""
     writer = StoreWriter(folder)
     for image_id, content in contents.items():
         writer.add(image_id, (size, 2**62), UNREADABLE if image_id == 9 else THUMBNAIL, content)
     writer.take_places()
     writer.close()
-    return writer.name
+    return writer.files[0] if writer.files else ""
 
 
 def read_all(folder: Path) -> dict[int, bytes | None]:
-    places, names = read_places(folder)
-    reader = StoreReader(folder, names)
+    places, files = read_places(folder)
+    reader = StoreReader(files)
     return {int(place["image_id"]): reader.read(place.item()) for place in places}
 
 
 def test_gives_what_was_written(tmp_path: Path) -> None:
     fill(tmp_path, CONTENTS)
     assert read_all(tmp_path) == CONTENTS
-    places, names = read_places(tmp_path)
+    places, files = read_places(tmp_path)
     assert places["kind"].tolist() == [THUMBNAIL, THUMBNAIL, THUMBNAIL, UNREADABLE]
     assert places[["size", "mtime_ns"]].tolist() == [(5, 2**62)] * 4
-    assert len(names) == 1
+    assert len(files) == 1
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    places, names = read_places(tmp_path / "nowhere")
-    assert (len(places), places.dtype, names) == (0, PLACE, [])
+    places, files = read_places(tmp_path / "nowhere")
+    assert (len(places), places.dtype, files) == (0, PLACE, [])
 
 
 def test_places_are_given_when_they_hold(tmp_path: Path) -> None:
@@ -49,7 +64,7 @@ def test_places_are_given_when_they_hold(tmp_path: Path) -> None:
     first = writer.take_places()
     writer.add(2, (7, 8), THUMBNAIL, b"two")
     second = writer.take_places()
-    reader = StoreReader(tmp_path, [writer.name])
+    reader = StoreReader(writer.files)
     assert [reader.read(place) for part in (first, second) for place in part.tolist()] == [b"one", b"two"]
     assert len(writer.take_places()) == 0
 
@@ -57,8 +72,8 @@ def test_places_are_given_when_they_hold(tmp_path: Path) -> None:
 def test_the_later_one_is_behind_the_earlier_ones(tmp_path: Path) -> None:
     fill(tmp_path, {1: b"old"})
     fill(tmp_path, {1: b"new"})
-    places, names = read_places(tmp_path)
-    assert [StoreReader(tmp_path, names).read(place) for place in places.tolist()] == [b"old", b"new"]
+    places, files = read_places(tmp_path)
+    assert [StoreReader(files).read(place) for place in places.tolist()] == [b"old", b"new"]
 
 
 def test_nothing_is_created_for_nothing(tmp_path: Path) -> None:
@@ -73,7 +88,7 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, suffix: str
     folder = tmp_path_factory.mktemp("store")
     name = fill(folder, CONTENTS)
     fill(folder, {11: b"another"})
-    path = folder / (name + suffix)
+    path = Path(name + suffix)
     content = bytearray(path.read_bytes())
     how = data.draw(st.sampled_from(["flip", "cut", "insert", "delete", "append", "remove"]))
     at = data.draw(st.integers(0, len(content) - 1))
@@ -99,9 +114,9 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, suffix: str
 def test_two_places_exchanged_are_noticed(tmp_path: Path) -> None:
     """As only a program could: with checksums of the table that hold."""
     fill(tmp_path, {1: b"one", 2: b"two"})
-    places, names = read_places(tmp_path)
+    places, files = read_places(tmp_path)
     places["offset"] = places["offset"][::-1]
-    assert [StoreReader(tmp_path, names).read(place) for place in places.tolist()] == [None, None]
+    assert [StoreReader(files).read(place) for place in places.tolist()] == [None, None]
 
 
 def test_a_long_build_is_written_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +126,96 @@ def test_a_long_build_is_written_as_it_goes(tmp_path: Path, monkeypatch: pytest.
         writer.add(image_id, (0, 0), THUMBNAIL, b"x")
     assert len(read_all(tmp_path)) == 5
     assert np.array_equal(writer.take_places()["offset"], np.arange(5))
+
+
+# --- Files that are not as they should be
+
+
+@pytest.mark.parametrize("suffix", [".data", ".places"])
+@pytest.mark.parametrize("what", ["pipe", "folder", "device", "dangling link", "old bank", "other version", "text"])
+def test_what_is_no_file_of_a_store_counts_as_not_there(tmp_path: Path, suffix: str, what: str) -> None:
+    """A bank of another schema, whatever it is, ends nothing, and nothing is waited for."""
+    other = Path(fill(tmp_path, {1: b"one"}) + suffix)
+    content = other.read_bytes()
+    other.unlink()
+    if what == "pipe":
+        os.mkfifo(other)
+    elif what == "folder":
+        other.mkdir()
+    elif what == "device":
+        other.symlink_to("/dev/zero")
+    elif what == "dangling link":
+        other.symlink_to("nowhere")
+    elif what == "old bank":
+        other.write_bytes(b"SQLite format 3\0" + content)
+        (tmp_path / "thumbnails.sqlite").write_bytes(b"SQLite format 3\0")
+    elif what == "other version":
+        other.write_bytes(b"LTP2" + content[4:])
+    else:
+        other.write_text("x" * 10_000)
+    fill(tmp_path, {2: b"two"})
+    found = read_all(tmp_path)
+    assert found.pop(2) == b"two"
+    assert found in ({}, {1: None})
+
+
+def test_a_place_that_no_file_can_have(tmp_path: Path) -> None:
+    fill(tmp_path, {1: b"one"})
+    places, files = read_places(tmp_path)
+    for offset in (2**63 - 1, 2**63, 2**64 - 1):
+        places["offset"] = offset
+        assert StoreReader(files).read(places[0].item()) is None
+
+
+def test_the_size_of_a_store_that_is_not_there(tmp_path: Path) -> None:
+    fill(tmp_path / "store", {1: bytes(1000)})
+    (tmp_path / "store" / "link").symlink_to("nowhere")
+    assert 1048 < num_bytes(tmp_path / "store") < 1200
+    assert num_bytes(tmp_path / "nowhere") == num_bytes(Path("/dev/null")) == 0
+
+
+# --- Stores that cannot be written to any more
+
+
+def full_disk(number: int) -> Callable[[BinaryIO, bytes], None]:
+    """Returns a function that writes as it should for some calls, and then half of what it is given."""
+    calls = itertools.count()
+    write_all = store._write_all
+
+    def write(file: BinaryIO, content: bytes) -> None:
+        if next(calls) == number:
+            write_all(file, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(file, content)
+
+    return write
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_another_store_takes_the_place_of_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whichever of its writes fails: all is there to be read, and what was written before is not written again."""
+    writer = StoreWriter(tmp_path / "bank", tmp_path / "spare")
+    monkeypatch.setattr(store, "_write_all", full_disk(number))
+    monkeypatch.setattr(store, "_FLUSH_INTERVAL_S", 0.0)
+    contents = {image_id: bytes([image_id]) * image_id for image_id in range(1, 6)}
+    for image_id, content in contents.items():
+        writer.add(image_id, (0, 0), THUMBNAIL, content)
+    places = writer.take_places()
+    reader = StoreReader(writer.files)
+    assert {place[0]: reader.read(place) for place in places.tolist()} == contents
+    assert writer.trouble == f"{tmp_path / 'bank'} ([Errno 28] No space left on device)"
+    writer.close()
+    in_bank, in_spare = read_all(tmp_path / "bank"), read_all(tmp_path / "spare")
+    assert (len(in_bank), len(in_spare)) == (number // 2, 5 - number // 2)
+    assert in_bank | in_spare == contents
+
+
+def test_a_store_without_another_is_an_error_that_names_it(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "file" / "bank", tmp_path / "file" / "spare")
+    (tmp_path / "file").touch()
+    writer.add(1, (0, 0), THUMBNAIL, b"one")
+    with pytest.raises(StoreWriteError, match="Not a directory") as caught:
+        writer.take_places()
+    assert caught.value.filename == str(tmp_path / "file" / "spare")
