@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import hashlib
+import os
 import re
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number
+from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number, shorten
+from landmark_triplets_tfds.common.file_access import decode_text, read_file
+from landmark_triplets_tfds.competition.tables import LANDMARK_ID
 from landmark_triplets_tfds.errors import LandmarkTableError
 from landmark_triplets_tfds.thumbnails.resizing import FITS
 from landmark_triplets_tfds.thumbnails.thumbnail import RESIZE_METHODS, ThumbnailSpec
@@ -22,7 +25,7 @@ from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import SplitSpec
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # it becomes the name of a folder
-_LANDMARK_ID_PATTERN = re.compile(r"[0-9]{1,18}")
+_MAX_LIST_BYTES = 64 << 20  # some millions of ids
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -75,7 +78,8 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         check_choice("fit", self.fit, FITS)
         check_choice("missing_images", self.missing_images, ("error", "drop"))
         self.validation_percent = check_number("validation_percent", self.validation_percent, 0, 99)
-        if self.exclude_landmarks is not None and not isinstance(self.exclude_landmarks, str):
+        is_path = isinstance(self.exclude_landmarks, str) and self.exclude_landmarks
+        if self.exclude_landmarks is not None and not is_path:
             raise ValueError(f"exclude_landmarks must be the path of a text file, got {self.exclude_landmarks!r}.")
         if not self.description:
             self.description = self.describe()
@@ -132,22 +136,32 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         """Returns the ids in the file `exclude_landmarks`, ascending, each once; empty without one.
 
         Raises:
-          LandmarkTableError: with file and line, if a line is no landmark_id.
-          OSError: if the file cannot be read.
+          LandmarkTableError: with file and line, if a line is no landmark_id; if there is none, or the file cannot be
+            read.
+          FileNotFoundError: if there is no such file.
         """
         if self.exclude_landmarks is None:
             return np.zeros(0, dtype=np.int64)
-        path = epath.Path(self.exclude_landmarks).expanduser()
+        path = os.fspath(epath.Path(self.exclude_landmarks).expanduser())
+        expected = "exclude_landmarks must name a text file with a landmark_id per line."
+        try:
+            lines = decode_text(read_file(path, _MAX_LIST_BYTES)).splitlines()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"There is no file {path}. {expected}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise LandmarkTableError(f"{path} cannot be read ({error}). {expected}") from None
         ids = set()
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if not text:
                 continue
-            if not _LANDMARK_ID_PATTERN.fullmatch(text):
+            if not LANDMARK_ID.pattern.fullmatch(text):
                 raise LandmarkTableError(
-                    f"{path}, line {number}: expected one landmark_id, a whole number from 0 up, got {line!r}."
+                    f"{path}, line {number}: expected one landmark_id, {LANDMARK_ID.rule}, got {shorten(line)}."
                 )
             ids.add(int(text))
+        if not ids:
+            raise LandmarkTableError(f"{path} holds no landmark_id. {expected} To exclude none, leave the field out.")
         return np.array(sorted(ids), dtype=np.int64)
 
     def thumbnail_spec(self) -> ThumbnailSpec:

@@ -10,6 +10,7 @@ a file and no lock between threads, no descriptor between processes, nothing to 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 import contextlib
 import errno
@@ -119,6 +120,12 @@ def _sync(file: IO[bytes]) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that cannot do that
             raise
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Returns text in UTF-8 or, as some of Windows' tools write it, UTF-16; raises UnicodeDecodeError."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
 
 
 def read_image(path: str, offset: int = 0, length: int | None = None, stamp: tuple[int, int] | None = None) -> bytes:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import shorten
+from landmark_triplets_tfds.common.file_access import read_file
 from landmark_triplets_tfds.competition.columns import CsvColumns, TextKind
 from landmark_triplets_tfds.errors import LandmarkTableError
 
@@ -31,6 +32,8 @@ ID_COLUMN = "id"
 LANDMARK_COLUMN = "landmark_id"
 IMAGES_COLUMN = "images"
 NO_LANDMARK = -1
+# The largest that is published, of 4.1 million images with their addresses, has about half of it.
+MAX_TABLE_BYTES = 1 << 30
 
 _ID_DIGITS = 16
 _ID_PATTERN = re.compile(r"[0-9a-f]{16}")
@@ -110,8 +113,20 @@ class LandmarkTable:
 
 
 def read_landmark_table(path: epath.PathLike) -> LandmarkTable:
-    """Reads and validates a table of images from a file, local or remote; see `parse_landmark_table`."""
-    return parse_landmark_table(epath.Path(path).read_bytes(), os.fspath(path))
+    """Reads and validates a table of images from a file, local or remote; see `parse_landmark_table`.
+
+    Raises:
+      LandmarkTableError: also if it cannot be read.
+      FileNotFoundError: if there is no such file.
+    """
+    name = os.fspath(path)
+    try:
+        content = read_file(name, MAX_TABLE_BYTES)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LandmarkTableError(f"The table {name} cannot be read ({error}).") from None
+    return parse_landmark_table(content, name)
 
 
 def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
@@ -130,9 +145,9 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
 
     Raises:
       LandmarkTableError: with file, line number and value, when a column is missing, the file is empty or not CSV, an
-        id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number from 0 up.
+        id is not 16 hex digits or occurs twice, or a landmark_id is not a whole number of at most 18 digits.
     """
-    kinds = {ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: _LANDMARK_ID}
+    kinds = {ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: LANDMARK_ID}
     columns = CsvColumns(lambda: content, name, kinds, LandmarkTableError)
     header = columns.header()
     if IMAGES_COLUMN in header and ID_COLUMN not in header:
@@ -165,7 +180,7 @@ def _parse_clean_table(
     for row, (landmark, images) in enumerate(zip(*columns.read(), strict=True)):
         landmark, images = landmark.strip(" \t"), images.strip(" \t")
         if not _LANDMARK_PATTERN.fullmatch(landmark):
-            raise columns.problem(row, f"{LANDMARK_COLUMN} must be {_LANDMARK_ID.rule}, got {shorten(landmark)}.")
+            raise columns.problem(row, f"{LANDMARK_COLUMN} must be {LANDMARK_ID.rule}, got {shorten(landmark)}.")
         listed = images.split(" ")
         if not _IDS_PATTERN.fullmatch(images):
             wrong = next(image_id for image_id in listed if not _ID_PATTERN.fullmatch(image_id))
@@ -234,7 +249,7 @@ def _convert_landmark_ids(texts: Any) -> npt.NDArray[np.int64]:
 
 
 IMAGE_ID = TextKind(_ID_PATTERN, "16 hex digits (0-9, a-f)", _convert_image_ids)
-_LANDMARK_ID = TextKind(_LANDMARK_PATTERN, "a whole number from 0 up", _convert_landmark_ids)
+LANDMARK_ID = TextKind(_LANDMARK_PATTERN, "a whole number from 0 up, of at most 18 digits", _convert_landmark_ids)
 _ANY_TEXT = TextKind(
     re.compile(".*", re.DOTALL),
     "texts",

@@ -32,7 +32,12 @@ from landmark_triplets_tfds.competition.layout import (
     parse_zip_name,
     parse_zip_table_name,
 )
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, parse_landmark_table
+from landmark_triplets_tfds.competition.tables import (
+    MAX_TABLE_BYTES,
+    LandmarkTable,
+    format_image_id,
+    parse_landmark_table,
+)
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
@@ -43,9 +48,6 @@ _HEADER = struct.Struct("<4sHHHHHIIIHH")
 _SIGNATURE = b"PK\x03\x04"
 # Name and extra field, whose lengths only the header knows, are seldom longer. What is read too much does not matter.
 _USUAL_HEADER_SIZE = _HEADER.size + 160
-
-# A table of 1.6 million lines has 41 MB.
-_MAX_TABLE_BYTES = 1 << 30
 
 _NUM_NAMES_SHOWN = 3
 
@@ -78,7 +80,7 @@ class ZipSource(ArchiveSource):
         """
         table = self.index().archives[0]["table"]
         try:
-            if table["size"] > _MAX_TABLE_BYTES:
+            if table["size"] > MAX_TABLE_BYTES:
                 raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE)
             content = self._read_named_member(table, TABLE_NAME)
         except UnreadableImageError as error:

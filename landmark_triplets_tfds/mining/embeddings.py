@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import list_some
-from landmark_triplets_tfds.common.file_access import is_remote
+from landmark_triplets_tfds.common.file_access import is_remote, read_file, stat_file
 from landmark_triplets_tfds.competition.tables import (
     IMAGE_ID,
     LandmarkTable,
@@ -33,6 +33,7 @@ Places = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 32 << 20
 _NUM_IDS_SHOWN = 3
+_MAX_LIST_BYTES = 1 << 30
 
 
 # --- What is read: embeddings, and which image is in which of their rows
@@ -102,10 +103,11 @@ def _load(path: epath.Path, mmap_mode: Any, how_to_save: str) -> npt.NDArray[Any
     if is_remote(os.fspath(path)):
         raise EmbeddingsError(f"{path} is not on this machine. Files of arrays are mapped, so copy it here.")
     try:
+        stat_file(os.fspath(path))  # a pipe would be waited for
         content = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError:
         raise EmbeddingsError(f"There is no {path}. Expected a file that `{how_to_save}` has written.") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
         raise EmbeddingsError(
             f"{path} is not a .npy file with plain numbers, or is damaged ({error}). Write it with `{how_to_save}`."
         ) from None
@@ -133,7 +135,7 @@ def _load_ids(path: epath.Path) -> npt.NDArray[np.uint64] | list[str]:
 
 def _read_lines(path: epath.Path) -> list[str]:
     try:
-        content = path.read_bytes()
+        content = read_file(os.fspath(path), _MAX_LIST_BYTES)
     except OSError as error:
         raise EmbeddingsError(f"{path} cannot be read ({error}). Expected is text, an image id per line.") from None
     # Whatever the bytes are, they are text in this encoding, of which ids are checked to be hex digits.

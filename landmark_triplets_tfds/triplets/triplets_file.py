@@ -99,9 +99,9 @@ def read_triplets_file(path: str) -> TripletsFile:
 
     Raises:
       TripletsFileError: with line or row and value, if a column is missing, a record has too many or too few fields, an
-        id is not a text of 16 hex digits, there is no triplet, or the file is neither CSV nor Parquet.
+        id is not a text of 16 hex digits, there is no triplet, or the file is neither CSV nor Parquet, or cannot be
+        read.
       FileNotFoundError: if there is no such file.
-      OSError: if it cannot be read.
     """
     path = os.fspath(epath.Path(path).expanduser())
     reader = ParquetColumns if _map_file(path)[: len(PARQUET_MAGIC)] == PARQUET_MAGIC else CsvColumns
@@ -125,6 +125,11 @@ def _map_file(path: str) -> file_access.Content:
         raise TripletsFileError(
             f"{path} is a folder. triplets_file must name one CSV or Parquet file. pandas joins the parts that Spark"
             " writes: read_parquet(folder).to_parquet(file)."
+        ) from None
+    except OSError as error:
+        raise TripletsFileError(
+            f"{path} cannot be read ({error}). triplets_file must name a CSV or Parquet file with the columns"
+            f" {_LISTED_COLUMNS}."
         ) from None
 
 

@@ -1,6 +1,7 @@
 """What the configs of both datasets share: checks of fields, names, lists of landmarks, what is recorded."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
 from landmark_triplets_tfds.competition.tables import read_landmark_table
 from landmark_triplets_tfds.errors import LandmarkTableError
 from tests.support.competition import DUMMY_DATA, build_images, custom_config, images_config
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 ALL_LANDMARKS = "\n".join(map(str, read_landmark_table(DUMMY_DATA / "train.csv").landmark_ids))
 
@@ -29,6 +32,7 @@ ALL_LANDMARKS = "\n".join(map(str, read_landmark_table(DUMMY_DATA / "train.csv")
         ({"validation_percent": 100}, "validation_percent must be a number between 0 and 99, got 100"),
         ({"validation_percent": True}, "validation_percent must be a number between 0 and 99, got True"),
         ({"exclude_landmarks": 7}, "exclude_landmarks must be the path of a text file, got 7"),
+        ({"exclude_landmarks": ""}, "exclude_landmarks must be the path of a text file, got ''"),
         ({"name": "a/b"}, "name must be letters"),
         ({"name": ""}, "name must be letters"),
     ],
@@ -67,12 +71,20 @@ def test_named_configs():
     [
         ("1\n-2\n", LandmarkTableError, r"excluded\.txt, line 2: expected one landmark_id, .* got '-2'"),
         ("1,2\n", LandmarkTableError, "line 1: expected one landmark_id"),
+        ("9223372036854775807\n", LandmarkTableError, "a whole number from 0 up, of at most 18 digits, got '922337"),
+        (
+            "",
+            LandmarkTableError,
+            r"excluded\.txt holds no landmark_id\. exclude_landmarks must name .* leave the field out",
+        ),
+        ("# none\n\n", LandmarkTableError, r"excluded\.txt holds no landmark_id"),
+        ("x" * 1000, LandmarkTableError, r"got 'x{70,80}\.\.\."),
         (
             ALL_LANDMARKS,
             LandmarkTableError,
             "excludes all 12 landmarks",
         ),
-        (None, FileNotFoundError, r"excluded\.txt"),
+        (None, FileNotFoundError, r"There is no file .*excluded\.txt\. exclude_landmarks must name a text file"),
     ],
 )
 def test_wrong_lists_of_landmarks(tmp_path, text, error, message):
@@ -81,6 +93,23 @@ def test_wrong_lists_of_landmarks(tmp_path, text, error, message):
         listed.write_text(text)
     with pytest.raises(error, match=message):
         build_images(tmp_path / "data", images_config(exclude_landmarks=str(listed)))
+
+
+@pytest.mark.parametrize(
+    "spoil", [*SPECIAL_FILES.values(), pathlib.Path.mkdir, lambda path: path.write_bytes(b"\xff1")]
+)
+def test_a_list_of_landmarks_that_cannot_be_read(tmp_path, spoil):
+    path = tmp_path / "excluded.txt"
+    spoil(path)
+    with time_limit(10), pytest.raises(LandmarkTableError, match=rf"{path} cannot be read \(.*exclude_landmarks must"):
+        images_config(exclude_landmarks=str(path)).dataset_fields()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_lists_of_landmarks_as_windows_writes_them(tmp_path, encoding):
+    bom = "\ufeff" if encoding == "utf-16-le" else ""
+    (tmp_path / "x").write_bytes(f"{bom}12\r\n3 # café\r\n".encode(encoding))
+    assert images_config(exclude_landmarks=str(tmp_path / "x")).excluded_landmarks().tolist() == [3, 12]
 
 
 @pytest.mark.parametrize("omit", [True, False])

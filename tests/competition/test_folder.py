@@ -15,6 +15,8 @@ import pytest
 from landmark_triplets_tfds.common import file_access, progress
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.errors import UnreadableImageError
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 IMAGE_ID = 0x0A1B000000000001
 IMAGE_PATH = "train/0/a/1/0a1b000000000001.jpg"
@@ -29,6 +31,20 @@ def write_image(root: pathlib.Path, image: bytes = b"\xff\xd8\xff image") -> pat
     path.parent.mkdir(parents=True)
     path.write_bytes(image)
     return root
+
+
+@pytest.mark.parametrize("spoil", [*SPECIAL_FILES.values(), pathlib.Path.mkdir])
+def test_what_is_no_file_is_an_unreadable_image(tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], None]) -> None:
+    root = write_image(tmp_path)
+    (root / IMAGE_PATH).unlink()
+    spoil(root / IMAGE_PATH)
+    source = folder_source(root)
+    with time_limit(10):
+        assert source.find_present(np.array([IMAGE_ID], dtype=np.uint64), 1).tolist() == [True]
+        assert source.stamp(IMAGE_ID) == (-1, -1)
+        with pytest.raises(UnreadableImageError, match=IMAGE_PATH) as caught:
+            source.read(IMAGE_ID)
+    assert caught.value.reason == UnreadableImageError.NO_ACCESS
 
 
 Pretend = Callable[[bool], None]

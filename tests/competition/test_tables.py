@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 import csv
 import io
+import os
 import pathlib
 
 from etils import epath
@@ -21,7 +23,8 @@ from landmark_triplets_tfds.competition.tables import (
 )
 from landmark_triplets_tfds.errors import LandmarkTableError
 from tests.support.archives import write_clean_table
-from tests.support.helpers import landmark_table
+from tests.support.helpers import landmark_table, time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 A, B, C = "00000000000000aa", "ffffffffffffffbb", "0123456789abcdef"
 HEADER = "id,landmark_id\n"
@@ -314,6 +317,30 @@ def test_fingerprints_are_equal_exactly_when_tables_are(one: list[tuple[int, int
 def test_a_missing_file_is_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"train\.csv"):
         read_landmark_table(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize("spoil", [*SPECIAL_FILES.values(), pathlib.Path.mkdir])
+def test_what_is_no_file_is_no_table(tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], None]) -> None:
+    spoil(tmp_path / "train.csv")
+    with time_limit(10), pytest.raises(LandmarkTableError, match=rf"The table {tmp_path}/train\.csv cannot be read \("):
+        read_landmark_table(tmp_path / "train.csv")
+
+
+def test_a_table_of_a_size_that_none_has(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "train.csv").touch()
+    os.truncate(tmp_path / "train.csv", 1 << 40)
+    with time_limit(10), pytest.raises(LandmarkTableError, match=r"train\.csv is larger than 1,074 MB"):
+        read_landmark_table(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(("text", "is_right"), [("9" * 18, True), ("9223372036854775807", False), ("0" * 19, False)])
+def test_the_largest_landmark_id(table_path: epath.Path, text: str, is_right: bool) -> None:
+    content = f"id,landmark_id\n{1:016x},{text}\n"
+    if is_right:
+        assert read(table_path, content).landmark_ids.tolist() == [int(text)]
+        return
+    with pytest.raises(LandmarkTableError, match=f"a whole number from 0 up, of at most 18 digits, got '{text}'"):
+        read(table_path, content)
 
 
 # --- A line per landmark

@@ -354,7 +354,7 @@ def test_a_member_too_large_to_be_an_image(tmp_path: pathlib.Path, monkeypatch: 
 
 
 def test_a_table_too_large_to_be_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_archive, "_MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(zip_archive, "MAX_TABLE_BYTES", 10)
     with pytest.raises(ArchiveError, match="file too large"):
         source_of(write_zip(tmp_path)).read_table()
 

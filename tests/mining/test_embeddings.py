@@ -6,7 +6,8 @@ import pytest
 
 from landmark_triplets_tfds.errors import EmbeddingsError
 from landmark_triplets_tfds.mining.embeddings import landmarks_of, read_embeddings, read_image_ids
-from tests.support.helpers import landmark_table
+from tests.support.helpers import landmark_table, time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 IDS = [0x0123456789ABCDEF, 0xFFFFFFFFFFFFFFFF, 0]
 TEXTS = [f"{image_id:016x}" for image_id in IDS]
@@ -42,6 +43,24 @@ def test_embeddings_errors(path, write, message):
     write(path)
     with pytest.raises(EmbeddingsError, match=message):
         read_embeddings(path)
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+@pytest.mark.parametrize("name", ["x.npy", "x.txt"])
+def test_what_is_no_file_is_refused(tmp_path, kind, name):
+    SPECIAL_FILES[kind](tmp_path / name)
+    path = epath.Path(tmp_path / name)
+    for read in (read_embeddings, read_image_ids):
+        with time_limit(10), pytest.raises(EmbeddingsError, match=rf"{path} is a pipe, a device or a socket"):
+            read(path)
+
+
+def test_an_array_that_no_memory_holds(path):
+    header = b"{'descr': '<u8', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    for read in (read_embeddings, read_image_ids):
+        with pytest.raises(EmbeddingsError, match=r"file\.npy is not a .npy file with plain numbers, or is damaged"):
+            read(path)
 
 
 def test_embeddings_that_were_cut_off(path):

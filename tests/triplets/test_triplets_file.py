@@ -30,7 +30,8 @@ from landmark_triplets_tfds.triplets.triplets_file import (
     format_csv_line,
     read_triplets_file,
 )
-from tests.support.helpers import landmark_table
+from tests.support.helpers import landmark_table, time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 A, B, C, D = "00000000000000aa", "ffffffffffffffbb", "0123456789abcdef", "1234567890123456"
 COLUMNS = ["anchor_id", "positive_id", "negative_id"]
@@ -230,6 +231,16 @@ def test_a_missing_file_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
 def test_a_folder_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(TripletsFileError, match=r"is a folder.*must name one CSV or Parquet file"):
         read_triplets_file(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_what_is_no_file_is_refused(tmp_path: pathlib.Path, kind: str) -> None:
+    SPECIAL_FILES[kind](tmp_path / "x")
+    with (
+        time_limit(10),
+        pytest.raises(TripletsFileError, match=r"x cannot be read .* a pipe, .*triplets_file must"),
+    ):
+        read_triplets_file(str(tmp_path / "x"))
 
 
 def test_home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
