@@ -89,7 +89,9 @@ def area(program: Program) -> None:
             spec = ThumbnailSpec(resolution=resolution, resize_method=method)
             ways[f"{resolution} px, {method}"] = functools.partial(make_thumbnail, spec=spec), files
         size = (resolution, resolution)
-        averaged = [cv2.resize(simplejpeg.decode_jpeg(file), size, interpolation=cv2.INTER_AREA) for file in files]
+        averaged = [
+            cv2.resize(simplejpeg.decode_jpeg(file, "BGR"), size, interpolation=cv2.INTER_AREA) for file in files
+        ]
         for tables in ("optimized", "standard"):
             do = functools.partial(yardsticks.encode, optimize=tables == "optimized")
             ways[f"{resolution} px, only encoding, {tables} tables"] = do, averaged

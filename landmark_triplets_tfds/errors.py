@@ -5,6 +5,8 @@ import each other. Each message says what was found, what was expected and how t
 fits, an error is of that type too, so that code which knows nothing of this package can catch it.
 """
 
+import collections.abc
+
 
 class LandmarkTripletsError(Exception):
     """Base of all errors of this package whose message is meant for users."""
@@ -104,6 +106,7 @@ class UnreadableImageError(LandmarkTripletsError):
     DAMAGED = "damaged or truncated"
     UNSUPPORTED = "unsupported kind of image"
     NO_ACCESS = "cannot be read from disk"
+    NO_MEMORY = "too little memory to decode it"
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -117,3 +120,15 @@ class UnreadableImageError(LandmarkTripletsError):
     def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
         """Keeps both parts when the error crosses a process boundary."""
         return type(self), (self.reason, self.detail)
+
+
+def advise_on_unreadable(reasons: collections.abc.Collection[str]) -> str:
+    """Returns what to do about images that are unreadable for these reasons."""
+    advice = {
+        UnreadableImageError.UNSUPPORTED: (
+            "Fetching images of an unsupported kind again would not help: convert them to JPEG, or leave them out."
+        ),
+        UnreadableImageError.NO_MEMORY: "Fewer workers leave more memory for each (LANDMARK_TRIPLETS_WORKERS).",
+    }
+    others = ["Fetch these files again."] if set(reasons) - set(advice) else []
+    return " ".join(others + [advice[reason] for reason in advice if reason in reasons])

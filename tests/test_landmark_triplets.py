@@ -248,7 +248,6 @@ GOLDEN = {
 GOLDEN_LIBRARIES = {
     "tensorflow": {"2.21.0"},
     "simplejpeg": {"1.9.0"},
-    "imagecodecs": {"2025.3.30", "2026.3.6"},
     "opencv-python-headless": {"5.0.0.93"},
 }
 

@@ -35,7 +35,12 @@ from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, sele
 from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import MissingImagesError, TooManyUnreadableError, UnreadableImageError
+from landmark_triplets_tfds.errors import (
+    MissingImagesError,
+    TooManyUnreadableError,
+    UnreadableImageError,
+    advise_on_unreadable,
+)
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
@@ -254,9 +259,10 @@ class Build:
     def _check_examples(self, job: SplitJob, errors: Mapping[int, UnreadableImageError]) -> None:
         """Raises TooManyUnreadableError if no example of a split could be made."""
         if not job.counts.num_made:
+            images = job.list_unreadable(errors)
             raise TooManyUnreadableError(
                 f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
-                f" images: {describe_unreadable(job.list_unreadable(errors))}\nFetch these files again."
+                f" images: {describe_unreadable(images)}\n{advise_on_unreadable({image.reason for image in images})}"
             )
 
     def fingerprints(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import TooManyUnreadableError
+from landmark_triplets_tfds.errors import TooManyUnreadableError, advise_on_unreadable
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS
 from landmark_triplets_tfds.triplets.examples import TRIPLETS, ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExampleCounts
@@ -216,11 +216,12 @@ def check_num_unreadable(images: list[UnreadableImage], limit: int, num_images: 
     if len(images) > limit:
         # How many there are in all is not known yet; twice what was found, and one in ten at least, may be enough.
         share = min(1.0, max(0.1, 2 * len(images) / num_images))
+        advice = advise_on_unreadable({image.reason for image in images})
         raise TooManyUnreadableError(
             f"Stopped, and nothing was published: of the {num_images:,} images of this dataset more than {limit:,}"
             f" (the limit) are unreadable. So far: {describe_unreadable(images)}\n"
-            "Fetch these files again. If the copy is known to be partial, use a config with missing_images='drop'; to"
-            f" build nevertheless, allow a larger share, such as LANDMARK_TRIPLETS_MAX_UNREADABLE={share:.0%}."
+            f"{advice} If the copy is known to be partial, use a config with missing_images='drop'; to build"
+            f" nevertheless, allow a larger share, such as LANDMARK_TRIPLETS_MAX_UNREADABLE={share:.0%}."
         )
 
 

@@ -28,8 +28,14 @@ from landmark_triplets_tfds.competition.layout import IMAGES_NAME
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.competition.tar_archives import TarSource
-from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
-from landmark_triplets_tfds.thumbnails.header import read_header
+from landmark_triplets_tfds.errors import (
+    ArchiveError,
+    LandmarkTableError,
+    SourceLayoutError,
+    UnreadableImageError,
+    advise_on_unreadable,
+)
+from landmark_triplets_tfds.thumbnails.header import PROGRESSIVE, read_header
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.draws import choose_rows
 
@@ -38,7 +44,6 @@ _SHORT_SIDES_PX = (128, 256, 512)
 # Upper ends of the bins of images per landmark; the last one is open.
 _HISTOGRAM_ENDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-_PROGRESSIVE = 0xC2  # the start-of-frame marker of a progressive JPEG
 _NUM_EXAMPLES = 3
 _BAR_WIDTH = 40
 
@@ -156,8 +161,8 @@ def _look_at(source: ImageSource, image_id: int) -> _Image | UnreadableImageErro
         width=header.width,
         height=header.height,
         is_jpeg=content.startswith(b"\xff\xd8"),
-        is_grey=thumbnail.colorspace == "Gray",
-        is_progressive=header.frame_marker == _PROGRESSIVE,
+        is_grey=thumbnail.num_components == 1,
+        is_progressive=header.frame_marker in PROGRESSIVE,
     )
 
 
@@ -287,7 +292,8 @@ def _judge_unreadable(
     for image_id, error in broken[:_NUM_EXAMPLES]:
         detail = f" ({error.detail})" if error.detail else ""
         message += f"\n  {source.locate(image_id)}: {error.reason}{detail}"
-    advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), "Fetch these files again.")
+    advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), None)
+    advice = advice or advise_on_unreadable(reasons)
     return _finding("unreadable", message, advice if is_problem else f"{advice} {_BUILD_GOES_ON}")
 
 

@@ -49,7 +49,7 @@ _KNOWN_BATCH_SIZE = 1024
 _SLOW_READ_S = 0.0005
 
 # Reasons that may pass by themselves are not worth remembering.
-_NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS,)
+_NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS, UnreadableImageError.NO_MEMORY)
 
 # How often a process may die over an image before the image is at fault.
 _MAX_KILLS = 2

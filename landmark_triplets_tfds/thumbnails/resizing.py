@@ -20,6 +20,9 @@ FITS = ("squash", "crop", "pad")
 _MAX_REMAP_PX = 32_766  # OpenCV's maps are int16, and it refuses the highest number
 _NO_SECOND_MAP = np.empty(0, dtype=np.int16)  # that would hold fractions of pixels
 
+# Of a picture that is resized along one axis only; 300 MB.
+_MAX_BETWEEN_PIXELS = 100_000_000
+
 # OpenCV's own threads would compete with the build's workers, each of which has a core of its own.
 cv2.setNumThreads(1)
 
@@ -93,8 +96,10 @@ def resize_nearest(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
       uint8[height, width, channels].
     """
     if max(pixels.shape[:2]) > _MAX_REMAP_PX:
-        rows = _nearest_indices(box.top, box.height, height)
-        return pixels.take(rows, axis=0).take(_nearest_indices(box.left, box.width, width), axis=1)
+        rows, columns = _nearest_indices(box.top, box.height, height), _nearest_indices(box.left, box.width, width)
+        if height * pixels.shape[1] > pixels.shape[0] * width:  # less lies in between the other way round
+            return pixels.take(columns, axis=1).take(rows, axis=0)
+        return pixels.take(rows, axis=0).take(columns, axis=1)
     # The same indexing by OpenCV takes half the time, and other threads may run meanwhile.
     resized: npt.NDArray[Any] = cv2.remap(pixels, _nearest_map(box, height, width), _NO_SECOND_MAP, cv2.INTER_NEAREST)
     return resized.reshape(height, width, pixels.shape[2])
@@ -140,8 +145,10 @@ def resize_area(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     """
     part: npt.NDArray[Any] = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if (box.height < height) != (box.width < width):
-        # Where one axis shrinks and the other grows, OpenCV interpolates along both. One axis at a time is right.
-        part = cv2.resize(part, (box.width, height), interpolation=cv2.INTER_AREA).reshape(height, box.width, -1)
+        # Where one axis shrinks and the other grows, OpenCV interpolates along both. One axis at a time is right: the
+        # first one, unless what lies in between would take gigabytes.
+        between = (box.width, height) if box.width * height <= _MAX_BETWEEN_PIXELS else (width, box.height)
+        part = cv2.resize(part, between, interpolation=cv2.INTER_AREA).reshape(between[1], between[0], -1)
     resized: npt.NDArray[Any] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     return resized.reshape(height, width, pixels.shape[2])  # OpenCV drops the axis of a single channel
 

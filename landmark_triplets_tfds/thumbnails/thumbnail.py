@@ -7,10 +7,10 @@ The reference for ``resize_method='nearest'`` is what these TensorFlow operation
     thumbnail = tf.io.encode_jpeg(image, quality=jpeg_quality, optimize_size=True)
 
 (preceded by ``tf.image.resize_with_crop_or_pad`` for ``fit='crop'``, or with ``tf.image.resize_with_pad`` in place of
-``resize`` for ``fit='pad'``). They are not what runs for most files. TensorFlow, simplejpeg and imagecodecs wrap the
-same library, libjpeg-turbo, so that equal settings give equal bytes; the latter two take half the time and do not hold
-Python's global lock. Whatever they refuse, and whatever is not a plain sequential grey or RGB/YCbCr JPEG,
-TensorFlow decides.
+``resize`` for ``fit='pad'``). They are not what runs for most files. TensorFlow, simplejpeg and OpenCV wrap the same
+library, libjpeg-turbo, so that equal settings give equal bytes; the latter two take half the time and do not hold
+Python's global lock. Whatever they refuse, and whatever is not a plain sequential JPEG of one or three components,
+TensorFlow decides. Pixels are BGR in between, as OpenCV has them.
 
 ``resize_method='area'`` accepts the same files. A JPEG at least twice as large as the thumbnail is decoded at 1/2, 1/4
 or 1/8 of its size, which libjpeg does by leaving out the high frequencies of each block; the rest of the way is an
@@ -23,14 +23,16 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from typing import Any
 
-import imagecodecs
+import cv2
+import numpy as np
 import simplejpeg
 
 from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails import resizing
-from landmark_triplets_tfds.thumbnails.header import ImageHeader, read_header
+from landmark_triplets_tfds.thumbnails.header import ImageHeader, explain_refusal, read_header
 
 # Everything that decides a thumbnail's bytes beside the spec and the image. Raise it with any change that gives other
 # bytes. The libraries are given by the names they are distributed under.
@@ -38,7 +40,6 @@ PIXELS_VERSION = 1
 CODEC_DISTRIBUTIONS = (
     ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly"),
     ("simplejpeg",),
-    ("imagecodecs",),
     ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
 )
 
@@ -52,15 +53,15 @@ MAX_PIXELS = 100_000_000
 # 1,000 scans of 100 megapixels, which take minutes. At this limit, decoding takes 2 s.
 MAX_SCANNED_PIXELS = 10 * MAX_PIXELS
 
-_FAST_COLORSPACES = ("YCbCr", "RGB", "Gray")
+_FAST_COMPONENTS = {1: "GRAY", 3: "BGR"}
 
 # Start-of-frame markers by resize_method: 0xC0 and 0xC1 are baseline and extended sequential JPEG, 0xC2 is progressive.
 # Of a progressive file that lacks its last scans, two versions of libjpeg-turbo guess the missing detail differently,
-# so where bytes have to be TensorFlow's, TensorFlow decodes. All others (lossless, arithmetic) it refuses.
+# so where bytes have to be TensorFlow's, TensorFlow decodes; all other kinds too.
 _FAST_FRAMES = {"nearest": (0xC0, 0xC1), "area": (0xC0, 0xC1, 0xC2)}
 
 # JFIF density, byte 13 on: unit 1 (dots per inch), 300 x 300, which is what tf.io.encode_jpeg writes by default.
-_JFIF_DENSITY = struct.pack(">BHH", 1, 300, 300)
+_JFIF_DENSITY = np.frombuffer(struct.pack(">BHH", 1, 300, 300), dtype=np.uint8)
 _JFIF_DENSITY_AT = 13
 
 
@@ -126,20 +127,30 @@ def make_thumbnail(image_bytes: bytes, spec: ThumbnailSpec) -> bytes:
             f"{header.num_pixels / 1e6:,.2f} megapixels in {header.num_scans:,} scans, together at most"
             f" {MAX_SCANNED_PIXELS / 1e6:,.0f} megapixels are read",
         )
-    is_fast = header.colorspace in _FAST_COLORSPACES and header.frame_marker in _FAST_FRAMES[spec.resize_method]
-    reduction = _choose_reduction(header, spec) if is_fast else 1
-    pixels = _decode_fast(image_bytes, header, reduction) if is_fast else None
+    try:
+        return _make_thumbnail(image_bytes, header, spec)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # one image never ends a build
+        no_memory = isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem
+        reason = UnreadableImageError.NO_MEMORY if no_memory else UnreadableImageError.UNSUPPORTED
+        raise UnreadableImageError(reason, f"{type(error).__name__} while its thumbnail was made") from error
+
+
+def _make_thumbnail(image_bytes: bytes, header: ImageHeader, spec: ThumbnailSpec) -> bytes:
+    pixels, size = _decode_fast(image_bytes, header, spec), (header.height, header.width)
+    is_fast = pixels is not None
     if pixels is None:
-        pixels = _decode_like_tensorflow(image_bytes)
-    decoded_size = pixels.shape[:2]
-    size = (header.height, header.width) if reduction > 1 else decoded_size
+        pixels = _decode_like_tensorflow(image_bytes, header)
+        size = pixels.shape[:2]
     source, filled = resizing.fit_boxes(*size, spec.resolution, spec.fit)
     if spec.resize_method == "nearest":
         part = resizing.resize_nearest(pixels, source, filled.height, filled.width)
     else:
-        decoded_source = resizing.scale_box(source, size, decoded_size)
+        decoded_source = resizing.scale_box(source, size, pixels.shape[:2])
         part = resizing.resize_area(pixels, decoded_source, filled.height, filled.width)
-    return _encode(resizing.place(part, filled, spec.resolution), spec.jpeg_quality)
+    # Channels are swapped where there are few pixels left.
+    return _encode(resizing.place(part if is_fast else part[..., ::-1], filled, spec.resolution), spec.jpeg_quality)
 
 
 def _choose_reduction(header: ImageHeader, spec: ThumbnailSpec) -> int:
@@ -157,28 +168,35 @@ def _choose_reduction(header: ImageHeader, spec: ThumbnailSpec) -> int:
     return next(fitting, 1)
 
 
-def _decode_fast(image_bytes: bytes, header: ImageHeader, reduction: int) -> resizing.Pixels | None:
-    """Decodes to uint8[height, width, 1 or 3], divided by the reduction; None if something is odd about the file."""
+def _decode_fast(image_bytes: bytes, header: ImageHeader, spec: ThumbnailSpec) -> resizing.Pixels | None:
+    """Decodes to uint8[height, width, 1 or 3], BGR, reduced where that is right; None if the file is odd."""
+    colorspace = _FAST_COMPONENTS.get(header.num_components)
+    is_usual = header.num_pixels and not header.oddity and header.frame_marker in _FAST_FRAMES[spec.resize_method]
+    if not is_usual or colorspace is None:
+        return None
+    reduction = _choose_reduction(header, spec)
     try:
         # The fast DCT and fancy upsampling are tf.io.decode_jpeg's defaults. Strict: what libjpeg only warns of may be
         # an error for TensorFlow, or not.
         pixels: resizing.Pixels = simplejpeg.decode_jpeg(
             image_bytes,
-            "GRAY" if header.colorspace == "Gray" else "RGB",
+            colorspace,
             fastdct=True,
             fastupsample=False,
             min_height=-(-header.height // reduction),
             min_width=-(-header.width // reduction),
             strict=True,
         )
-    except ValueError:
+    except Exception:  # KeyError of sampling factors that it has no name for, among others
         return None
     return pixels
 
 
-def _decode_like_tensorflow(image_bytes: bytes) -> resizing.Pixels:
-    """Decodes to uint8[height, width, 1 or 3] whatever TensorFlow decodes."""
-    pixels: resizing.Pixels = run_tensorflow("decode_jpeg", image_bytes)
+def _decode_like_tensorflow(image_bytes: bytes, header: ImageHeader) -> resizing.Pixels:
+    """Decodes to uint8[height, width, 1 or 3], RGB, whatever TensorFlow decodes."""
+    pixels: resizing.Pixels | None = run_tensorflow("decode_jpeg", image_bytes)
+    if pixels is None:
+        raise explain_refusal(image_bytes, header)
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise UnreadableImageError(
             UnreadableImageError.UNSUPPORTED, f"{pixels.shape[-1]} channels; an alpha channel cannot become a JPEG"
@@ -187,15 +205,12 @@ def _decode_like_tensorflow(image_bytes: bytes) -> resizing.Pixels:
 
 
 def _encode(pixels: resizing.Pixels, quality: int) -> bytes:
-    """Gives the bytes of ``tf.io.encode_jpeg(pixels, quality=quality, optimize_size=True)``."""
-    grey = pixels.shape[2] == 1
-    encoded = imagecodecs.jpeg8_encode(
-        pixels[..., 0] if grey else pixels,
-        level=quality,
-        colorspace="grayscale" if grey else "rgb",
-        outcolorspace="grayscale" if grey else "ycbcr",
-        subsampling=None if grey else "420",
-        optimize=True,
-    )
-    after = _JFIF_DENSITY_AT + len(_JFIF_DENSITY)
-    return bytes(encoded[:_JFIF_DENSITY_AT]) + _JFIF_DENSITY + bytes(encoded[after:])
+    """Gives the bytes of ``tf.io.encode_jpeg(pixels, quality=quality, optimize_size=True)`` of pixels in BGR."""
+    settings = [
+        *(cv2.IMWRITE_JPEG_QUALITY, quality),
+        *(cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+    ]
+    encoded: Any = cv2.imencode(".jpg", pixels, settings)[1]
+    encoded[_JFIF_DENSITY_AT : _JFIF_DENSITY_AT + len(_JFIF_DENSITY)] = _JFIF_DENSITY
+    return bytes(encoded)

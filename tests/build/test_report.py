@@ -17,7 +17,7 @@ def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
     competition = Competition(tmp_path / "competition")
     ids = competition.anchor_ids()
     contents = [b"", b"<html></html>", b"BM" + bytes(100), competition.path(ids[20]).read_bytes()[:600]]
-    reasons = ["empty file", "not a JPEG, PNG or GIF file", "not a JPEG, PNG or GIF file", "damaged or truncated"]
+    reasons = ["empty file", "not a JPEG, PNG or GIF file", "unsupported kind of image", "damaged or truncated"]
     for image_id, content in zip(ids, contents, strict=False):
         competition.path(image_id).write_bytes(content)
     competition.path(ids[4]).unlink()
@@ -54,8 +54,9 @@ def test_report_of_a_build_over_all_kinds_of_bad_files(tmp_path, monkeypatch):
             "damaged or truncated": 1,
             "empty file": 1,
             "missing": 1,
-            "not a JPEG, PNG or GIF file": 2,
+            "not a JPEG, PNG or GIF file": 1,
             "too many pixels": 1,
+            "unsupported kind of image": 1,
         },
         "num_triplets": len(examples),
         "num_triplets_redrawn": counts["num_triplets_redrawn"],

@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
+import tensorflow as tf
 
 from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
 from landmark_triplets_tfds.errors import UnreadableImageError
@@ -12,19 +14,30 @@ def test_an_image_is_decoded():
     assert run_tensorflow("decode_jpeg", encode_image(smooth_pixels(8, 12))).shape == (8, 12, 3)
 
 
-def test_a_truncated_jpeg_is_called_so():
-    with pytest.raises(UnreadableImageError) as caught:
-        run_tensorflow("decode_jpeg", encode_image(smooth_pixels(64, 64))[:-100])
-    assert caught.value.reason == UnreadableImageError.DAMAGED
-    assert caught.value.detail == "the end of the JPEG is missing"
+@pytest.mark.parametrize("data", [b"", b"no image", encode_image(smooth_pixels(64, 64))[:-100]])
+def test_what_is_refused_gives_none(data):
+    assert run_tensorflow("decode_jpeg", data) is None
 
 
-def test_other_damage_is_told_in_the_words_of_tensorflow():
-    with pytest.raises(UnreadableImageError) as caught:
-        run_tensorflow("decode_jpeg", b"no image")
-    assert caught.value.reason == UnreadableImageError.DAMAGED
-    assert caught.value.detail
-    assert "[Op:" not in caught.value.detail
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), True),
+        (MemoryError(), True),
+        (tf.errors.InternalError(None, None, ""), False),
+        (tf.errors.UnknownError(None, None, ""), False),
+        (ValueError(), False),
+        (OverflowError(), False),
+    ],
+    ids=repr,
+)
+def test_whatever_is_raised_is_of_the_image_or_of_memory(monkeypatch, error, is_memory):
+    monkeypatch.setattr("tensorflow.io.decode_jpeg", Mock(side_effect=error))
+    if is_memory:
+        with pytest.raises(UnreadableImageError, match=UnreadableImageError.NO_MEMORY):
+            run_tensorflow("decode_jpeg", b"")
+    else:
+        assert run_tensorflow("decode_jpeg", b"") is None
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image
 
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
+from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow, run_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
@@ -54,6 +54,8 @@ _SPECS = (
     ThumbnailSpec(resolution=32, resize_method="area", fit="crop"),
     ThumbnailSpec(resolution=48, fit="pad"),
 )
+# Reasons for which what TensorFlow decodes may be refused.
+_NOT_DECODED = (UnreadableImageError.TOO_LARGE, UnreadableImageError.NO_MEMORY)
 _IDS = [random.Random(number).getrandbits(64) for number in range(6)]
 
 
@@ -80,6 +82,7 @@ def _images() -> list[bytes]:
             _encode(picture, "PNG"),
             _encode(grey, "PNG"),
             _encode(picture.quantize(16), "PNG"),
+            _encode(picture.quantize(16), "GIF"),
             _encode(Image.fromarray(np.asarray(grey, dtype=np.uint16) * 257), "PNG"),
         ]
     return images
@@ -141,17 +144,32 @@ def _tars() -> list[bytes]:
 
 
 def _run_image(rng: random.Random, folder: Path) -> str:
-    image, spec = rng.choice(_images()), rng.choice(_SPECS)
-    own = mutations.mutate_jpeg if image.startswith(b"\xff\xd8") else mutations.mutate_png
+    image, spec = mutations.mutate(rng.choice(_images()), rng, mutations.mutate_image), rng.choice(_SPECS)
     try:
-        thumbnail = make_thumbnail(mutations.mutate(image, rng, own), spec)
+        thumbnail = make_thumbnail(image, spec)
     except UnreadableImageError as error:
+        if error.reason not in _NOT_DECODED and _as_tensorflow(image) is not None:
+            raise ValueError(f"TensorFlow reads what is refused: {error}") from error
         return f"unreadable: {error.reason}"
+    expected = _as_tensorflow(image)
+    assert expected is not None, "TensorFlow refuses it"
+    assert thumbnail == expected or spec != _SPECS[0], "the bytes are not TensorFlow's"
     with Image.open(io.BytesIO(thumbnail)) as picture:
         picture.load()
         assert picture.size == (spec.resolution, spec.resolution)
         assert picture.mode in ("RGB", "L")
     return "read"
+
+
+def _as_tensorflow(image: bytes) -> bytes | None:
+    """Returns the thumbnail of the first spec by TensorFlow's operations; None if they refuse the image."""
+    tf = import_tensorflow()
+    try:
+        resized = tf.image.resize(tf.io.decode_jpeg(image), (32, 32), method="nearest")
+        encoded: bytes = tf.io.encode_jpeg(resized, quality=_SPECS[0].jpeg_quality, optimize_size=True).numpy()
+    except tf.errors.InvalidArgumentError:
+        return None
+    return encoded
 
 
 def _run_table(rng: random.Random, folder: Path) -> str:

@@ -59,13 +59,32 @@ def mutate(data: bytes, rng: random.Random, own: Mutate) -> bytes:
 
 # --- Images
 
+_SEGMENT_CHANGES = ("remove", "repeat", "swap", "contents", "length", "scans", "between", "previews")
+_FRAME_CHANGES = ("size", "frame", "sampling", "ids", "count", "tables")
+
+
+def mutate_image(data: bytes, rng: random.Random) -> bytes:
+    """Changes an image file as one of its kind, or what comes after it."""
+    if rng.random() < 0.1:
+        return data + _trailer(data, rng)
+    if data.startswith(b"\xff\xd8"):
+        return mutate_jpeg(data, rng)
+    return mutate_png(data, rng) if data.startswith(b"\x89PNG") else mutate_gif(data, rng)
+
+
+def _trailer(data: bytes, rng: random.Random) -> bytes:
+    """Returns what phones append: a video, in which any bytes are, or another picture."""
+    scans = rng.choice([b"\xff\xda", b"\xff\xda\0\x08\1\1\0\0\x3f\0", b"\xff\xc0", b"\0"])
+    video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + rng.randbytes(500) + scans * rng.choice([1, 5000])
+    return rng.choice([video, data, data + video, b"\0" * 20 + data])
+
 
 def mutate_jpeg(data: bytes, rng: random.Random) -> bytes:
-    """Changes, removes, repeats or swaps segments, and what the frame header claims."""
+    """Changes, removes, repeats or swaps segments, and what the headers of frame and scans claim."""
     segments = _jpeg_segments(data)
     at = rng.randrange(len(segments))
-    how = rng.choice(["size", "frame", "remove", "repeat", "swap", "contents", "length", "scans", "previews"])
-    if how in ("size", "frame"):
+    how = rng.choice(_SEGMENT_CHANGES + _FRAME_CHANGES)
+    if how in _FRAME_CHANGES:
         frames = [n for n, segment in enumerate(segments) if segment[1] in (0xC0, 0xC1, 0xC2)]
         if not frames:
             return mutate_bytes(data, rng)
@@ -73,6 +92,19 @@ def mutate_jpeg(data: bytes, rng: random.Random) -> bytes:
         if how == "size":
             sizes = [0, 1, 7, 200, 1000, 9999, 10001, 65500, 65535]
             struct.pack_into(">HH", frame, 5, rng.choice(sizes), rng.choice(sizes))
+        elif how == "sampling":
+            frame[11::3] = bytes(rng.choice([0x11, 0x12, 0x21, 0x22, 0x14, 0x41, 0x33]) for _ in frame[11::3])
+        elif how == "ids":  # in frame and scans, or only there
+            ids = {old: rng.choice([0, 1, 2, 255, *b"RGB"]) for old in frame[10::3]}
+            frame[10::3] = bytes(ids[old] for old in frame[10::3])
+            if rng.random() < 0.7:
+                segments = [_with_ids(segment, ids) for segment in segments]
+        elif how == "count":
+            frame[9] = rng.choice([0, 1, 2, 3, 4, 5, 255])
+            frame[10:] = (frame[10:] * 255)[: 3 * frame[9]]
+            struct.pack_into(">H", frame, 2, len(frame) - 2)
+        elif how == "tables":
+            frame[12::3] = bytes(rng.choice([0, 1, 3, 255]) for _ in frame[12::3])
         else:  # precision, number of components, sampling factors, tables, coding process
             place = rng.choice([1, 4, *range(9, len(frame))])
             frame[place] = rng.choice([0xC0 + rng.randrange(16)] if place == 1 else [0, 1, 2, 0x11, 0x44, 0xFF])
@@ -92,9 +124,30 @@ def mutate_jpeg(data: bytes, rng: random.Random) -> bytes:
         scans = [segment for segment in segments if segment[1] == 0xDA]
         if scans:
             segments[-1:-1] = [rng.choice(scans)] * rng.choice([1, 10, 2000])
+    elif how == "between":
+        odd = [
+            b"\0" * 20,
+            b"\xff" * 20,
+            b"\xff\xfe\0\2",
+            b"\xff\xd0",
+            b"\xff\1",
+            b"\xff\xd8",
+            b"\xff\xfe\0\0",
+            b"\xff\2",
+        ]
+        segments[at:at] = [rng.choice(odd) * rng.choice([1, 5000])]
     else:
         segments[1:1] = [b"\xff\xe1" + struct.pack(">H", 2 + len(part)) + part for part in [data[:60_000]]]
     return b"".join(segments)
+
+
+def _with_ids(segment: bytes, ids: dict[int, int]) -> bytes:
+    if segment[1] != 0xDA or len(segment) < 5:
+        return segment
+    end = 5 + 2 * segment[4]
+    header = bytearray(segment[5:end])
+    header[::2] = bytes(ids.get(old, old) for old in header[::2])
+    return segment[:5] + header + segment[end:]
 
 
 def _jpeg_segments(data: bytes) -> list[bytes]:
@@ -119,7 +172,7 @@ def mutate_png(data: bytes, rng: random.Random) -> bytes:
     """Changes, removes, repeats or adds chunks, and mends their checksums."""
     chunks = _png_chunks(data)
     at = rng.randrange(len(chunks))
-    how = rng.choice(["size", "kind", "remove", "repeat", "contents", "pixels", "text", "checksum"])
+    how = rng.choice(["size", "kind", "remove", "repeat", "contents", "pixels", "text", "checksum", "before"])
     if how == "size":
         sizes = [0, 1, 100, 9999, 10001, 65536, 2**31 - 1, 2**31]
         chunks[0] = (b"IHDR", struct.pack(">II", rng.choice(sizes), rng.choice(sizes)) + chunks[0][1][8:])
@@ -140,12 +193,36 @@ def mutate_png(data: bytes, rng: random.Random) -> bytes:
         packed = zlib.compress(bytes(rng.choice([1, 100]) << 20))
         kind, start = rng.choice([(b"zTXt", b"Comment\0\0"), (b"iCCP", b"sRGB\0\0"), (b"iTXt", b"Comment\0\1\0\0\0")])
         chunks.insert(1, (kind, start + packed))
+    elif how == "before":  # libpng passes over chunks that it does not know
+        sizes = struct.pack(">II", rng.choice([1, 60, 13_000]), rng.choice([1, 60, 13_000]))
+        names = [b"abCd", b"CgBI", b"tEXt", b"IHDR", b"iHDR", b"pHYs"]
+        chunks[:0] = [(rng.choice(names), rng.choice([b"", bytes(4), sizes, sizes + chunks[0][1][8:]]))]
+        chunks[:0] = chunks[:1] * rng.choice([0, 0, 2000])
     mended = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     ]
     if how == "checksum":
         mended[at] = mended[at][:-4] + bytes(4)
     return data[:8] + b"".join(mended)
+
+
+def mutate_gif(data: bytes, rng: random.Random) -> bytes:
+    """Repeats the frame of a GIF that Pillow wrote, changes sizes, or adds an extension."""
+    start = data.index(b",\0\0\0\0")
+    head, frame = data[:start], data[start:-1]
+    how = rng.choice(["frames", "canvas", "frame", "extension", "cut"])
+    size = struct.pack("<HH", rng.choice([0, 1, 60, 9999, 65535]), rng.choice([0, 1, 60, 9999, 65535]))
+    if how == "frames":
+        frame *= rng.choice([2, 3, 500])
+    elif how == "canvas":
+        head = head[:6] + size + head[10:]
+    elif how == "frame":
+        frame = frame[:5] + size + frame[9:]
+    elif how == "extension":
+        head += b"!\xfe" + (b"\1!" * rng.choice([1, 100_000])) + b"\0"
+    else:
+        frame = frame[: rng.randrange(len(frame))]
+    return head + frame + rng.choice([b";", b"", b";" + data])
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:

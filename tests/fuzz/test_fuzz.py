@@ -46,6 +46,16 @@ def test_a_progressive_jpeg_of_thousands_of_scans(resize_method: str) -> None:
         make_thumbnail(bomb, spec)
 
 
+@pytest.mark.parametrize("resize_method", ["nearest", "area"])
+def test_a_sequential_jpeg_of_thousands_of_scans(resize_method: str) -> None:
+    """Its scans are of single components; libjpeg counts them no more than in a progressive one."""
+    data = encode_image(smooth_pixels(1000, 1000), subsampling=0)
+    scan = b"\xff\xda\0\x08\1\1\0\0\x3f\0" + b"\0" * 10
+    bomb = data[: data.index(b"\xff\xda")] + scan * 1001 + data[data.index(b"\xff\xda") :]
+    with time_limit(5), pytest.raises(UnreadableImageError, match=r"too many pixels: 1\.00 megapixels in 1,002 scans"):
+        make_thumbnail(bomb, ThumbnailSpec(resolution=8, resize_method=resize_method))
+
+
 # --- Archives made of any names
 
 

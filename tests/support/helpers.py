@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import io
@@ -12,9 +13,10 @@ from types import FrameType
 from typing import Any
 import zlib
 
-import imagecodecs
+import cv2
 import numpy as np
 from PIL import Image
+import simplejpeg
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 
@@ -41,6 +43,11 @@ def encode_image(image: Image.Image | np.ndarray, file_format: str = "JPEG", **o
     return buffer.getvalue()
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Returns a PNG of the bit depth of the pixels: 8 or 16."""
+    return bytes(cv2.imencode(".png", pixels)[1])
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Turns a hang into a failure."""
@@ -60,9 +67,20 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 # --- Image files of many kinds, made from uint8[height, width, 3]
 
-
-def turbo(pixels: np.ndarray, **options: object) -> bytes:
-    return bytes(imagecodecs.jpeg8_encode(pixels, level=85, colorspace="rgb", outcolorspace="ycbcr", **options))
+# Kinds of JPEG that the libraries here do not write: 8 x 8 px of one colour, by libjpeg-turbo.
+_LOSSLESS = base64.b64decode(
+    "/9j/7gAOQWRvYmUAZAAAAAAA/8MAEQgACAAIA1IRAEcRAEIRAP/EABcAAQADAAAAAAAAAAAAAAAAAAABBgf/2gAMA1IARwBCAAEAALZhMAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAD//Z"
+)
+_LOSSLESS_GREY = base64.b64decode("/9j/xAAVAAEBAAAAAAAAAAAAAAAAAAAABv/DAAsIAAgACAEAEQD/2gAIAQAABgAArAAAAAAAAAAA/9k=")
+_12_BIT = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoKBggLDA"
+    "sKDAkKCgr/wQALDAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAADP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AWAP/2Q=="
+)
+_ARITHMETIC = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PT"
+    "gyPC4zNDL/yQALCAAIAAgBAREA/8wABgAQEAX/2gAIAQEAAD8A/wCi/9k="
+)
 
 
 def palette_image(pixels: np.ndarray) -> Image.Image:
@@ -86,10 +104,11 @@ def with_jpeg_size(data: bytes, height: int, width: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def with_sampling_factor(data: bytes, factor: int) -> bytes:
-    """Changes the first component's, which means nothing in a grey file and is often odd there."""
-    at = data.index(b"\xff\xc0") + 11
-    return data[:at] + bytes([factor]) + data[at + 1 :]
+def with_sampling(data: bytes, *factors: int) -> bytes:
+    """Changes the sampling factors of the first components; in a grey file they mean nothing, and are often odd."""
+    changed, at = bytearray(data), data.index(b"\xff\xc0") + 11
+    changed[at : at + 3 * len(factors) : 3] = factors
+    return bytes(changed)
 
 
 def two_frames(pixels: np.ndarray) -> bytes:
@@ -100,8 +119,9 @@ JPEGS: dict[str, Callable[[np.ndarray], bytes]] = {
     "4:4:4": lambda pixels: encode_image(pixels, subsampling=0, quality=95),
     "4:2:2": lambda pixels: encode_image(pixels, subsampling=1, quality=80),
     "4:2:0": lambda pixels: encode_image(pixels, subsampling=2, quality=75),
-    "4:4:0": lambda pixels: turbo(pixels, subsampling="440"),
-    "4:1:1": lambda pixels: turbo(pixels, subsampling="411"),
+    "4:4:0": lambda pixels: simplejpeg.encode_jpeg(pixels, 85, colorsubsampling="440"),
+    "4:1:1": lambda pixels: simplejpeg.encode_jpeg(pixels, 85, colorsubsampling="411"),
+    "4:4:1": lambda pixels: with_sampling(simplejpeg.encode_jpeg(pixels, 85, colorsubsampling="411"), 0x14),
     "quality 5": lambda pixels: encode_image(pixels, quality=5),
     "quality 100": lambda pixels: encode_image(pixels, quality=100, optimize=True),
     "progressive 4:4:4": lambda pixels: encode_image(pixels, subsampling=0, progressive=True),
@@ -109,9 +129,10 @@ JPEGS: dict[str, Callable[[np.ndarray], bytes]] = {
     "restart markers": lambda pixels: encode_image(pixels, restart_marker_blocks=2),
     "grey": lambda pixels: encode_image(pixels[..., 0]),
     "progressive grey": lambda pixels: encode_image(pixels[..., 0], progressive=True),
-    "grey, factor 2x2": lambda pixels: with_sampling_factor(encode_image(pixels[..., 0]), 0x22),
-    "grey, factor 1x4": lambda pixels: with_sampling_factor(encode_image(pixels[..., 0]), 0x14),
+    "grey, factor 2x2": lambda pixels: with_sampling(encode_image(pixels[..., 0]), 0x22),
+    "grey, factor 1x4": lambda pixels: with_sampling(encode_image(pixels[..., 0]), 0x14),
     "RGB": lambda pixels: encode_image(pixels, keep_rgb=True),
+    "arithmetic-coded": lambda pixels: _ARITHMETIC,
     "CMYK": lambda pixels: encode_image(Image.fromarray(pixels).convert("CMYK")),
     "rotated by EXIF": rotated_by_exif,
     "followed by garbage": lambda pixels: encode_image(pixels) + b"\x00\xff\xd9garbage\xff",
@@ -123,8 +144,8 @@ OTHERS: dict[str, Callable[[np.ndarray], bytes]] = {
     "PNG, grey": lambda pixels: encode_image(pixels[..., 0], "PNG"),
     "PNG, palette": lambda pixels: encode_image(palette_image(pixels), "PNG"),
     "PNG, 1 bit": lambda pixels: encode_image(Image.fromarray(pixels).convert("1"), "PNG"),
-    "PNG, 16 bit": lambda pixels: bytes(imagecodecs.png_encode(pixels.astype(np.uint16) * 257)),
-    "PNG, 16 bit grey": lambda pixels: bytes(imagecodecs.png_encode(pixels[..., 0].astype(np.uint16) * 200)),
+    "PNG, 16 bit": lambda pixels: encode_png(pixels.astype(np.uint16) * 257),
+    "PNG, 16 bit grey": lambda pixels: encode_png(pixels[..., 0].astype(np.uint16) * 200),
     "PNG, transparent colour": lambda pixels: encode_image(pixels, "PNG", transparency=(0, 0, 0)),
     "GIF": lambda pixels: encode_image(palette_image(pixels), "GIF"),
 }
@@ -136,9 +157,9 @@ REFUSED: dict[str, Callable[[np.ndarray], bytes]] = {
     "BMP": lambda pixels: encode_image(pixels, "BMP"),
     "WebP": lambda pixels: encode_image(pixels, "WEBP"),
     "TIFF": lambda pixels: encode_image(pixels, "TIFF"),
-    "JPEG, lossless": lambda pixels: bytes(imagecodecs.jpeg8_encode(pixels, lossless=True)),
-    "JPEG, lossless grey": lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels[..., 0])),
-    "JPEG, 12 bit": lambda pixels: bytes(imagecodecs.jpeg8_encode(pixels.astype(np.uint16) * 16, bitspersample=12)),
+    "JPEG, lossless": lambda pixels: _LOSSLESS,
+    "JPEG, lossless grey": lambda pixels: _LOSSLESS_GREY,
+    "JPEG, 12 bit": lambda pixels: _12_BIT,
     "JPEG, cut": lambda pixels: encode_image(pixels)[:-30],
     "JPEG, no end marker": lambda pixels: encode_image(pixels)[:-2],
     "JPEG, only a header": lambda pixels: encode_image(pixels)[:100],
@@ -158,6 +179,15 @@ REFUSED: dict[str, Callable[[np.ndarray], bytes]] = {
 }
 
 
+# What phones and cameras append to a JPEG: markers in there mean nothing.
+TRAILERS = {
+    "video": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\xff\xda\0\x08\1\1\0\0\x3f\0\xff\xda" * 3000,
+    "gain map": encode_image(smooth_pixels(20, 30)[..., 0], progressive=True) * 2,
+    "second picture": encode_image(smooth_pixels(20, 30), progressive=True, restart_marker_blocks=1),
+    "Samsung's": b"\0\0\x31\x0aMotionPhoto_Data" + b"\xff\xda\xff\xc0\xff\xd8" * 3000 + b"SEFT",
+}
+
+
 def gif_of(canvas: tuple[int, int], frames: list[tuple[int, int]]) -> bytes:
     """A GIF that claims these widths and heights; its frames hold no pixels."""
     data = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0xF0, 0, 0) + bytes(6)
@@ -166,9 +196,15 @@ def gif_of(canvas: tuple[int, int], frames: list[tuple[int, int]]) -> bytes:
     return data + b";"
 
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def png_chunk(name: bytes, contents: bytes) -> bytes:
+    return struct.pack(">I", len(contents)) + name + contents + struct.pack(">I", zlib.crc32(name + contents))
+
+
 def png_of(height: int, width: int) -> bytes:
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + bytes(20)
+    return PNG_SIGNATURE + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + bytes(20)
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

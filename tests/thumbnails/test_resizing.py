@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import tracemalloc
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -54,6 +57,22 @@ def test_area_is_tensorflows_within_a_level(size: tuple[int, int], target: tuple
     found = resize_area(pixels, whole(pixels), *target)
     assert found.shape == (*target, channels)
     assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("resize", "method"), [(resize_nearest, "nearest"), (resize_area, "area")])
+@pytest.mark.parametrize("size", [(1, 900_000), (900_000, 1), (3, 300_000)])
+def test_long_pictures_take_no_gigabytes(
+    resize: Callable[[np.ndarray, Box, int, int], np.ndarray], method: str, size: tuple[int, int]
+) -> None:
+    """One axis is resized before the other; in the worse order, what lies in between is hundreds of times as large."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    tracemalloc.start()
+    found = resize(pixels, whole(pixels), 512, 512)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 300_000_000
+    expected = tf.image.resize(pixels, (512, 512), method=method).numpy()
+    assert np.abs(found - expected).max() <= (1.5 if method == "area" else 0)  # rounded for each axis
 
 
 @given(height=st.integers(1, 9000), width=st.integers(1, 9000), resolution=st.integers(8, 2048))

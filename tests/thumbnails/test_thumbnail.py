@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 import io
+import itertools
 import random
+import struct
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 from PIL import Image
 import pytest
 import tensorflow as tf
 
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.thumbnails import resizing
 from landmark_triplets_tfds.thumbnails import thumbnail as thumbnails
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from tests.support.helpers import (
     JPEGS,
     OTHERS,
+    PNG_SIGNATURE,
     REFUSED,
+    TRAILERS,
     encode_image,
     first_scans,
     gif_of,
     mutate,
+    png_chunk,
     png_of,
     smooth_pixels,
     with_jpeg_size,
+    with_sampling,
 )
 
 SPEC = ThumbnailSpec()
@@ -98,6 +108,40 @@ def test_gives_the_bytes_of_the_tensorflow_operations_without_the_last_scans(num
     assert make_thumbnail(data, SPEC) == reference(data, SPEC)
 
 
+_FACTORS = [0x11, 0x12, 0x21, 0x22, 0x14, 0x41, 0x13, 0x24, 0x44]
+
+
+@pytest.mark.parametrize("first", _FACTORS)
+def test_any_sampling_factors_give_the_bytes_of_the_tensorflow_operations(first: int) -> None:
+    """Most of these files do not fit their factors; what becomes of them is TensorFlow's to say all the same."""
+    data = encode_image(smooth_pixels(40, 50), subsampling=1)
+    for second, third in itertools.product(_FACTORS, repeat=2):
+        odd = with_sampling(data, first, second, third)
+        expected = reference(odd, SPEC)
+        assert thumbnail_or_none(odd, SPEC) == expected, (second, third)
+        area = thumbnail_or_none(odd, ThumbnailSpec(resize_method="area"))
+        assert (area is None) == (expected is None), (second, third)
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive 4:2:0", "grey", "restart markers"])
+def test_what_follows_the_picture_is_no_matter(kind: str, trailer: str) -> None:
+    data = JPEGS[kind](smooth_pixels(600, 700))  # with the video's scans, 1,260 megapixels
+    assert make_thumbnail(data + TRAILERS[trailer], SPEC) == make_thumbnail(data, SPEC) == reference(data, SPEC)
+
+
+@pytest.mark.parametrize("name", [b"abCd", b"tEXt", b"CgBI", b"iHDR", b"IHDR"])
+@pytest.mark.parametrize("size", [(1, 1), (60_000, 60_000)])
+def test_chunks_before_the_header_of_a_png_decide_nothing(name: bytes, size: tuple[int, int]) -> None:
+    first = png_chunk(name, struct.pack(">II", *size) + bytes(5))
+    data = PNG_SIGNATURE + first + encode_image(smooth_pixels(60, 60), "PNG")[8:]
+    for spec in (SPEC, ThumbnailSpec(resize_method="area")):
+        assert (thumbnail_or_none(data, spec) is None) == (reference(data, SPEC) is None)
+    assert name != b"abCd" or make_thumbnail(data, SPEC) == reference(data, SPEC)
+    bomb = PNG_SIGNATURE + first + png_of(13_000, 13_000)[8:]
+    assert name == b"IHDR" or refusal(bomb).reason == UnreadableImageError.TOO_LARGE
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive grey", "CMYK", "PNG"])
 def test_fits_as_the_tensorflow_operations_do(kind: str, fit: str) -> None:
@@ -157,12 +201,19 @@ def test_area_is_close_to_averaging_the_whole_picture(size: tuple[int, int], mea
         ("empty", UnreadableImageError.EMPTY, ""),
         ("HTML", UnreadableImageError.NOT_AN_IMAGE, "HTML"),
         ("text", UnreadableImageError.NOT_AN_IMAGE, "Git LFS pointer"),
-        ("BMP", UnreadableImageError.NOT_AN_IMAGE, "BM"),
-        ("WebP", UnreadableImageError.NOT_AN_IMAGE, "RIFF"),
+        ("BMP", UnreadableImageError.UNSUPPORTED, "BMP"),
+        ("WebP", UnreadableImageError.UNSUPPORTED, "WebP"),
+        ("TIFF", UnreadableImageError.UNSUPPORTED, "TIFF"),
         ("a byte before", UnreadableImageError.NOT_AN_IMAGE, ""),
         ("JPEG, cut", UnreadableImageError.DAMAGED, "the end of the JPEG is missing"),
         ("JPEG, only a header", UnreadableImageError.DAMAGED, "the end of the JPEG is missing"),
-        ("PNG, cut", UnreadableImageError.DAMAGED, ""),
+        ("JPEG, no height", UnreadableImageError.DAMAGED, "the JPEG cannot be decoded"),
+        ("JPEG, lossless", UnreadableImageError.UNSUPPORTED, "lossless JPEG"),
+        ("JPEG, lossless grey", UnreadableImageError.UNSUPPORTED, "lossless JPEG"),
+        ("JPEG, 12 bit", UnreadableImageError.UNSUPPORTED, "12-bit JPEG"),
+        ("PNG, cut", UnreadableImageError.DAMAGED, "the end of the PNG is missing"),
+        ("GIF, only a header", UnreadableImageError.DAMAGED, "the GIF cannot be decoded"),
+        ("GIF, animated", UnreadableImageError.UNSUPPORTED, "animated GIF, 2 frames"),
         ("PNG, alpha", UnreadableImageError.UNSUPPORTED, "alpha"),
         ("PNG, grey with alpha", UnreadableImageError.UNSUPPORTED, "alpha"),
     ],
@@ -172,6 +223,52 @@ def test_reasons(kind: str, reason: str, detail: str) -> None:
     assert error.reason == reason
     assert detail in error.detail
     assert str(error) == (f"{reason}: {error.detail}" if error.detail else reason)
+
+
+@pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC7, 0xCB, 0xCE, 0xDE, 0xF7])
+def test_other_processes_of_jpeg_are_named(marker: int) -> None:
+    data = encode_image(smooth_pixels(20, 30)).replace(b"\xff\xc0", bytes([0xFF, marker]))
+    error = refusal(data)
+    assert error.reason == UnreadableImageError.UNSUPPORTED
+    assert error.detail in ("lossless JPEG", "hierarchical JPEG", "JPEG-LS")
+    assert refusal(data[:-9]).reason == UnreadableImageError.UNSUPPORTED
+
+
+# --- What libraries raise
+
+_ERRORS = [KeyError(6), ValueError("x"), OverflowError("x"), MemoryError(), RuntimeError("x"), cv2.error("x")]
+
+
+@pytest.mark.parametrize("error", _ERRORS, ids=repr)
+@pytest.mark.parametrize("kind", ["4:2:0", "grey"])
+def test_where_the_fast_decoder_fails_tensorflow_decides(
+    kind: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simplejpeg.decode_jpeg", Mock(side_effect=error))
+    data = JPEGS[kind](smooth_pixels(40, 50))
+    assert make_thumbnail(data, SPEC) == reference(data, SPEC)
+    assert refusal(data[:-30]).reason == UnreadableImageError.DAMAGED
+
+
+@pytest.mark.parametrize("error", [*_ERRORS, tf.errors.ResourceExhaustedError(None, None, "{{node x}} OOM")], ids=repr)
+@pytest.mark.parametrize(
+    "where", ["tensorflow.io.decode_jpeg", "cv2.remap", "cv2.resize", "cv2.imencode", f"{resizing.__name__}.place"]
+)
+@pytest.mark.parametrize("method", ["nearest", "area"])
+def test_whatever_is_raised_makes_one_image_unreadable(
+    where: str, error: Exception, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image never ends a build."""
+    monkeypatch.setattr(where, Mock(side_effect=error))
+    spec = ThumbnailSpec(resize_method=method)
+    data = OTHERS["PNG"](smooth_pixels(40, 50))
+    if where == {"nearest": "cv2.resize", "area": "cv2.remap"}[method]:
+        assert make_thumbnail(data, spec)
+        return
+    caught = refusal(data, spec)
+    assert "{{" not in str(caught)
+    is_memory = isinstance(error, MemoryError) or (where.startswith("tensorflow") and "Exhausted" in repr(error))
+    assert (caught.reason == UnreadableImageError.NO_MEMORY) == is_memory
 
 
 TOO_LARGE = {
@@ -223,6 +320,18 @@ def test_the_limit_is_inclusive(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
 # --- What comes out
 
 
+@pytest.mark.parametrize(
+    ("sizes", "qualities"), [((8, 17, 64), range(1, 101)), ((128, 333), range(1, 101, 11)), ((2048,), (1, 94, 100))]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_encoder_gives_the_bytes_of_tensorflows(channels: int, sizes: Sequence[int], qualities: range) -> None:
+    for size in sizes:
+        pixels = smooth_pixels(size, size, size)[..., :channels]
+        for quality in qualities:
+            expected = tf.io.encode_jpeg(pixels, quality=quality, optimize_size=True).numpy()
+            assert thumbnails._encode(pixels[..., ::-1], quality) == expected, (size, quality)
+
+
 @pytest.mark.parametrize(("kind", "channels"), [("4:2:0", 3), ("grey", 1), ("CMYK", 3), ("PNG, grey", 1), ("GIF", 3)])
 @pytest.mark.parametrize("method", ["nearest", "area"])
 def test_thumbnails_are_square_jpegs_that_every_reader_reads(kind: str, channels: int, method: str) -> None:
@@ -237,6 +346,7 @@ def test_thumbnails_are_square_jpegs_that_every_reader_reads(kind: str, channels
 def test_plain_jpegs_need_no_tensorflow() -> None:
     program = f"""
 import sys
+from landmark_triplets_tfds.thumbnails import resizing
 from landmark_triplets_tfds.thumbnails import thumbnail as thumbnails
 assert not {{"tensorflow", "apache_beam"}} & set(sys.modules), "imported with the module"
 data = bytes.fromhex({encode_image(smooth_pixels(20, 30)).hex()!r})
