@@ -5,6 +5,7 @@ Tests that need PyTorch, Grain, JAX, pytorch-metric-learning or TensorFlow Simil
 """
 
 import functools
+import itertools
 import os
 import pathlib
 import sys
@@ -222,6 +223,51 @@ def test_torch_processes_that_train_together_share_an_epoch(source):
     assert in_turns == expected_ids(triplets, whole)[:42]
 
 
+@pytest.mark.parametrize("num_shards", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("what", ["triplets", "batches"])
+def test_torch_goes_on_after_any_batch(what, workers, num_shards, source):
+    """A training that is cut off goes on with the very next batch, in this epoch or in the next one."""
+    need_torch()
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    triplets = FreshTriplets(source, seed=3, epoch=5)
+
+    def open_loader(shard):
+        shards = {"num_shards": num_shards, "shard": shard}
+        if what == "triplets":
+            options = {"dataset": triplets, "batch_size": BATCH_SIZE, "sampler": EpochSampler(triplets, **shards)}
+        else:
+            options = {"dataset": source, "batch_sampler": LandmarkBatches(source, 2, 2, seed=1, **shards)}
+        return stateful.StatefulDataLoader(**options, **readers.worker_options(workers))
+
+    def ids(batches):
+        return [list(batch["anchor_id" if what == "triplets" else "image_id"]) for batch in batches]
+
+    for shard in range(num_shards):
+        loader = open_loader(shard)
+        num_batches, states, whole = len(loader), [], []
+        for _ in range(2):
+            for batch in loader:
+                whole += ids([batch])
+                states.append(loader.state_dict())
+        some = {1, 2, num_batches - 1, num_batches, num_batches + 1}
+        for num_seen in some if workers else range(1, len(whole)):
+            again = open_loader(shard)
+            again.load_state_dict(states[num_seen - 1])
+            rest = ids(itertools.chain(again, again))
+            assert rest[: len(whole) - num_seen] == whole[num_seen:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torch_goes_on_where_the_program_says(workers, source):
+    torch = need_torch()
+    triplets = FreshTriplets(source, seed=3, epoch=5)
+    whole = [ids_of_batches([batch]) for batch in torch_loader(torch, triplets, EpochSampler(triplets), workers)]
+    sampler = EpochSampler(triplets)
+    sampler.load_state_dict({"epoch": 5, "start": 2 * BATCH_SIZE})
+    assert [ids_of_batches([batch]) for batch in torch_loader(torch, triplets, sampler, workers)] == whole[2:]
+
+
 def test_torch_without_the_sampler_repeats_its_epoch(source):
     """Why there is a sampler: a plain loader gives the triplets of one epoch, in another order."""
     torch = need_torch()
@@ -303,6 +349,19 @@ def test_grain_reads_other_triplets_in_each_epoch(workers, source):
         here = read[epoch * size : (epoch + 1) * size]
         assert sorted(here) == sorted(expected_ids(triplets, [(epoch, number) for number in range(size)]))
         assert here != expected_ids(triplets, [(epoch, number) for number in range(size)])
+
+
+def test_grain_goes_on_in_the_middle(source):
+    grain = need_grain()
+    triplets = FreshTriplets(source, seed=3)
+    dataset = grain.MapDataset.range(len(triplets)).shuffle(seed=0).repeat(2)
+    dataset = dataset.map_with_index(lambda index, number: triplets[index // len(triplets), number])
+    iterator = iter(dataset.to_iter_dataset())
+    for _ in range(len(triplets) + 5):
+        next(iterator)
+    again = iter(dataset.to_iter_dataset())
+    again.set_state(iterator.get_state())
+    assert ids_of(again) == ids_of(iterator)
 
 
 def test_grain_reads_batches_of_landmarks_into_jax(source):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import operator
 import threading
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSample
 # A number of a triplet in the epoch of the source, or (epoch, number).
 Item = int | tuple[int, int]
 RecordNumbers = npt.NDArray[np.int32]
+
+_Item = TypeVar("_Item")
 
 # Triplets drawn at a time: bounds the memory of intermediate arrays to some megabytes.
 _CHUNK_SIZE = 1 << 17
@@ -122,7 +124,63 @@ class FreshTriplets:
         return f"FreshTriplets({self.data_source!r}, seed={self.seed}, epoch={self.epoch}): {len(self):,} triplets"
 
 
-class EpochSampler:
+class _Epochs(Generic[_Item]):
+    """One epoch after the other: each iteration is the next one. A base of samplers.
+
+    Draws are stateless, so two numbers say where a training is. `state_dict` and `load_state_dict` are what stateful
+    loaders ask for, as torchdata's ``StatefulDataLoader``. Other loaders read ahead, and only the program that trains
+    knows how far it is: ``load_state_dict({"epoch": epoch, "start": number})`` goes on with the item of that number,
+    from 0, of the epoch's ``len(...)``.
+    """
+
+    def __init__(self, epoch: int):
+        self.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _items(self, epoch: int, start: int) -> Iterator[_Item]:
+        """Yields the items of an epoch from the one with the number ``start`` on."""
+        raise NotImplementedError
+
+    @property
+    def epoch(self) -> int:
+        """Of the next iteration."""
+        return self._next[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes this the epoch of the next iteration; without it, each iteration is the epoch after the last one."""
+        self._next = self._position = check_word("epoch", epoch), 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns which item follows the one that was given last, as ``epoch`` and ``start``."""
+        epoch, start = self._position
+        return {"epoch": epoch, "start": start}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Makes the next iteration go on with this item; at the end of an epoch, that is the first one of the next.
+
+        Args:
+          state: as from `state_dict`.
+
+        Raises:
+          ValueError: if there is no such item, as when it was noted with another number of shards.
+        """
+        self.set_epoch(state["epoch"])
+        self._next = self._position = self._at(self.epoch, check_int("start", state["start"], 0, len(self)))
+
+    def __iter__(self) -> Iterator[_Item]:
+        epoch, start = self._next
+        self._next = epoch + 1, 0
+        for number, item in enumerate(self._items(epoch, start), start + 1):
+            self._position = self._at(epoch, number)
+            yield item
+
+    def _at(self, epoch: int, number: int) -> tuple[int, int]:
+        return (epoch, number) if number < len(self) else (epoch + 1, 0)
+
+
+class EpochSampler(_Epochs[tuple[int, int]]):
     """Says which triplets a PyTorch DataLoader reads: all of the next epoch each time it is iterated over.
 
     Worker processes hold a copy of the source that was made when they started. So an epoch set on the source in the
@@ -147,24 +205,18 @@ class EpochSampler:
         self._shuffle = shuffle
         self._num_shards = check_int("num_shards", num_shards, 1, len(triplets), "(the triplets of an epoch)")
         self._shard = check_int("shard", shard, 0, num_shards - 1)
-        self._epoch = triplets.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes this the epoch of the next iteration; without it, each iteration is the epoch after the last one."""
-        self._epoch = check_word("epoch", epoch)
+        super().__init__(triplets.epoch)
 
     def __len__(self) -> int:
         return len(self._triplets) // self._num_shards
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self._epoch
-        self._epoch += 1
+    def _items(self, epoch: int, start: int) -> Iterator[tuple[int, int]]:
         order = order_of_epoch(len(self._triplets), self._triplets.seed, epoch) if self._shuffle else None
-        for at in range(self._shard, len(self) * self._num_shards, self._num_shards):
+        for at in range(self._shard + start * self._num_shards, len(self) * self._num_shards, self._num_shards):
             yield epoch, at if order is None else int(order[at])
 
 
-class LandmarkBatches:
+class LandmarkBatches(_Epochs[list[int]]):
     """Which records make up the batches of an epoch: P landmarks, K images of each, side by side.
 
     In an epoch every landmark with at least ``min_images`` images is in one batch, but for the last few (fewer than P)
@@ -179,7 +231,6 @@ class LandmarkBatches:
     Attributes:
       batch_size: images in a batch, P * K.
       index: of the records.
-      epoch: of the next iteration.
     """
 
     def __init__(
@@ -220,7 +271,7 @@ class LandmarkBatches:
         self._images_per_landmark = images_per_landmark
         self.batch_size = num_landmarks * images_per_landmark
         self._seed = check_word("seed", seed)
-        self.epoch = check_word("epoch", epoch)
+        super().__init__(epoch)
         self.index = find_index(data_source, index)
         landmarks, counts = np.unique(self.index.landmark_ids, return_counts=True)
         self._landmarks = landmarks[counts >= min_images]
@@ -234,17 +285,11 @@ class LandmarkBatches:
         self._shard = check_int("shard", shard, 0, num_shards - 1)
         self._num_batches = num_batches // num_shards
 
-    def set_epoch(self, epoch: int) -> None:
-        """Makes this the epoch of the next iteration."""
-        self.epoch = check_word("epoch", epoch)
-
     def __len__(self) -> int:
         return self._num_batches
 
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch = self.epoch
-        self.epoch += 1
-        for batch in self.record_numbers(epoch):
+    def _items(self, epoch: int, start: int) -> Iterator[list[int]]:
+        for batch in self.record_numbers(epoch)[start:]:
             yield batch.tolist()
 
     def record_numbers(self, epoch: int) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
+from landmark_triplets_tfds.common.checks import check_int
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches, as_triplet, order_of_epoch
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, guard_forks, read_images, read_records
@@ -27,7 +28,9 @@ Numbers = npt.NDArray[np.integer[Any]]
 _RECORDS_PER_CALL = 192
 
 
-def triplets_as_tf_dataset(triplets: FreshTriplets, *, num_epochs: int = 1, shuffle: bool = True) -> Any:
+def triplets_as_tf_dataset(
+    triplets: FreshTriplets, *, num_epochs: int = 1, shuffle: bool = True, start: int = 0
+) -> Any:
     """Returns a tf.data.Dataset of triplets, dicts as ``tfds.load('landmark_triplets/...')`` gives them.
 
     Args:
@@ -35,6 +38,7 @@ def triplets_as_tf_dataset(triplets: FreshTriplets, *, num_epochs: int = 1, shuf
       num_epochs: epochs that follow each other, each with triplets of its own. To train with Keras on more than one,
         say how long an epoch is: ``model.fit(dataset, epochs=n, steps_per_epoch=len(triplets) // batch_size)``.
       shuffle: each epoch in a random order of its own (of numbers, so it costs no memory); False: in record order.
+      start: triplets of the first epoch that were seen already, and are left out without being read.
 
     Raises:
       ImageIndexError: if the index is of other images.
@@ -47,16 +51,20 @@ def triplets_as_tf_dataset(triplets: FreshTriplets, *, num_epochs: int = 1, shuf
 
     epochs = range(triplets.epoch, triplets.epoch + num_epochs)
     shape = len(triplets), TRIPLETS.num_images
-    return _read_epochs(triplets.data_source, triplets.index, numbers_of, epochs, shape, as_triplet)
+    check_int("start", start, 0, len(triplets))
+    return _read_epochs(triplets.data_source, triplets.index, numbers_of, epochs, shape, as_triplet, start)
 
 
-def batches_as_tf_dataset(data_source: DataSource, batches: LandmarkBatches, *, num_epochs: int = 1) -> Any:
+def batches_as_tf_dataset(
+    data_source: DataSource, batches: LandmarkBatches, *, num_epochs: int = 1, start: int = 0
+) -> Any:
     """Returns a tf.data.Dataset of batches (image uint8[P * K, h, w, 3], landmark_id int64[P * K]).
 
     Args:
       data_source: the one that the batches were drawn from.
       batches: drawn from their epoch on.
       num_epochs: epochs that follow each other, each with batches of its own.
+      start: batches of the first epoch that were seen already, and are left out without being read.
 
     Raises:
       ImageIndexError: if the index is of other images.
@@ -68,7 +76,8 @@ def batches_as_tf_dataset(data_source: DataSource, batches: LandmarkBatches, *, 
 
     epochs = range(batches.epoch, batches.epoch + num_epochs)
     shape = len(batches) * batches.batch_size, 1
-    dataset = _read_epochs(data_source, batches.index, batches.record_numbers, epochs, shape, as_pair)
+    start = check_int("start", start, 0, len(batches)) * batches.batch_size
+    dataset = _read_epochs(data_source, batches.index, batches.record_numbers, epochs, shape, as_pair, start)
     return dataset.batch(batches.batch_size, drop_remainder=True)
 
 
@@ -94,6 +103,7 @@ def _read_epochs(
     epochs: range,
     shape: tuple[int, int],
     combine: Callable[[Sequence[Mapping[str, Any]]], Any],
+    start: int = 0,
 ) -> Any:
     """Returns a tf.data.Dataset of examples of some records each.
 
@@ -104,6 +114,7 @@ def _read_epochs(
       epochs: follow each other.
       shape: (num_examples, width), the same in every epoch.
       combine: makes an example of ``width`` parsed records.
+      start: examples of the first epoch that are left out.
     """
     tf = import_tensorflow()
     num_examples, width = shape
@@ -111,7 +122,8 @@ def _read_epochs(
 
     def number_epoch(epoch: Any) -> Any:
         numbers = tf.numpy_function(lambda e: numbers_of(int(e)).astype(np.int64), [epoch], tf.int64, stateful=False)
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(numbers, (-1, width)))
+        rows = tf.reshape(numbers, (-1, width))
+        return tf.data.Dataset.from_tensor_slices(rows[tf.where(epoch == epochs.start, start, 0) :])
 
     def read_numpy(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
         # A distinct record is read once, however often it is asked for.
@@ -129,7 +141,7 @@ def _read_epochs(
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(number_epoch)
     dataset = dataset.batch(_RECORDS_PER_CALL // width).map(read, num_parallel_calls=2, deterministic=True).unbatch()
     dataset = dataset.map(parse, num_parallel_calls=2 * loky.cpu_count())
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(epochs) * num_examples))
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(epochs) * num_examples - start))
 
 
 def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, DataSource]:

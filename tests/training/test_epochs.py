@@ -1,6 +1,8 @@
 """Fresh triplets and P x K batches: valid, uniform, reproducible anywhere, and other ones in each epoch."""
 
 from collections import Counter
+import itertools
+import json
 import multiprocessing
 import pickle
 
@@ -415,3 +417,46 @@ def test_checks(fields, message):
 def test_batches_are_pinned():
     # Other numbers here are other batches for people who note seed and epoch: say so in the changelog.
     assert make(seed=7, epoch=3).record_numbers(3).tolist() == [[3, 2, 11, 12], [9, 10, 0, 1]]
+
+
+# --- Going on in the middle of an epoch
+
+SAMPLERS = {
+    "triplets": lambda **shards: EpochSampler(fresh(epoch=3), **shards),
+    "triplets in order": lambda **shards: EpochSampler(fresh(epoch=3), shuffle=False, **shards),
+    "batches": lambda **shards: make(np.repeat(np.arange(23), 3).tolist(), p=3, k=2, epoch=3, **shards),
+}
+
+
+@pytest.mark.parametrize("shards", [{}, {"num_shards": 2, "shard": 0}, {"num_shards": 2, "shard": 1}])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_goes_on_with_the_very_next_item(name, shards):
+    whole = SAMPLERS[name](**shards)
+    items = list(whole) + list(whole)
+    for num_seen in range(len(items)):
+        cut_off, again = SAMPLERS[name](**shards), SAMPLERS[name](**shards)
+        seen = list(itertools.islice(itertools.chain(cut_off, cut_off), num_seen))
+        again.load_state_dict(json.loads(json.dumps(cut_off.state_dict())))
+        assert (
+            again.state_dict()
+            == cut_off.state_dict()
+            == {"epoch": 3 + num_seen // len(whole), "start": num_seen % len(whole)}
+        )
+        rest = list(again) + list(again)
+        assert seen + rest[: len(items) - num_seen] == items
+
+
+def test_leaving_an_epoch_early_is_no_place_to_go_on_from_unless_it_is_asked_for():
+    sampler = SAMPLERS["triplets"]()
+    next(iter(sampler))
+    assert {epoch for epoch, _ in sampler} == {4}
+    sampler.set_epoch(3)
+    assert sampler.state_dict() == {"epoch": 3, "start": 0}
+    sampler.load_state_dict({"epoch": 3, "start": len(sampler)})
+    assert sampler.state_dict() == {"epoch": 4, "start": 0}
+
+
+@pytest.mark.parametrize("state", [{"epoch": -1, "start": 0}, {"epoch": 0, "start": -1}, {"epoch": 0, "start": 10}])
+def test_a_place_that_is_none(state):
+    with pytest.raises(ValueError, match=r"(epoch|start) must be a whole number between 0 and"):
+        SAMPLERS["triplets"]().load_state_dict(state)

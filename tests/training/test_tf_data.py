@@ -67,6 +67,27 @@ def test_epochs_follow_each_other_in_the_order_of_the_sampler(source):
     assert expected[: len(triplets)] != expected[len(triplets) :]
 
 
+@pytest.mark.parametrize("start", [0, 1, 17])
+def test_epochs_go_on_in_the_middle(source, start):
+    triplets = FreshTriplets(source, seed=3, epoch=5)
+    whole = ids_of(tfds.as_numpy(triplets_as_tf_dataset(triplets, num_epochs=2)))
+    rest = triplets_as_tf_dataset(triplets, num_epochs=2, start=start)
+    assert len(rest) == len(whole) - start
+    assert ids_of(tfds.as_numpy(rest)) == whole[start:]
+    with pytest.raises(ValueError, match="start must be a whole number between 0 and"):
+        triplets_as_tf_dataset(triplets, start=len(triplets) + 1)
+
+
+def test_batches_go_on_in_the_middle(source):
+    batches = LandmarkBatches(source, 3, 4, seed=1, epoch=2)
+    whole, rest = (
+        [ids.tolist() for _, ids in tfds.as_numpy(batches_as_tf_dataset(source, batches, num_epochs=2, start=start))]
+        for start in (0, 1)
+    )
+    assert rest == whole[1:]
+    assert len(whole) == 2 * len(batches)
+
+
 def test_batches(source, stored):
     batches = LandmarkBatches(source, 3, 4, seed=1, epoch=2)
     dataset = batches_as_tf_dataset(source, batches, num_epochs=2)
