@@ -48,9 +48,6 @@ _KNOWN_BATCH_SIZE = 1024
 # Where reading a file takes longer than this on average, threads read ahead of the codec.
 _SLOW_READ_S = 0.0005
 
-# Reasons that may pass by themselves are not worth remembering.
-_NOT_REMEMBERED = (UnreadableImageError.NO_ACCESS, UnreadableImageError.NO_MEMORY)
-
 # How often a process may die over an image before the image is at fault.
 _MAX_KILLS = 2
 
@@ -260,20 +257,21 @@ class _Worker:
                 else:
                     reason, _, detail = content.decode(errors="surrogatepass").partition("\n")
                     errors.append((row, reason, detail))
-        for row, image_id, stamp, result in self._make(new):
+        for row, image_id, stamp, result, is_read in self._make(new):
             num_made += 1
             if isinstance(result, UnreadableImageError):
                 errors.append((row, result.reason, result.detail))
-                if result.reason in _NOT_REMEMBERED:
-                    continue
-            self._add(image_id, stamp, result)
-            made.append(row)
+            # What could not be read may be fetched again and have the same stamp, as in a zip; memory may come back.
+            if is_read and not (isinstance(result, UnreadableImageError) and result.reason == result.NO_MEMORY):
+                self._add(image_id, stamp, result)
+                made.append(row)
         written, writer = self._writer.take_places(), self._writer
         return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, num_made, writer.trouble)
 
     def _make(
         self, images: Sequence[tuple[int, int, Stamp]]
-    ) -> Iterator[tuple[int, int, Stamp, bytes | UnreadableImageError]]:
+    ) -> Iterator[tuple[int, int, Stamp, bytes | UnreadableImageError, bool]]:
+        """Yields row, id, stamp and thumbnail of each image, or why there is none, and whether its file was read."""
         files = self._read_all([image_id for _, image_id, _ in images])
         for row, image_id, stamp in images:
             self._take_in_hand(row)
@@ -283,7 +281,7 @@ class _Worker:
                 result = file if isinstance(file, UnreadableImageError) else make_thumbnail(file, self._spec)
             except UnreadableImageError as error:
                 result = error.without_traceback()
-            yield row, image_id, stamp, result
+            yield row, image_id, stamp, result, isinstance(file, bytes)
         self._take_in_hand(-1)
 
     def _take_in_hand(self, row: int) -> None:

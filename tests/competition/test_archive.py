@@ -1,12 +1,14 @@
 """What holds for every kind of copy: the same dataset, threads, processes, changes, and who can see the index."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import json
 import multiprocessing
 import os
 import pathlib
 import pickle
 import shutil
 import time
+import zipfile
 
 from etils import epath
 import numpy as np
@@ -343,3 +345,18 @@ def test_permissions_of_the_index_are_usual(archives, bank):
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_an_image_that_is_fetched_again_is_read_again(tmp_path, bank, capsys):
+    """What was unreadable in a damaged zip is not remembered, though the whole zip has the same size and CRC for it."""
+    path = pack_zip(DUMMY_DATA, tmp_path / "copy", zipfile.ZIP_STORED)
+    config = custom_config(resolution=16, images_per_landmark=None)
+    whole = path.read_bytes()
+    image = CONTENT[min(CONTENT)]
+    path.write_bytes(whole.replace(image, image[:-100] + bytes(100)))
+    damaged = build(tmp_path / "data1", config, path.parent)
+    assert json.loads((damaged.data_path / "build_report.json").read_text())["unreadable_images"]
+    time.sleep(0.02)
+    path.write_bytes(whole)
+    again = build(tmp_path / "data2", config, path.parent)
+    assert shard_hashes(again) == shard_hashes(build(tmp_path / "data3", config))
