@@ -50,6 +50,10 @@ class TooManyUnreadableError(LandmarkTripletsError, RuntimeError):
     """More images turned out unreadable than the build option ``max_unreadable`` allows."""
 
 
+class NoSpaceError(LandmarkTripletsError, OSError):
+    """A disk, a quota or a limit of file sizes is used up; the message says which."""
+
+
 class WorkerKilledError(LandmarkTripletsError, RuntimeError):
     """Worker processes were killed again and again, as where there is too little memory."""
 
@@ -63,6 +67,10 @@ class PreparedDataMismatchError(LandmarkTripletsError, ValueError):
 
 
 # --- What is read from a prepared dataset, and mined from it
+
+
+class PreparedDataError(LandmarkTripletsError, ValueError):
+    """A file beside the shards of a prepared dataset is damaged; the message names it."""
 
 
 class ImageIndexError(LandmarkTripletsError, ValueError):

@@ -59,6 +59,51 @@ def test_build_then_load_without_the_package_from_a_read_only_folder(tmp_path):
     assert len(shard_hashes(here)) == 3
 
 
+def test_the_result_is_the_last_that_is_shown_whatever_shows_it(tmp_path):
+    """Also of a path that the terminal lacks the characters of, and of data that is there already."""
+    data_dir = tmp_path / "caf\u00e9"
+    environment = {"PYTHONIOENCODING": "ascii"}
+    command = ("landmark_triplets/64px_1per", "--data_dir", data_dir)
+    lines = tfds_build(*command, environment=environment).stdout.rstrip().splitlines()
+    folder = f"{tmp_path}/caf\\xe9/landmark_triplets/64px_1per/1.0.0"
+    summary = next(number for number, line in enumerate(lines) if line.startswith("Built landmark_triplets/64px_1per"))
+    assert lines[summary + 1] == f"  in {folder}"
+    assert len(lines) - summary < 8
+    assert lines[-1].startswith("<landmark_triplets/64px_1per/1.0.0: train 10, ")
+    assert lines[-1].endswith(f", in {folder}>")
+    again = tfds_build(*command, environment=environment).stdout.rstrip().splitlines()
+    assert again[-1] == lines[-1]
+
+
+def test_a_reader_that_goes_away_does_not_end_a_build(tmp_path):
+    build = f"tfds build landmark_triplets/64px_1per --imports landmark_triplets_tfds --manual_dir '{DUMMY_DATA}'"
+    script = f"{build} --data_dir '{tmp_path}' 2>/dev/null | exec true; echo ${{PIPESTATUS[0]}}"
+    assert run("bash", "-c", script, environment={"PYTHONUNBUFFERED": "1"}).stdout.strip() == "0"
+    assert len(load_without_package(tmp_path, "64px_1per")) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("landmark_triplets/128pix",), "has no config '128pix'; it has 64px, 64px_1per,"),
+        (("landmark_triplets", "--config", '{"name": "a", "fti": "pad"}'), "no field 'fti'. Did you mean 'fit'? There"),
+    ],
+)
+def test_what_is_misspelt_is_said(tmp_path, arguments, message):
+    result = tfds_build(*arguments, "--data_dir", tmp_path, "--overwrite", check=False)
+    assert result.returncode != 0
+    assert message in result.stderr
+
+
+def test_a_misspelt_option_does_not_overwrite(tmp_path):
+    command = ("landmark_triplets/64px_1per", "--data_dir", tmp_path)
+    tfds_build(*command)
+    environment = {"LANDMARK_TRIPLETS_WROKERS": "2"}
+    result = tfds_build(*command, "--overwrite", environment=environment, check=False)
+    assert "LANDMARK_TRIPLETS_WROKERS is not a build option" in result.stderr
+    assert len(load_without_package(tmp_path, "64px_1per")) == 10
+
+
 def test_custom_config_from_the_command_line(tmp_path):
     config = {"name": "16px_4per", "resolution": 16, "images_per_landmark": 4}
     command = ("landmark_triplets", "--config", json.dumps(config), "--data_dir", tmp_path)

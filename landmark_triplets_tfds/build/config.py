@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number, shorten
+from landmark_triplets_tfds.common.checks import check_choice, check_int, check_number, did_you_mean, shorten
 from landmark_triplets_tfds.common.file_access import decode_text, read_file
 from landmark_triplets_tfds.competition.tables import LANDMARK_ID
 from landmark_triplets_tfds.errors import LandmarkTableError
@@ -48,12 +48,13 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         left out. What is recorded with the dataset is a hash of the ids, not the path.
 
     Raises:
-      ValueError: when a field is of another type or out of its range.
+      ValueError: when a field is of another type or out of its range, or is none.
     """
 
     # What an example of the dataset is.
     kind: ClassVar[ExampleKind]
 
+    name: str = ""
     description: str | None = None
     resolution: int = 128
     images_per_landmark: int | None = 2
@@ -64,9 +65,19 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
     validation_percent: float = 0
     exclude_landmarks: str | None = None
 
+    def __new__(cls, **fields: object) -> Any:
+        """Checks the names of the fields, which `tfds build --config` takes from a line of JSON."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise ValueError(f"{cls.kind.dataset} has no field {name!r}.{hint} There are {', '.join(known)}.")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME_PATTERN.fullmatch(self.name):
-            raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}.")
+            hint = "" if self.name else '; a config needs a name, such as "name": "mine"'
+            raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}{hint}.")
         # What the checks return is kept: it can be recorded as JSON, also of a number of NumPy's.
         self.resolution = check_int("resolution", self.resolution, 8, 2048, "px")
         if self.images_per_landmark is not None:
@@ -81,6 +92,8 @@ class LandmarkBuilderConfig(tfds.core.BuilderConfig):
         is_path = isinstance(self.exclude_landmarks, str) and self.exclude_landmarks
         if self.exclude_landmarks is not None and not is_path:
             raise ValueError(f"exclude_landmarks must be the path of a text file, got {self.exclude_landmarks!r}.")
+        if self.description is not None and not isinstance(self.description, str):
+            raise ValueError(f"description must be a text, got {self.description!r}.")
         if not self.description:
             self.description = self.describe()
 

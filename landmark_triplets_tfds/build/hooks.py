@@ -32,8 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import errno
-import os
+import functools
 import signal
 import sys
 import threading
@@ -46,11 +45,15 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds.build.beam import BeamBuild
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
+from landmark_triplets_tfds.build.disk_space import no_space_is_explained
+from landmark_triplets_tfds.build.info import METADATA_NAME, LandmarkDatasetInfo, damage_is_named
 from landmark_triplets_tfds.build.local import LocalBuild
 from landmark_triplets_tfds.build.lock import build_lock
 from landmark_triplets_tfds.build.options import BuildOptions
+from landmark_triplets_tfds.build.replacing import kept_until_replaced, settle_replaced
 from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
+from landmark_triplets_tfds.common.checks import did_you_mean
 from landmark_triplets_tfds.common.progress import UnfailingStream, say
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
 from landmark_triplets_tfds.competition.source import find_source
@@ -86,6 +89,36 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # For a program that builds: what a build may use; None: what the environment says.
     build_options: BuildOptions | None = None
 
+    def __init__(self, *, config: str | LandmarkBuilderConfig | None = None, **kwargs: Any):
+        """Takes what `tfds.core.DatasetBuilder` takes.
+
+        `tfds build --overwrite` deletes what is prepared as soon as it has a builder, and tells the builder nothing. So
+        what can be checked before a build is checked here.
+
+        Raises:
+          ValueError: if there is no such config, or a build option does not fit.
+          LandmarkTableError, TripletsFileError: if a file that the config names is wrong.
+          PreparedDataError: if what is prepared is damaged.
+        """
+        if isinstance(config, str):
+            self.named_config(config.partition(":")[0])
+        super().__init__(config=config, **kwargs)
+        self._options()
+        if self.info.initialized:
+            self.builder_config.dataset_fields(omit_missing_files=True)
+
+    @classmethod
+    def named_config(cls, name: str) -> LandmarkBuilderConfig:
+        """Returns a config by its name; raises ValueError, which lists them, if there is none."""
+        configs: dict[str, LandmarkBuilderConfig] = {config.name: config for config in cls.BUILDER_CONFIGS}
+        if name not in configs:
+            hint = did_you_mean(name, configs)
+            raise ValueError(f"{cls.name} has no config {name!r}; it has {', '.join(configs)}.{hint}")
+        return configs[name]
+
+    def _options(self) -> BuildOptions:
+        return self.build_options or BuildOptions.from_environment()
+
     def _info(self) -> tfds.core.DatasetInfo:
         config: LandmarkBuilderConfig = self.builder_config
         kind, shape = config.kind, (config.resolution, config.resolution, 3)
@@ -96,7 +129,11 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             | dict.fromkeys(kind.landmark_features, tfds.features.Scalar(np.int64))
         )
         inputs = kind.image_features if kind.num_images > 1 else kind.image_features[0]
-        return self.dataset_info_from_configs(
+        card = self.get_metadata()
+        return LandmarkDatasetInfo(
+            builder=self,
+            description=card.description,
+            citation=card.citation,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=(inputs, kind.landmark_features[0]),
             homepage="https://www.kaggle.com/c/landmark-retrieval-2020",
@@ -114,51 +151,74 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     ) -> None:
         """Builds the dataset unless it is prepared already; see `tfds.core.DatasetBuilder.download_and_prepare`.
 
+        What is to be overwritten is kept until the new version is complete.
+
         Raises:
           PreparedDataMismatchError: if data prepared earlier under the same name is not what this call would build.
+          PreparedDataError: if it is damaged.
+          NoSpaceError: if a disk is full.
         """
         config = download_config or tfds.download.DownloadConfig()
-        with contextlib.redirect_stdout(UnfailingStream(sys.stdout) if sys.stdout else None):  # TFDS prints too
+        with (
+            contextlib.redirect_stdout(UnfailingStream(sys.stdout) if sys.stdout else None),  # TFDS prints too
+            _ended_by_sigterm(),
+            self._no_space_is_explained(config),
+        ):
             self._build_or_reuse(download_dir, config, **kwargs)
 
     def _build_or_reuse(
         self, download_dir: epath.PathLike | None, config: tfds.download.DownloadConfig, **kwargs: Any
     ) -> None:
+        build = functools.partial(
+            super().download_and_prepare, download_dir=download_dir, download_config=config, **kwargs
+        )
+        manual_dir = epath.Path(
+            config.manual_dir or epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
+        )
         overwrite = config.download_mode.overwrite_dataset
         if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
-            self._compare_with_prepared(download_dir, config)
-            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+            self._compare_with_prepared(manual_dir, config)
+            build()
             return
         with build_lock(self.data_path):
-            if not overwrite and self.data_path.exists():  # another process has built it while this one waited
-                self._compare_with_prepared(download_dir, config)
-                self.info.read_from_directory(self.data_path)
-            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
+            settle_replaced(self.data_path)
+            if not self.data_path.exists():
+                build()
+            elif not overwrite:  # another process has built it while this one waited
+                self._compare_with_prepared(manual_dir, config)
+                build()
+            else:
+                find_source(manual_dir, self._options().bank)  # now, while what is there can still be read
+                self.builder_config.dataset_fields()
+                with kept_until_replaced(self.data_path):
+                    build()
 
-    def _compare_with_prepared(
-        self, download_dir: epath.PathLike | None, download_config: tfds.download.DownloadConfig
-    ) -> None:
+    def _no_space_is_explained(self, config: tfds.download.DownloadConfig) -> contextlib.AbstractContextManager[None]:
+        replaces = config.download_mode.overwrite_dataset
+        return no_space_is_explained(self.info.full_name, self.data_dir_root, replaces=replaces)
+
+    def _compare_with_prepared(self, manual_dir: epath.Path, download_config: tfds.download.DownloadConfig) -> None:
         """Raises if the prepared data records other dataset fields than a build would use now.
 
         The table and the cap are compared only where the competition's files are at hand: a training machine has the
         prepared data alone.
         """
-        recorded = tfds.core.MetadataDict()
-        with contextlib.suppress(FileNotFoundError):
-            recorded.load_metadata(self.data_path)
+        if not self.info.initialized:  # it was built since this builder was made
+            self.info.read_from_directory(self.data_path)
+        recorded = self.info.metadata
         differences = []
         wanted_fields = self.builder_config.dataset_fields(omit_missing_files=True)
         recorded_fields = recorded.get("config", {})
+        with damage_is_named(self.data_path / METADATA_NAME):
+            recorded_fields.items()
         if not recorded_fields:
-            differences.append("it holds no record of how it was made")
+            differences.append(f"its {METADATA_NAME} holds no record of how it was made")
         for name, wanted in wanted_fields.items():
             if recorded_fields and recorded_fields.get(name, wanted) != wanted:
                 differences.append(f"{name} is {recorded_fields[name]!r} there, {wanted!r} asked for")
-        default_manual_dir = epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
-        manual_dir = epath.Path(download_config.manual_dir or default_manual_dir)
         if recorded_fields and manual_dir.exists():
             with contextlib.suppress(FileNotFoundError):  # other files, or a list of landmarks that is not here
-                options = self.build_options or BuildOptions.from_environment()
+                options = self._options()
                 source = find_source(manual_dir, options.bank)
                 fingerprints = select_images_of(self.builder_config, source, options).fingerprints()
                 for name, what in _FINGERPRINTED.items():
@@ -169,12 +229,15 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                     differences.append(
                         f"max_examples_per_split was {recorded.get('max_examples_per_split')}, {cap} asked for"
                     )
+        if not differences:
+            self.info.check_prepared()
         if differences:
             raise PreparedDataMismatchError(
                 f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
-                " Build it anew with --overwrite (in Python: download_config=tfds.download.DownloadConfig("
-                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS)), or give the config another name, or"
-                " use another --data_dir."
+                " Build it anew with --overwrite, which deletes it first (in Python:"
+                " download_config=tfds.download.DownloadConfig("
+                "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS), which keeps it until the new one is"
+                " complete), or give the config another name, or use another --data_dir."
             )
 
     # --- The build
@@ -193,29 +256,23 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         config: LandmarkBuilderConfig = self.builder_config
         on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
         build = BeamBuild if on_cluster else LocalBuild
-        options = self.build_options or BuildOptions.from_environment()
         fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
-        try:
-            with (
-                _ended_by_sigterm(),
-                build(manual_dir, self.data_path, config, self._max_examples, options) as self._build,
-            ):
-                split_infos = self._build.make_splits(self._target(download_config))
-                self._write_more(self._build)
-        except Exception as error:
-            if _is_disk_full(error):
-                raise self._disk_full() from error
-            raise
-        asked_for = {
-            "config": fields | self._build.planner.file_hashes,
-            **self._build.fingerprints(),
-            "max_examples_per_split": self._max_examples,
-        }
+        with (
+            self._no_space_is_explained(download_config),  # here, where what has filled a disk is still there
+            build(manual_dir, self.data_path, config, self._max_examples, self._options()) as self._build,
+        ):
+            split_infos = self._build.make_splits(self._target(download_config))
+            self._write_more(self._build)
+            asked_for = {
+                "config": fields | self._build.planner.file_hashes,
+                **self._build.fingerprints(),
+                "max_examples_per_split": self._max_examples,
+            }
+            self._build.write_report({"dataset": self.info.full_name} | asked_for)
         self.info.set_splits(tfds.core.splits.SplitDict(split_infos))
         self.info.set_nondeterministic_order(False)  # TFDS notes what was asked for; there is no faster order
         self.info.metadata.clear()
         self.info.metadata.update(asked_for | {"counts": self._build.report.counts()})
-        self._build.write_report({"dataset": self.info.full_name} | asked_for)
 
     def _target(self, download_config: tfds.download.DownloadConfig) -> Target:
         return Target(
@@ -232,21 +289,12 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         """Returns generators of the examples that a build makes, for who writes them by other means."""
-        options = self.build_options or BuildOptions.from_environment()
-        build = LocalBuild(epath.Path(dl_manager.manual_dir), self.data_path, self.builder_config, None, options)
+        manual_dir = epath.Path(dl_manager.manual_dir)
+        build = LocalBuild(manual_dir, self.data_path, self.builder_config, None, self._options())
         return {split: self._generate_examples(build, split) for split in build.planner.splits()}
 
     def _generate_examples(self, build: Build, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         return build.examples_of(split)
-
-    def _disk_full(self) -> OSError:
-        return OSError(
-            errno.ENOSPC,
-            f"No space left while building {self.info.full_name}. Nothing was published and the unfinished files are"
-            " removed. The dataset and, while it is built, its thumbnails need room there; free some, or use another"
-            " --data_dir",
-            os.fspath(self.data_dir_root),
-        )
 
     def _post_download_and_prepare_hook(self) -> None:
         if self._max_examples != 0:
@@ -275,18 +323,3 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Returns whether an error, or one that it was raised from, says that a disk or a quota is full.
-
-    TFDS wraps errors of its writers in others, and TensorFlow has a type of its own for those of its files.
-    """
-    tensorflow = sys.modules.get("tensorflow")  # where it is not imported, it has raised nothing
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -115,12 +115,13 @@ def _clear(config_dir: epath.Path, version: str, *, is_alone: bool) -> None:
             continue
         say(f"Removing {path}, left by a build that was killed.")
         try:
-            _remove(pathlib.Path(path))
+            remove(pathlib.Path(path))
         except OSError as error:
             say(f"It could not be removed ({error}).")
 
 
-def _remove(path: pathlib.Path) -> None:
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, a link or a folder with all that is in it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

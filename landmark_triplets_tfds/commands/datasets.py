@@ -5,9 +5,7 @@ A config is named as ``128px``, as ``landmark_images/128px_all``, or by its fiel
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import dataclasses
-import difflib
 import json
 import shlex
 from typing import Any
@@ -38,14 +36,11 @@ def find_config(text: str, dataset: str) -> LandmarkBuilderConfig:
         return _config_from_json(text, builder_class(dataset))
     if "/" in text:
         dataset, _, text = text.partition("/")
-    configs: dict[str, LandmarkBuilderConfig] = {
-        config.name: config for config in builder_class(dataset).BUILDER_CONFIGS
-    }
-    if text not in configs:
-        raise CommandError(
-            f"{dataset} has no config {text!r}; it has {', '.join(configs)}.{_did_you_mean(text, configs)}"
-        )
-    return configs[text]
+    builder = builder_class(dataset)
+    try:
+        return builder.named_config(text)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def builder_class(dataset: str) -> type[LandmarkBuilder]:
@@ -61,23 +56,11 @@ def _config_from_json(text: str, builder: type[LandmarkBuilder]) -> LandmarkBuil
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise CommandError(f"--config {text} is not JSON: {error}.") from None
-    known = [field.name for field in dataclasses.fields(config_class)]
-    for name in fields:
-        if name not in known:
-            hint = _did_you_mean(name, known)
-            raise CommandError(f"--config {text}: {config_class.kind.dataset} has no field {name!r}.{hint}")
-    if "name" not in fields:
-        raise CommandError(f'--config {text}: a config needs a name, such as "name": "mine".')
     try:
         config: LandmarkBuilderConfig = config_class(**fields)
     except (TypeError, ValueError) as error:
         raise CommandError(f"--config {text}: {error}") from None
     return config
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def full_name(config: LandmarkBuilderConfig) -> str:

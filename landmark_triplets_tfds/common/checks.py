@@ -6,7 +6,8 @@ command line, is for the caller to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+import difflib
 import math
 
 import numpy as np
@@ -71,6 +72,12 @@ def shorten(value: object) -> str:
     """Returns a value as messages show it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence, after a space, with the name that may have been meant; '' if none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def list_some(texts: Sequence[str], number: int) -> str:

@@ -1,12 +1,15 @@
 """What the configs of both datasets share: checks of fields, names, lists of landmarks, what is recorded."""
 
+import copy
+import dataclasses
 import json
 import pathlib
+import pickle
 
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds import LandmarkTriplets, LandmarkTripletsConfig
+from landmark_triplets_tfds import LandmarkImagesConfig, LandmarkTriplets, LandmarkTripletsConfig
 from landmark_triplets_tfds.competition.tables import read_landmark_table
 from landmark_triplets_tfds.errors import LandmarkTableError
 from tests.support.competition import DUMMY_DATA, build_images, custom_config, images_config
@@ -35,11 +38,40 @@ ALL_LANDMARKS = "\n".join(map(str, read_landmark_table(DUMMY_DATA / "train.csv")
         ({"exclude_landmarks": ""}, "exclude_landmarks must be the path of a text file, got ''"),
         ({"name": "a/b"}, "name must be letters"),
         ({"name": ""}, "name must be letters"),
+        ({"name": "a\n"}, "name must be letters"),
+        ({"name": None}, "name must be letters"),
+        ({"resize_method": ["area"]}, "resize_method must be one of 'nearest', 'area', got ..area.."),
+        ({"fit": {}}, "fit must be one of"),
+        ({"description": 5}, "description must be a text, got 5"),
+        (
+            {"resolutoin": 96},
+            "no field 'resolutoin'. Did you mean 'resolution'. There are name, .*, resolution, .*, seed",
+        ),
+        ({"Seed": 1}, "no field 'Seed'. Did you mean 'seed'"),
+        ({"kind": "images"}, "no field 'kind'"),
+        ({"": 1}, "no field ''"),
+        ({"__class__": 1}, "no field '__class__'"),
+        ({"unlabeled_splits": True}, "landmark_triplets has no field 'unlabeled_splits'"),
     ],
 )
 def test_config_checks(fields, message):
     with pytest.raises(ValueError, match=message):
         LandmarkTripletsConfig(**{"name": "x"} | fields)
+
+
+@pytest.mark.parametrize("make", [LandmarkTripletsConfig, LandmarkImagesConfig])
+def test_a_config_needs_a_name(make):
+    for fields in ({}, {"resolution": 96}):
+        with pytest.raises(ValueError, match='a config needs a name, such as "name": "mine"'):
+            make(**fields)
+    with pytest.raises(TypeError):
+        make("mine")
+
+
+def test_copies_are_equal():
+    config = custom_config(resolution=96, seed=7)
+    for again in (copy.deepcopy(config), pickle.loads(pickle.dumps(config)), dataclasses.replace(config)):
+        assert again.dataset_fields() == config.dataset_fields()
 
 
 def test_config_fields_are_keyword_only():

@@ -1,8 +1,6 @@
 """TFDS's hooks: prepared data of another kind, the lock, bad input, full disks, deterministic records."""
 
-import errno
 import inspect
-import json
 import os
 import pathlib
 import pkgutil
@@ -14,9 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import landmark_triplets_tfds
-from landmark_triplets_tfds.build import hooks, shards
+from landmark_triplets_tfds.build import hooks
 from landmark_triplets_tfds.build.hooks import DeterministicExampleWriter
-from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.errors import LandmarkTripletsError, PreparedDataMismatchError, SourceLayoutError
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -24,9 +22,53 @@ from tests.support.competition import (
     build,
     custom_config,
     make_builder,
-    mounted_tmpfs,
     read_examples,
 )
+
+# --- What is checked when a builder is made, for `tfds build --overwrite` deletes what is prepared right after that
+
+
+def made_by_tfds(data_dir, config):
+    return tfds.builder(f"landmark_triplets/{config}", data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [
+        *((make_builder, config) for config in ("128pix", "128pix:1.0.0", "128", "64PX", "", "landmark_images/128px")),
+        *((made_by_tfds, config) for config in ("128pix", "128pix:1.0.0", "64PX")),
+    ],
+)
+def test_a_config_that_is_not_there(tmp_path, make, config):
+    with pytest.raises(ValueError, match=r"has no config '.*'; it has 64px, 64px_1per, .*256px") as error:
+        make(tmp_path, config)
+    assert ("Did you mean '128px'?" in str(error.value)) == config.startswith("128")
+
+
+def test_a_version_may_be_named(tmp_path):
+    assert make_builder(tmp_path, "64px:1.0.0").builder_config.name == "64px"
+    assert make_builder(tmp_path, None).builder_config.name == "128px"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("WROKERS", "2"), ("WORKERS", "many"), ("MAX_UNREADABLE", "2")])
+def test_build_options_are_checked(tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv(f"LANDMARK_TRIPLETS_{variable}", value)
+    with pytest.raises(ValueError, match=f"LANDMARK_TRIPLETS_{variable}"):
+        make_builder(tmp_path, "128px")
+
+
+@pytest.mark.parametrize("field", ["exclude_landmarks", "triplets_file"])
+def test_files_of_a_config_are_checked_where_data_is_prepared(tmp_path, field):
+    file = tmp_path / "file.csv"
+    builder = build(tmp_path / "data", custom_config(resolution=8))
+    file.write_text("nonsense")
+    config = custom_config(resolution=8, **{field: str(file)})
+    with pytest.raises(LandmarkTripletsError, match=re.escape(str(file))):
+        make_builder(tmp_path / "data", config)
+    file.unlink()  # as on a machine that trains
+    assert len(make_builder(tmp_path / "data", config).as_dataset(split="train")) == 20
+    assert builder.data_path.exists()
+
 
 # --- Data prepared earlier (contract: other fields, another table or another cap are an error)
 
@@ -88,16 +130,6 @@ def test_capped_data_loads_where_the_source_is_not(tmp_path):
     assert len(tfds.load("landmark_triplets/64px_1per", split="train", data_dir=tmp_path)) == 5
 
 
-def test_overwrite(tmp_path):
-    build(tmp_path, custom_config(resolution=8))
-    builder = build(
-        tmp_path, custom_config(resolution=16), download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
-    )
-    assert read_examples(builder)[0]["anchor_img"] != b""
-    assert json.loads((builder.data_path / "metadata.json").read_text())["config"]["resolution"] == 16
-    build(tmp_path, custom_config(resolution=16))  # now it is what is asked for
-
-
 def test_data_without_a_record(tmp_path):
     builder = build(tmp_path, "64px_1per")
     (builder.data_path / "metadata.json").unlink()
@@ -152,42 +184,6 @@ def test_unreadable_images_are_replaced_or_left_out(tmp_path, capsys):
     assert "Triplets left out: 2 (1 no readable positive, 1 unreadable anchor)." in printed or (
         "Triplets left out: 2 (1 unreadable anchor, 1 no readable positive)." in printed
     )
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), "tensorflow"])
-def test_full_disk(tmp_path, monkeypatch, error):
-    if error == "tensorflow":
-        error = tf.errors.ResourceExhaustedError(None, None, "shard; No space left on device")
-
-    def write(path, file_format, records):
-        raise error
-
-    monkeypatch.setattr(shards, "write_records", write)
-    with pytest.raises(OSError, match="Nothing was published") as raised:
-        build(tmp_path, "64px_1per")
-    assert raised.value.errno == errno.ENOSPC
-    assert raised.value.filename == str(tmp_path)
-    assert list((tmp_path / "landmark_triplets" / "64px_1per").iterdir()) == []
-
-
-def test_other_errors_stay_what_they_are(tmp_path, monkeypatch):
-    """Also one whose words are those of a full disk."""
-
-    def write(path, file_format, records):
-        raise OSError(errno.EIO, "No space left on device, says the mount")
-
-    monkeypatch.setattr(shards, "write_records", write)
-    with pytest.raises(OSError, match="says the mount") as raised:
-        build(tmp_path, "64px_1per")
-    assert "Nothing was published" not in str(raised.value)
-
-
-def test_really_full_disk(tmp_path):
-    with mounted_tmpfs(tmp_path / "disk", "100k") as disk:
-        with pytest.raises(OSError, match="No space left while building landmark_triplets/256px_all") as raised:
-            build(disk, "256px_all")
-        assert raised.value.filename == str(disk)
-        assert list((disk / "landmark_triplets" / "256px_all").iterdir()) == []
 
 
 # --- Checksums
