@@ -32,6 +32,7 @@ from landmark_triplets_tfds.build.report import (
 )
 from landmark_triplets_tfds.build.shards import ShardResult, Target, choose_num_shards, record_order, shard_bounds
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
+from landmark_triplets_tfds.common.progress import say
 from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
@@ -188,6 +189,9 @@ class Build:
         num_threads = options.num_readers_of(manual_dir)
         self.source = open_copy(manual_dir, options.bank, num_threads)
         self._selection = select_images_of(config, self.source, options)
+        for images in (self._selection.images, *self._selection.unlabeled.values()):
+            for remark in images.source.remarks():
+                say(remark)
         self.table = self._selection.images.table
         self.report = BuildReport(self._selection, config.kind, seconds={"read_table": time.perf_counter() - started})
         self.planner = SplitPlanner(self._selection, config, self.report.stage)

@@ -98,6 +98,8 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
     try:
         source = open_copy(manual_dir, options.bank, num_readers)
         found["source"] = _describe_source(source)
+        is_verified = found["source"]["num_verified"] == found["source"]["num_archives"]  # which is shown with the copy
+        notes += [_finding("verification", remark) for remark in source.remarks()[int(is_verified) :]]
         table = source.read_table()
     except (SourceLayoutError, LandmarkTableError) as error:
         problems.append(_explain(error))
@@ -168,10 +170,12 @@ def _look_at(source: ImageSource, image_id: int) -> _Image | UnreadableImageErro
 
 def _describe_source(source: ImageSource) -> dict[str, Any]:
     """Describes a source that is prepared."""
-    facts: dict[str, Any] = {"kind": "folder", "location": "", "table": source.table_path}
+    facts: dict[str, Any] = {"kind": "folder", "location": "", "table": source.table_path, "num_verified": None}
     if isinstance(source, ArchiveSource):
         sizes = [archive["size"] for archive in source.index().archives]
-        facts |= {"kind": "tars" if isinstance(source, TarSource) else "zip", "location": source.archive}
+        facts |= {"kind": "zip", "location": source.archive}
+        if isinstance(source, TarSource):
+            facts |= {"kind": "tars", "num_verified": len(source.verified()[0])}
         return facts | {"num_archives": len(sizes), "num_bytes": sum(sizes)}
     folder = os.path.dirname(source.table_path)  # noqa: PTH120
     return facts | {"location": f"{folder}/{IMAGES_NAME}", "num_archives": None, "num_bytes": None}
@@ -305,7 +309,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if source is not None:
         size = "" if source["num_bytes"] is None else f", {console.format_bytes(source['num_bytes'])}"
         many = f" ({source['num_archives']:,} of them{size})" if source["kind"] == "tars" else size
-        yield from _section("Copy", [f"{source['kind']} {source['location']}{many}", f"table {source['table']}"])
+        lines = [f"{source['kind']} {source['location']}{many}", f"table {source['table']}"]
+        if source["num_verified"] is not None:
+            lines.append(f"{source['num_verified']:,} of {source['num_archives']:,} tars verified by MD5 lists")
+        yield from _section("Copy", lines)
     if table is not None:
         yield from _section("Table", _table_lines(table))
         yield ""

@@ -176,6 +176,9 @@ class ArchiveSource:
         refuse_large(max(int(member["size"]), int(member["stored_size"])))
         return self._read_member(member)
 
+    def remarks(self) -> list[str]:
+        return []
+
     def stamp(self, image_id: int) -> tuple[int, int]:
         member = self.index().find(image_id)
         return (-1, -1) if member is None else self._stamp_member(member)

@@ -36,6 +36,9 @@ class FolderSource:
         """Returns the source itself: it holds nothing but paths."""
         return self
 
+    def remarks(self) -> list[str]:
+        return []
+
     def read_table(self) -> LandmarkTable:
         return read_landmark_table(self.table_path)
 

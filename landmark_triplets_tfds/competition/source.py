@@ -59,6 +59,9 @@ class ImageSource(Protocol):
           elsewhere: whether they run on other machines, perhaps with copies of the files.
         """
 
+    def remarks(self) -> list[str]:
+        """Returns what is to be said of files that were verified when they were prepared, or could not be."""
+
     def read_table(self) -> LandmarkTable:
         """Reads and validates the table; raises LandmarkTableError, or ArchiveError where it is in an archive."""
 

@@ -26,6 +26,7 @@ from etils import epath
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, Members
@@ -71,6 +72,7 @@ class TarSource(ArchiveSource):
         self.table_path = os.fspath(root / table_name)
         self._root = os.fspath(root)
         self._folder = folder
+        self._remarks_on_lists: list[str] = []
 
     def read_table(self) -> LandmarkTable:
         return read_landmark_table(self.table_path)
@@ -80,6 +82,23 @@ class TarSource(ArchiveSource):
         member = self.index().find(image_id)
         tar = "images_*.tar" if member is None else self._name_of_tar(member)
         return f"{self.archive}/{tar}/{image_path(image_id)}"
+
+    def remarks(self) -> list[str]:
+        verified, others = self.verified()
+        tars = f"{len(verified) + len(others):,} tars in {self.archive}"
+        if not others:
+            return [f"All {tars} are verified: they are as their MD5 lists say.", *self._remarks_on_lists]
+        listed = list_some(others, _NUM_PROBLEMS_SHOWN)
+        text = f"{len(verified):,} of the {tars} are verified. No MD5 list names the others ({listed})"
+        return [f"{text}: whether they are whole could not be verified.", *self._remarks_on_lists]
+
+    def verified(self) -> tuple[list[str], list[str]]:
+        """Returns the names of the tars that are as their MD5 lists say, and of those that no list names."""
+        verified: list[str] = []
+        others: list[str] = []
+        for tar in self.index().archives:
+            (verified if tar["md5"] else others).append(str(tar["name"]))
+        return verified, others
 
     def _read_member(self, member: Any) -> bytes:
         tar = self.index().archives[int(member["archive"])]
@@ -106,7 +125,7 @@ class TarSource(ArchiveSource):
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         names = find_names(epath.Path(self.archive), TAR_PATTERN)
-        md5_of_name = read_md5_lists(epath.Path(self._root), self._folder)
+        md5_of_name, self._remarks_on_lists = read_md5_lists(epath.Path(self._root), self._folder)
 
         def describe(name: str) -> _Tar:
             size, mtime_ns = file_access.stat_file(f"{self.archive}/{name}")

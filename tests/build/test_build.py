@@ -12,12 +12,35 @@ from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
-from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, read_examples, shard_hashes
+from tests.support.archives import pack_tars
+from tests.support.competition import (
+    DUMMY_DATA,
+    Competition,
+    build,
+    build_images,
+    custom_config,
+    images_config,
+    read_examples,
+    shard_hashes,
+)
 
 
 def remove(competition, image_ids):
     for image_id in image_ids:
         competition.path(image_id).unlink()
+
+
+def test_what_could_not_be_verified_is_said(tmp_path, capsys):
+    copy = pack_tars(DUMMY_DATA, tmp_path / "copy")
+    build_images(tmp_path / "data", images_config(resolution=8), copy)
+    assert f"All 3 tars in {copy}/train are verified: they are as their MD5 lists say." in capsys.readouterr().out
+    (copy / "train/md5.images_001.txt").unlink()
+    (copy / "train/md5.images_002.txt").write_text("?")
+    build_images(tmp_path / "again", images_config(resolution=8), copy)
+    said = capsys.readouterr().out
+    assert f"1 of the 3 tars in {copy}/train are verified. No MD5 list names the others (images_001" in said
+    assert "could not be verified" in said
+    assert f"{copy}/train/md5.images_002.txt has 1 lines that are not understood, such as '?'" in said
 
 
 # --- Partial copies

@@ -1,5 +1,6 @@
 """The command `inspect`, on copies of every kind, whole and broken."""
 
+import hashlib
 import json
 
 from etils import epath
@@ -114,6 +115,42 @@ def test_a_damaged_tar(tmp_path, capsys):
     status, found = run_inspect(capsys, tmp_path / "copy")
     assert status == 1
     assert "images_001.tar" in found["problems"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "num_verified", "note"),
+    [
+        (["MD5 ({0}) = {1}"] * 3, 3, None),
+        (
+            ["{1}  {0}", "MD5({0})= {1}"],
+            2,
+            "2 of the 3 tars in {train} are verified. No MD5 list names the others",
+        ),
+        ([], 0, "0 of the 3 tars in {train} are verified. No MD5 list names the others"),
+        (["sha {1}  {0}"], 0, "{train}/md5.txt has 1 lines that are not understood"),
+    ],
+)
+def test_verified_and_not_verified_are_told_apart(tmp_path, capsys, lines, num_verified, note):
+    train = pack_tars(DUMMY_DATA, tmp_path / "copy", md5=False) / "train"
+    hashes = [hashlib.md5((train / f"images_00{n}.tar").read_bytes()).hexdigest() for n in range(len(lines))]
+    if lines:
+        listed = (line.format(f"images_00{n}.tar", hashes[n]) for n, line in enumerate(lines))
+        (train / "md5.txt").write_text("\n".join(listed))
+    status, found = run_inspect(capsys, tmp_path / "copy")
+    assert (status, found["source"]["num_verified"]) == (0, num_verified)
+    messages = [each["message"] for each in found["notes"] if each["kind"] == "verification"]
+    assert any(note.format(train=train) in message for message in messages) if note else not messages
+    assert cli.main(["inspect", "--manual_dir", str(tmp_path / "copy")]) == 0
+    assert f"{num_verified} of 3 tars verified by MD5 lists" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["{md5}  {name}", "MD5 ({name}) = {md5}", "MD5(train/{name})= {md5}"])
+def test_a_tar_with_another_hash(tmp_path, capsys, line):
+    train = pack_tars(DUMMY_DATA, tmp_path / "copy", md5=False) / "train"
+    (train / "md5.txt").write_text(line.format(md5="0" * 32, name="images_001.tar"), encoding="utf-16")
+    status, found = run_inspect(capsys, tmp_path / "copy")
+    assert (status, found["problems"][0]["kind"]) == (1, "archive")
+    assert "images_001.tar has the MD5" in found["problems"][0]["message"]
 
 
 @pytest.mark.parametrize(
