@@ -89,8 +89,8 @@ def build_command(dataset: str, config: str, data_dir: str | None, file_format: 
 def _open(dataset: str, config: str, data_dir: str | None, file_format: str | None) -> Any:
     root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     folder = root / dataset / config
-    infos = folder.glob("*/dataset_info.json") if folder.exists() else ()
-    versions = [path.parent for path in infos if tfds.core.Version.is_valid(path.parent.name)]
+    versions = [path for path in folder.iterdir() if tfds.core.Version.is_valid(path.name)] if folder.is_dir() else []
+    versions = [path for path in versions if (path / "dataset_info.json").exists()]
     if not versions:
         raise NotPreparedError(
             f"{dataset}/{config} is not prepared: there is no {folder}/<version>. Build it:\n\n  "

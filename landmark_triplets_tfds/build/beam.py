@@ -135,10 +135,9 @@ class BeamBuild(Build):
 
     def _clean_up(self) -> None:
         """Removes what must not be published: files for the workers, and shards left half written by dead ones."""
-        for path in (
-            *map(self._outcome_path, self.jobs),
-            *self._saved,
-            *self._data_dir.glob("*.index"),
-            *self._data_dir.glob("incomplete.*"),
-        ):
+        # Not with `glob`, which takes a folder such as run[1] for a pattern too.
+        left = [
+            path for path in self._data_dir.iterdir() if path.suffix == ".index" or path.name.startswith("incomplete.")
+        ]
+        for path in (*map(self._outcome_path, self.jobs), *self._saved, *left):
             path.unlink(missing_ok=True)

@@ -46,6 +46,10 @@ class BuildOptions:
     readers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.bank is not None:
+            if not isinstance(self.bank, str | os.PathLike) or "\0" in str(self.bank):
+                raise ValueError(f"{PREFIX}BANK must be a folder or 'off', got {self.bank!r}.")
+            object.__setattr__(self, "bank", os.fspath(self.bank))  # it is recorded as JSON
         for field in ("workers", "readers"):
             value = getattr(self, field)
             if value is not None:

@@ -38,7 +38,7 @@ from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import BUILDERS, fields_as_json
 from landmark_triplets_tfds.commands.prepared import TFRECORD, parse_example, read_records
-from landmark_triplets_tfds.common.file_access import OFF
+from landmark_triplets_tfds.common.file_access import OFF, stat_file
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
 from landmark_triplets_tfds.competition.selection import Selection
@@ -308,12 +308,12 @@ def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Id
         report = json.loads((made / REPORT_NAME).read_text())
         if report["bank"] is None:
             raise CommandError(f"{folder.parent} has no room for a trial. TMPDIR=<folder> names another place.")
-        shards = list(made.glob(f"*-{TRAIN}.*"))
+        shards = [path for path in made.iterdir() if f"-{TRAIN}." in path.name]
         sizes, num_examples, used_bytes = _measure_thumbnails(shards, config.kind)
         return Trial(
             thumbnail_bytes=np.array([sizes.get(format_image_id(image_id), 0) for image_id in image_ids.tolist()]),
             num_unreadable=report["counts"]["num_images_unreadable"],
-            overhead_bytes=(sum(path.stat().length for path in shards) - used_bytes) / num_examples,
+            overhead_bytes=(sum(stat_file(str(path))[0] for path in shards) - used_bytes) / num_examples,
             bank_bytes=report["num_bank_bytes"] / len(image_ids),
             num_examples=num_examples,
             image_cpu_s=(max(0.0, first_cpu_s - second_cpu_s) + unpacking_cpu_s) / len(image_ids),

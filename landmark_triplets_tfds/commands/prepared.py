@@ -199,18 +199,21 @@ def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
         files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if any(file in (INFO_NAME, FEATURES_NAME) or SHARD_PATTERN.fullmatch(file) for file in files):
             return folder
-        versions = [] if version else _list_versions(folder, "*") or _list_versions(folder, "*/*")
+        versions = [] if version else _list_versions(folder, 1) or _list_versions(folder, 2)
         if len({path.parent for path in versions}) == 1:
             return versions[-1]
-    found = [os.fspath(path.relative_to(root)) for path in _list_versions(root, "*/*/*")]
+    found = [os.fspath(path.relative_to(root)) for path in _list_versions(root, 3)]
     listed = list_some(found, _NUM_NAMES_SHOWN)
     advice = f"It holds {listed}." if found else "Name the folder that the dataset was built into: --data_dir DIR."
     raise CommandError(f"There is no prepared dataset {dataset} in {root}. {advice}")
 
 
-def _list_versions(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    """Returns the folders of versions that the pattern finds, those of a config together, the newest last."""
-    found = (path for path in folder.glob(pattern) if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and path.is_dir())
+def _list_versions(folder: epath.Path, depth: int) -> list[epath.Path]:
+    """Returns the folders of versions so deep in a folder, those of a config together, the newest last."""
+    paths = [folder]
+    for _ in range(depth):  # not with `glob`, which takes a folder such as run[1] for a pattern too
+        paths = [below for path in paths if path.is_dir() for below in path.iterdir()]
+    found = (path for path in paths if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and path.is_dir())
     return sorted(found, key=lambda path: (path.parent, *map(int, path.name.split("."))))
 
 

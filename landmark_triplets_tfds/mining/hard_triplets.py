@@ -274,7 +274,7 @@ def write_triplets(triplets: MinedTriplets, path: epath.PathLike) -> None:
     Raises:
       TripletsFileError: if the path does not fit.
     """
-    path = epath.Path(path)
+    path = epath.Path(path).expanduser()
     check_output(path)
     with replace_file(path) as file:
         (_write_csv if path.suffix == ".csv" else _write_parquet)(triplets, file)

@@ -97,7 +97,7 @@ def read_image_index(data_dir: epath.PathLike, split: str = TRAIN) -> ImageIndex
     Raises:
       ImageIndexError: if the file is missing or wrong, or there is no such split.
     """
-    path = epath.Path(data_dir) / INDEX_NAME
+    path = epath.Path(data_dir).expanduser() / INDEX_NAME
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             whole = ImageIndex(content["image_id"], content["landmark_id"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import loky
 import pytest
@@ -42,6 +44,16 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_from_environment(environment: dict[str, str], options: BuildOptions) -> None:
     assert BuildOptions.from_environment(environment) == options
+
+
+@pytest.mark.parametrize("bank", [b"/bank", 1, True, ["/bank"], "a\0b"])
+def test_refuses_what_is_no_folder(bank: Any) -> None:
+    with pytest.raises(ValueError, match="LANDMARK_TRIPLETS_BANK must be a folder or 'off', got "):
+        BuildOptions(bank=bank)
+
+
+def test_a_folder_may_be_a_path() -> None:
+    assert BuildOptions(bank=Path("/bank")) == BuildOptions(bank="/bank")  # type: ignore[arg-type]
 
 
 def test_reads_the_environment_of_the_process_when_called(monkeypatch: pytest.MonkeyPatch) -> None:
