@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import threading
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from etils import epath
 import numpy as np
@@ -227,7 +227,7 @@ class ArchiveSource:
     def _index_name(self) -> str:
         place = self.archive if self.is_remote else os.path.realpath(self.archive)
         stem = os.path.basename(self.archive)  # noqa: PTH119
-        return f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.index"
+        return f"{stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}.index"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what belongs to this process."""
@@ -235,3 +235,17 @@ class ArchiveSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_lock": threading.RLock()}
+
+
+class BoundedReads:
+    """A file that refuses to be read in larger pieces than make sense, whatever it says of its own size."""
+
+    def __init__(self, file: IO[bytes], max_bytes: int):
+        self._file = file
+        self._max_bytes = max_bytes
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, num_bytes: int | None = None) -> bytes:
+        if num_bytes is not None and not 0 <= num_bytes <= self._max_bytes:
+            raise ValueError(f"a header of {num_bytes:,} bytes")
+        return self._file.read(self._max_bytes if num_bytes is None else num_bytes)

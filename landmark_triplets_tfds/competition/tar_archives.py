@@ -29,7 +29,14 @@ from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, Members
+from landmark_triplets_tfds.competition.archive import (
+    LARGEST_SIZE,
+    MEMBER,
+    ArchiveIndex,
+    ArchiveSource,
+    BoundedReads,
+    Members,
+)
 from landmark_triplets_tfds.competition.layout import (
     IMAGES_NAME,
     TAR_PATTERN,
@@ -219,8 +226,8 @@ def list_images(path: str, size: int, folder: str = IMAGES_NAME, *, is_verified:
     position = -1
     with file_access.open_file(path) as file:
         try:
-            reads = _BoundedReads(file)
-            with tarfile.open(fileobj=reads, mode="r:") as tar:  # type: ignore[call-overload]
+            headers = _Headers(file, _MAX_HEADER_BYTES)
+            with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
                 is_empty = tar.firstmember is None  # in Python 3.10, next() fails on an empty tar
                 while not is_empty and (member := tar.next()) is not None:
                     tar.members.clear()  # tarfile would keep them all
@@ -235,7 +242,7 @@ def list_images(path: str, size: int, folder: str = IMAGES_NAME, *, is_verified:
                                 f"{path} has an image twice, as {names[image_id]} and as {member.name}. Pack one of"
                                 " them alone."
                             )
-                        header = reads.last_block
+                        header = headers.last_block
                         place = 0 if f"{format_image_id(image_id)}.jpg".encode() in header else _NAMED_ELSEWHERE
                         num_bytes = min(member.size, LARGEST_SIZE)
                         images.append(
@@ -261,40 +268,35 @@ def _check_end(file: IO[bytes], path: str, end: int, is_verified: bool) -> None:
         # A missing end is an end that is cut off; anything else here is a header that tarfile could not read.
         what = "cut off" if len(chunk) < tarfile.BLOCKSIZE else "damaged"
         raise ArchiveError(f"{path} is {what} at byte {end:,}: there is neither a member nor the end mark of a tar.")
-    size = end
-    while chunk:
+    at = end
+    while chunk and (is_verified or at - end <= 2 * _LARGEST_RECORD):
         if data := chunk.lstrip(b"\0"):
             raise ArchiveError(
-                f"{path} has data at byte {size + len(chunk) - len(data):,}, behind its end mark at byte {end:,}: a"
+                f"{path} has data at byte {at + len(chunk) - len(data):,}, behind its end mark at byte {end:,}: a"
                 " header was overwritten with zeros, or several tars were joined."
             )
-        size += len(chunk)
+        at += len(chunk)
         chunk = file.read(_CHUNK_BYTES)
     # Two blocks, and what fills up the last record: usually of 10,240 bytes, else of a power of two.
-    num_usual = len(_END_MARK) * 2 + max(tarfile.RECORDSIZE, min(size & -size, _LARGEST_RECORD))
-    if size - end > num_usual and not is_verified:
+    num_usual = len(_END_MARK) * 2 + max(tarfile.RECORDSIZE, min(at & -at, _LARGEST_RECORD))
+    if at - end > num_usual and not is_verified:
         raise ArchiveError(
-            f"{path} ends with {size - end:,} bytes of zeros, from byte {end:,} on, more than the end of a tar has: is"
-            " it an unfinished download? If it is whole, put an MD5 list beside it."
+            f"{path} holds {at - end:,} bytes of zeros{' and more' if chunk else ''} from byte {end:,} on, more"
+            " than the end of a tar has: is it an unfinished download? If it is whole, put an MD5 list beside it."
         )
 
 
-class _BoundedReads:
-    """A file that refuses to be read in pieces larger than headers are.
+class _Headers(BoundedReads):
+    """A tar as tarfile reads it.
 
     Attributes:
       last_block: what was read last, of a block's size: of a member that tarfile has found, the header before its data.
     """
 
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-        self.last_block = b""
+    last_block = b""
 
-    def read(self, num_bytes: int) -> bytes:
-        if not 0 <= num_bytes <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {num_bytes:,} bytes")
-        content = self._file.read(num_bytes)
+    def read(self, num_bytes: int | None = None) -> bytes:
+        content = super().read(num_bytes)
         if num_bytes == tarfile.BLOCKSIZE:
             self.last_block = content
         return content

@@ -22,7 +22,7 @@ from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import say
-from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource
+from landmark_triplets_tfds.competition.archive import LARGEST_SIZE, MEMBER, ArchiveIndex, ArchiveSource, BoundedReads
 from landmark_triplets_tfds.competition.layout import (
     FOLDER_NAMES,
     IMAGES_NAME,
@@ -48,6 +48,14 @@ _HEADER = struct.Struct("<4sHHHHHIIIHH")
 _SIGNATURE = b"PK\x03\x04"
 # Name and extra field, whose lengths only the header knows, are seldom longer. What is read too much does not matter.
 _USUAL_HEADER_SIZE = _HEADER.size + 160
+
+# Ids look like random numbers, so that a table is not compressed to less than a third or, with addresses, a twentieth.
+# One that says otherwise is no table, and may be a gigabyte from a megabyte.
+_MAX_RATIO = 50
+_MAX_SMALL_TABLE_BYTES = 10 << 20
+
+# That of 4.1 million images has about half of it.
+_MAX_DIRECTORY_BYTES = 1 << 30
 
 _NUM_NAMES_SHOWN = 3
 
@@ -80,8 +88,9 @@ class ZipSource(ArchiveSource):
         """
         table = self.index().archives[0]["table"]
         try:
-            if table["size"] > MAX_TABLE_BYTES:
-                raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE)
+            if table["size"] > min(MAX_TABLE_BYTES, _MAX_SMALL_TABLE_BYTES + _MAX_RATIO * table["stored_size"]):
+                detail = f"{table['size'] / 1e6:,.0f} MB, compressed to {table['stored_size'] / 1e6:,.1f} MB"
+                raise UnreadableImageError(UnreadableImageError.FILE_TOO_LARGE, detail)
             content = self._read_named_member(table, TABLE_NAME)
         except UnreadableImageError as error:
             raise ArchiveError(
@@ -223,9 +232,11 @@ def _choose_root(path: str, counts: dict[tuple[str, str], int], tables: list[str
 def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
     try:
         with file_access.open_file(path) as file:
-            is_zip = file.read(4) in (_SIGNATURE, b"") or zipfile.is_zipfile(file)
+            head = file.read(len(_SIGNATURE))
+            bounded: Any = BoundedReads(file, _MAX_DIRECTORY_BYTES)
+            is_zip = head in (_SIGNATURE, b"") or zipfile.is_zipfile(bounded)
             file.seek(0)
-            members = zipfile.ZipFile(file).infolist() if is_zip else []
+            members = zipfile.ZipFile(bounded).infolist() if is_zip else []
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read ({error}).") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
@@ -238,6 +249,12 @@ def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
     for info in members:
         if info.header_offset < 0 or info.header_offset >= 2**63:
             raise ArchiveError(f"{path} is damaged: {info.orig_filename!r} is said to be outside it. Fetch it again.")
+    first = min((info.header_offset for info in members), default=0)
+    if head == _SIGNATURE and first > 0:
+        raise ArchiveError(
+            f"{path} begins with {first:,} bytes of members that its directory does not know: were several zips joined?"
+            " Pack the files of all of them as one."
+        )
     return members
 
 

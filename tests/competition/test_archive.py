@@ -64,6 +64,25 @@ def test_every_copy_gives_the_same_dataset(tmp_path, bank):
     assert sum(path.stat().st_size for path in bank.glob("*.index")) < 64 * 45 * len(ARCHIVES) + 2000 * len(ARCHIVES)
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "caf\xe9 \u2588".encode(), b"run[1]*", b" "])
+@pytest.mark.parametrize("kind", ["folder", "zip, deflated", "tars"])
+def test_paths_need_not_be_utf_8(tmp_path, bank, kind, name):
+    """Neither that of the files nor that of the cache."""
+    try:
+        (folder := pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))).mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("no such name can be here")
+    copy = COPIES[kind](DUMMY_DATA, folder / "copy")
+    source = source_of(copy, folder / "bank")
+    source.prepare(2)
+    assert {image_id: source.read(image_id) for image_id in CONTENT} == CONTENT
+    assert source.read_table().num_images == len(CONTENT)
+    again = pickle.loads(pickle.dumps(source_of(copy, folder / "bank").share(epath.Path(folder))))
+    assert {image_id: again.read(image_id) for image_id in CONTENT} == CONTENT
+    assert find_folder(source, "test", str(folder / "bank")).list_images(1).size
+    assert str(folder) in source.locate(ABSENT)
+
+
 def test_table_and_images(copy, bank):
     source = source_of(copy, bank)
     assert source.read_table().fingerprint == read_landmark_table(epath.Path(DUMMY_DATA / "train.csv")).fingerprint

@@ -21,6 +21,7 @@ from landmark_triplets_tfds.competition.tar_archives import TarSource
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 from tests.support.archives import make_tar
 from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 IDS = [0x0A1B000000000001, 0x0A1B000000000002, 0xFFF0000000000003, 0x1230000000000004]
 NAMES = [f"{i:016x}"[0] + "/" + f"{i:016x}"[1] + "/" + f"{i:016x}"[2] + f"/{i:016x}.jpg" for i in IDS]
@@ -364,17 +365,21 @@ WRONG_TARS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "a byte at the end": (lambda data: data[:-1] + b"x", "has data at byte 10,239, behind its end mark"),
     "text behind it": (lambda data: data + b"\n", "has data at byte 10,240, behind its end mark"),
-    "zeros in place of all": (lambda data: bytes(50_000), "ends with 50,000 bytes of zeros, from byte 0 on"),
+    "zeros in place of all": (lambda data: bytes(50_000), "holds 50,000 bytes of zeros from byte 0 on"),
     "zeros in place of what was not fetched": (
         lambda data: data[:HEADER_AT] + bytes(100_000),
-        "ends with 100,000 bytes of zeros, from byte 1,024 on, .*unfinished download",
+        "holds 100,000 bytes of zeros from byte 1,024 on, .*unfinished download",
+    ),
+    "zeros without end": (
+        lambda data: data[:HEADER_AT] + bytes(5_000_000),
+        r"holds 2,\d{3},\d{3} bytes of zeros and more from byte 1,024 on",
     ),
     "a large tar of which the rest was not fetched": (
         lambda data: (
             (many := make_tar([(f"{n}", bytes([1]) * 5000) for n in range(100)] + MEMBERS))[:90_112]
             + bytes(len(many) - 90_112)
         ),
-        "bytes of zeros, from byte 90,112 on",
+        "bytes of zeros from byte 90,112 on",
     ),
     "an image under two names": (
         lambda data: make_tar([MEMBERS[0], (f"train/{NAMES[0]}", b"x")]),
@@ -427,6 +432,21 @@ def test_a_chain_of_headers_is_an_error(tmp_path: pathlib.Path) -> None:
     chain = (info.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 3000
     with pytest.raises(ArchiveError, match="damaged"):
         source_of(write_tars(tmp_path, chain + TWO)).prepare(2)
+
+
+@pytest.mark.parametrize("make", SPECIAL_FILES.values(), ids=SPECIAL_FILES)
+def test_what_is_no_file_is_no_tar(tmp_path: pathlib.Path, make: Callable[[pathlib.Path], None]) -> None:
+    """Neither when it is indexed nor when it takes a tar's place meanwhile."""
+    root = write_tars(tmp_path)
+    source = source_of(root)
+    source.prepare(2)
+    path = root / "train/images_000.tar"
+    path.unlink()
+    make(path)
+    with time_limit(10), pytest.raises(UnreadableImageError, match=f"{path} is a pipe, a device or a socket"):
+        source.read(IDS[0])
+    with time_limit(10), pytest.raises(ArchiveError, match=f"{path} is a pipe, a device or a socket"):
+        source_of(root).prepare(2)
 
 
 def test_a_tar_that_cannot_be_opened(tmp_path: pathlib.Path) -> None:

@@ -14,6 +14,8 @@ from landmark_triplets_tfds.competition import zip_archive
 from landmark_triplets_tfds.competition.source import find_source
 from landmark_triplets_tfds.competition.zip_archive import ZipSource
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
 IMAGE_ID = 0x0A1B000000000001
 NAME = "train/0/a/1/0a1b000000000001.jpg"
@@ -256,6 +258,66 @@ def test_a_zip_that_cannot_be_used(tmp_path: pathlib.Path, spoil: Any, message: 
     with pytest.raises(ArchiveError, match=message.format(path=path)):
         source_of(path).prepare(1)
     assert issubclass(ArchiveError, SourceLayoutError)  # prepared data can be used beside it
+
+
+@pytest.mark.parametrize("make", SPECIAL_FILES.values(), ids=SPECIAL_FILES)
+def test_what_is_no_file_is_no_zip(tmp_path: pathlib.Path, make: Any) -> None:
+    """Neither when it is indexed nor when it takes the zip's place meanwhile."""
+    path = write_zip(tmp_path)
+    source = source_of(path)
+    source.prepare(1)
+    path.unlink()
+    make(path)
+    with time_limit(10), pytest.raises(UnreadableImageError, match=f"{path} is a pipe, a device or a socket"):
+        source.read(IMAGE_ID)
+    with time_limit(10), pytest.raises(ArchiveError, match=f"{path} is a pipe, a device or a socket"):
+        source_of(path).prepare(1)
+
+
+@pytest.mark.parametrize("other", [[("x", b"")], [("train.csv", TABLE), (NAME, b"other")], [(NAME, b"other")]])
+def test_two_zips_in_one_file_are_an_error(tmp_path: pathlib.Path, other: Any) -> None:
+    """Of which the directory of the second one does not know the first."""
+    first = write_zip(tmp_path, *other).read_bytes()
+    path = write_zip(tmp_path)
+    path.write_bytes(first + path.read_bytes())
+    with pytest.raises(ArchiveError, match=f"{path} begins with {len(first):,} bytes of members that its directory"):
+        source_of(path).prepare(1)
+
+
+def test_a_directory_is_not_read_if_it_is_said_to_be_huge(tmp_path: pathlib.Path) -> None:
+    """In a file with a hole, so that it might be there."""
+    path = write_zip(tmp_path)
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        file.seek(3 << 30)
+        file.write(content[:-10] + struct.pack("<I", 2 << 30) + content[-6:])
+    with time_limit(10), pytest.raises(ArchiveError, match=r"cannot be read \(a header of 2,147,483,648 bytes\)"):
+        source_of(path).prepare(1)
+
+
+TABLE_BOMBS = {
+    "zeros": bytes(1 << 20),
+    "one line": b"a" * (1 << 20),
+    "empty lines": b"\n" * (1 << 20),
+    "quotes": b'"' * (1 << 20),
+    "a line again and again": b"0a1b000000000001,1\n" * 55_000,
+}
+
+
+@pytest.mark.parametrize("piece", TABLE_BOMBS.values(), ids=TABLE_BOMBS)
+def test_a_table_that_is_a_bomb(tmp_path: pathlib.Path, piece: bytes) -> None:
+    """A hundred megabytes from a few hundred kilobytes: nothing is unpacked."""
+    path = tmp_path / "landmark-retrieval-2020.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(NAME, IMAGE)
+        with archive.open("train.csv", "w") as file:
+            for _ in range(100):
+                file.write(piece)
+    assert path.stat().st_size < 1_000_000
+    source = source_of(path)
+    message = rf"train.csv in {path} cannot be read \(file too large: 10\d MB, compressed to 0\.\d MB"
+    with time_limit(2), pytest.raises(ArchiveError, match=message):
+        source.read_table()
 
 
 def set_flags(path: pathlib.Path, *names: str, flags: int, method: int = 0) -> pathlib.Path:
