@@ -89,8 +89,14 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # For a program that builds: what a build may use; None: what the environment says.
     build_options: BuildOptions | None = None
 
-    def __init__(self, *, config: str | LandmarkBuilderConfig | None = None, **kwargs: Any):
-        """Takes what `tfds.core.DatasetBuilder` takes.
+    def __init__(
+        self,
+        *,
+        data_dir: epath.PathLike | None = None,
+        config: str | LandmarkBuilderConfig | None = None,
+        **kwargs: Any,
+    ):
+        """Takes what `tfds.core.DatasetBuilder` takes; ``~`` in data_dir stands for the user's folder, as elsewhere.
 
         `tfds build --overwrite` deletes what is prepared as soon as it has a builder, and tells the builder nothing. So
         what can be checked before a build is checked here.
@@ -102,7 +108,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         """
         if isinstance(config, str):
             self.named_config(config.partition(":")[0])
-        super().__init__(config=config, **kwargs)
+        super().__init__(data_dir=epath.Path(data_dir).expanduser() if data_dir else None, config=config, **kwargs)
         self._options()
         if self.info.initialized:
             self.builder_config.dataset_fields(omit_missing_files=True)
@@ -174,7 +180,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
         manual_dir = epath.Path(
             config.manual_dir or epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
-        )
+        ).expanduser()
         overwrite = config.download_mode.overwrite_dataset
         if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
             self._compare_with_prepared(manual_dir, config)

@@ -157,6 +157,8 @@ class BuildReport:
         seconds, counts, total = self.working_seconds(), self.counts(), self.examples()
         rate = f" ({total.num_made / seconds:,.0f} {self.kind.noun}/s)" if seconds else ""
         lines = [f"Built {name}: {self._describe_total(total)} in {seconds:,.1f} s{rate}.", f"  in {folder}"]
+        if any("\ud800" <= character <= "\udfff" for character in folder):  # as Python has bytes that are not UTF-8
+            lines.append("  TensorFlow cannot read it there, since the path is not UTF-8: move it to another folder.")
         if len(self.splits) > 1:
             listed = ", ".join(f"{split} {split_counts.num_made:,}" for split, split_counts in self.splits.items())
             lines.append(f"  Splits: {listed} {self.kind.noun}.")
