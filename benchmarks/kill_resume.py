@@ -1,32 +1,47 @@
-"""Kills builds at random moments and looks at what is left: the same bytes in the end, and next to no work done twice.
+"""Ends builds in each of their phases and looks at what is left: the same bytes in the end, and no work done twice.
 
     python -m benchmarks.kill_resume --corpus CORPUS --runs 50
 
 It carries "Kills" in docs/performance.md, and ends with status 1 if a build went wrong. Each round starts a build with
-an empty bank, sends SIGKILL to it or to one of its workers at a random moment after its first thumbnail, starts it
-again if it has ended, and checks that
+an empty bank, sees by the files that it makes which phase it is in, and sends a signal to it or to one of its workers,
+at a random moment of the phase. A build that has ended is started again, and then
 
-* the shards are those of a build that was never disturbed, byte for byte;
-* the only images made again are ones whose file was read less than a second before the kill;
-* nothing of the killed build is left beside the dataset, no worker either.
+* all files have the names that a build has left that was never disturbed, and the shards the same bytes;
+* the only images made again are ones whose file was read less than a second before the signal;
+* no worker is left, and after SIGTERM and SIGINT no unfinished file, even before the build is started again.
+
+Of 50 rounds 20 fall into making thumbnails and 10 into each other phase, of which the last is from the report through
+the renaming of the folder; 10 send SIGTERM or SIGINT, the others SIGKILL, 10 of these to a worker if there is one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 import contextlib
 import hashlib
+import itertools
 import multiprocessing
+import os
 from pathlib import Path
 import random
+import signal
 import sys
 import time
 
 import psutil
 
 from benchmarks import builds
-from benchmarks.harness import Program, temporary_folder
+from benchmarks.harness import Program, print_table, temporary_folder
 
 MAX_REPEATED_S = 1.0
+TOO_OLD = f"of these over {MAX_REPEATED_S:.0f} s before"
+COLUMNS = ("killed", "SIGTERM or SIGINT", "equal", "leftovers", "images read", "read twice", TOO_OLD)
+
+# Phases of a build, and what is in the path of the first file or folder that it makes in each of them.
+SIGNS = {"planning": "/incomplete.", "thumbnails": "/images-", "shards": "-of-", "renaming": "/build_report.json"}
+PHASES = ("planning", "thumbnails", "shards", "thumbnails", "renaming")
+WORKER, ENDED_BY_HAND = "worker", ("SIGTERM", "SIGINT")
+SIGNALS = ("SIGKILL", WORKER, "SIGTERM", "SIGKILL", "SIGKILL", "SIGKILL", WORKER, "SIGINT", "SIGKILL", "SIGKILL")
 
 
 def build(config: str, corpus: Path, folder: Path, bank: Path | None, log: Path, slow_down: float) -> None:
@@ -41,41 +56,37 @@ class Build:
     """A build in a process of its own, with its log."""
 
     def __init__(self, program: Program, folder: Path, bank: Path | None, name: str):
-        self.folder = folder
-        self.log = folder / f"{name}.log"
+        self.folder, self.log = folder, folder / f"{name}.log"
         arguments = (program.args.config, program.corpus, folder, bank, self.log, program.args.slow_down)
         self.process = multiprocessing.get_context("spawn").Process(target=build, args=arguments)
         self.process.start()
 
-    def wait(self) -> None:
-        """Waits for the end; raises if the build failed."""
-        self.process.join()
-        if self.process.exitcode:
-            raise RuntimeError("The build failed.")
+    def phase(self) -> str:
+        """Returns the phase that the build is in; '' before the first one, and when its folder has been renamed."""
+        paths = ""
+        for folder, folders, files in os.walk(self.folder / "data"):  # it minds no folder that goes meanwhile
+            paths += "".join(f"{folder}/{name}\n" for name in folders + files if "/incomplete." in f"{folder}/{name}")
+        return next((phase for phase, sign in reversed(SIGNS.items()) if sign in paths), "")
 
-    def kill_after(self, seconds: float, chooser: random.Random | None) -> float:
-        """Sends SIGKILL so long after the first thumbnail, to the build or to a worker; returns when that was."""
-        while not (self.log.exists() and self.log.stat().st_size) and self.process.is_alive():
-            time.sleep(0.005)
-        time.sleep(seconds)
-        self._workers = self._living_workers()
-        with contextlib.suppress(psutil.Error):
-            killed = self._workers if chooser and self._workers else [psutil.Process(self.process.pid)]
-            (chooser.choice(killed) if chooser else killed[0]).kill()
-        killed_at = time.time()
-        self.process.join()
-        return killed_at
+    def watch(self, until: str = "end") -> dict[str, float]:
+        """Waits for a phase, or for the end; returns when each phase was seen first, and the end of the last one."""
+        seen: dict[str, float] = {}
+        while self.process.is_alive() and until not in seen:
+            phase = self.phase()
+            seen.setdefault(phase or ("end" if len(seen) > 1 else "start"), time.time())
+            time.sleep(0.0005)
+        return seen
 
-    def _living_workers(self) -> list[psutil.Process]:
+    def signal(self, how: str) -> list[psutil.Process]:
+        """Sends a signal to the build, or SIGKILL to a worker if there is one; returns workers that outlive it."""
         workers: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
-            children = psutil.Process(self.process.pid).children()
-            workers.extend(each for each in children if any("popen_loky" in word for word in each.cmdline()))
-        return workers
-
-    def workers_left(self) -> list[psutil.Process]:
-        """Returns the workers of a killed build that have not ended within two seconds."""
-        left: list[psutil.Process] = psutil.wait_procs(self._workers, timeout=2)[1]
+            this = psutil.Process(self.process.pid)
+            workers += [each for each in this.children() if any("popen_loky" in word for word in each.cmdline())]
+            number = signal.SIGKILL if how == WORKER else signal.Signals[how]
+            (workers[0] if how == WORKER and workers else this).send_signal(number)
+        self.process.join()
+        left: list[psutil.Process] = psutil.wait_procs(workers, timeout=10)[1]
         return left
 
     def reads(self) -> list[tuple[str, float]]:
@@ -83,37 +94,41 @@ class Build:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [(image, float(seconds)) for seconds, image in map(str.split, lines)]
 
-    def shards(self) -> dict[str, str]:
-        """Returns the sha256 of every shard, by name."""
-        paths = sorted(path for path in self.folder.glob("data/**/*-of-*") if path.is_file())
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    def files(self) -> dict[str, object]:
+        """Returns the sha256 of every shard, by name, and False for every other file that is there."""
+        paths = [path for path in self.folder.glob("data/**/*") if path.is_file()]
+        hashes = ("-of-" in path.name and hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+        return dict(zip((str(path.relative_to(self.folder)) for path in paths), hashes, strict=True))
 
 
 def kill_and_resume(
-    program: Program, folder: Path, delay: float, chooser: random.Random | None, shards: dict[str, str]
-) -> bool:
-    """Plays one round and prints what came of it; returns whether all is well."""
-    killed = Build(program, folder, folder / "bank", "killed")
-    killed_at = killed.kill_after(delay, chooser)
-    resumed = Build(program, folder, folder / "bank", "resumed")
-    resumed.wait()
-    before: dict[str, float] = {}
-    again: list[float] = []  # when images were read for the first time that were read twice
-    for image, seconds in killed.reads() + resumed.reads():
-        if image in before:
-            again.append(before[image])
-        else:
-            before[image] = seconds
-    too_old = [seconds for seconds in again if seconds < killed_at - MAX_REPEATED_S]
-    same = resumed.shards() == shards
-    left = [*folder.glob("data/**/incomplete.*"), *killed.workers_left()]
-    print(
-        f"{'worker' if chooser else 'build'} killed after {delay:.2f} s, {len(killed.reads())} read; resumed:"
-        f" {len(resumed.reads())} read; {len(again)} twice ({len(too_old)} older than {MAX_REPEATED_S:.0f} s);"
-        f" shards {'identical' if same else 'DIFFER'}{'; LEFT: ' + str(left) if left else ''}",
-        flush=True,
-    )
-    return same and not too_old and not left
+    program: Program, phase: str, delay: float, how: str, files: dict[str, object]
+) -> Counter[str] | None:
+    """Plays one round; returns what is to be counted, None if the phase was over before the signal."""
+    with temporary_folder(program.work) as name:
+        folder = Path(name)
+        killed = Build(program, folder, folder / "bank", "killed")
+        killed.watch(until=phase)
+        time.sleep(delay)
+        killed_at = time.time()
+        if killed.phase() != phase:
+            killed.process.join()
+            return None
+        left: list[object] = list(killed.signal(how))
+        if how in ENDED_BY_HAND:
+            left += folder.glob("data/*/*/incomplete.*")
+        resumed = Build(program, folder, folder / "bank", "resumed")
+        resumed.process.join()
+        found, first, again = resumed.files(), dict[str, float](), list[float]()
+        for image, seconds in killed.reads() + resumed.reads():
+            if first.setdefault(image, seconds) != seconds:
+                again.append(first[image])
+        left += found.keys() - files.keys()
+        too_old = sum(seconds < killed_at - MAX_REPEATED_S for seconds in again)
+        is_equal = files.items() <= found.items()
+        print(f"{phase}, {how} after {delay:.3f} s: {len(again)} images twice, {too_old} too old, {is_equal=}, {left=}")
+        values = (1, how in ENDED_BY_HAND, is_equal, bool(left), len(first), len(again), too_old)
+        return Counter(dict(zip(COLUMNS, map(int, values), strict=True)))
 
 
 def main() -> int:
@@ -125,18 +140,22 @@ def main() -> int:
     add("--slow-down", type=float, default=0.0, help="seconds added to each thumbnail (default: %(default)s)")
     with program:
         whole = Build(program, program.folder(), None, "whole")
-        whole.wait()
-        times, shards = sorted(seconds for _, seconds in whole.reads()), whole.shards()
-        duration = times[-1] - times[0]
-        print(f"undisturbed: {len(times)} thumbnails in {duration:.2f} s, {len(shards)} shards")
-        chooser = random.Random(program.args.seed)
-        right = []
-        for number in range(program.args.runs):
-            with temporary_folder(program.work) as folder:
-                delay, of_worker = chooser.uniform(0, duration * 1.1), chooser if number % 2 else None
-                right.append(kill_and_resume(program, Path(folder), delay, of_worker, shards))
-        print(f"{sum(right)} of {len(right)} resumed builds right")
-    return 0 if all(right) else 1
+        seen, files = whole.watch(), whole.files()
+        names = [*SIGNS, "end"]
+        lengths = {name: seen[after] - seen[name] for name, after in itertools.pairwise(names)}
+        print("undisturbed:", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in lengths.items()))
+        chooser, counted = random.Random(program.args.seed), dict[str, Counter[str]]()
+        for how, phase in itertools.islice(itertools.product(SIGNALS, PHASES), program.args.runs):
+            found = None
+            while found is None:  # the phase was over, and nothing was sent
+                found = kill_and_resume(program, phase, chooser.uniform(0, lengths[phase]), how, files)
+            counted.setdefault(phase, Counter()).update(found)
+        counted["all"] = sum(counted.values(), Counter[str]())
+        print_table(
+            ("phase", *COLUMNS), [(phase, *(counts[name] for name in COLUMNS)) for phase, counts in counted.items()]
+        )
+    every = counted["all"]
+    return 0 if every["equal"] == every["killed"] and not every["leftovers"] + every[TOO_OLD] else 1
 
 
 if __name__ == "__main__":
