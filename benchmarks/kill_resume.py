@@ -28,12 +28,14 @@ import signal
 import sys
 import time
 
+import numpy as np
 import psutil
 
 from benchmarks import builds
 from benchmarks.harness import Program, print_table, temporary_folder
 
 MAX_REPEATED_S = 1.0
+MAX_TRIES = 30
 TOO_OLD = f"of these over {MAX_REPEATED_S:.0f} s before"
 COLUMNS = ("killed", "SIGTERM or SIGINT", "equal", "leftovers", "images read", "read twice", TOO_OLD)
 
@@ -75,6 +77,7 @@ class Build:
             phase = self.phase()
             seen.setdefault(phase or ("end" if len(seen) > 1 else "start"), time.time())
             time.sleep(0.0005)
+        seen.setdefault("end", time.time())
         return seen
 
     def signal(self, how: str) -> list[psutil.Process]:
@@ -142,14 +145,17 @@ def main() -> int:
         whole = Build(program, program.folder(), None, "whole")
         seen, files = whole.watch(), whole.files()
         names = [*SIGNS, "end"]
-        lengths = {name: seen[after] - seen[name] for name, after in itertools.pairwise(names)}
+        starts = [seen.get(name, seen["end"]) for name in names]  # a phase may have been too short to be seen
+        lengths = dict(zip(SIGNS, np.diff(starts).tolist(), strict=True))
         print("undisturbed:", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in lengths.items()))
         chooser, counted = random.Random(program.args.seed), dict[str, Counter[str]]()
         for how, phase in itertools.islice(itertools.product(SIGNALS, PHASES), program.args.runs):
-            found = None
-            while found is None:  # the phase was over, and nothing was sent
-                found = kill_and_resume(program, phase, chooser.uniform(0, lengths[phase]), how, files)
-            counted.setdefault(phase, Counter()).update(found)
+            for _ in range(MAX_TRIES):
+                if found := kill_and_resume(program, phase, chooser.uniform(0, lengths[phase]), how, files):
+                    counted.setdefault(phase, Counter()).update(found)
+                    break
+            else:
+                raise RuntimeError(f"No build was met while {phase}.")
         counted["all"] = sum(counted.values(), Counter[str]())
         print_table(
             ("phase", *COLUMNS), [(phase, *(counts[name] for name in COLUMNS)) for phase, counts in counted.items()]

@@ -24,12 +24,15 @@ import re
 from typing import Any, TypeVar
 
 from etils import epath
-import google_crc32c
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.build.report import REPORT_NAME
-from landmark_triplets_tfds.common.checks import list_some
+from landmark_triplets_tfds.build.shards import masked_crc
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.checks import check_int, list_some
+from landmark_triplets_tfds.competition.tables import parse_image_ids
 from landmark_triplets_tfds.errors import CommandError, MissingPackageError
 from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
 from landmark_triplets_tfds.triplets.plan import Example
@@ -94,43 +97,44 @@ class PreparedData:
         """The recorded fields of the config; {} if there are none."""
         return self.metadata["config"] if self.metadata else {}
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What metadata.json counts; {} if it cannot be read."""
+        return self.metadata["counts"] if self.metadata else {}
+
     def splits(self) -> list[str]:
         """Returns the names of the splits, in their order."""
         return list(dict.fromkeys(shard.split for shard in self.shards))
 
 
 def read_prepared_data(folder: epath.Path) -> PreparedData:
-    """Reads what the files of a dataset say about it.
+    """Reads what the files of a dataset say about it. Which files are its shards is for TFDS to say, which reads them.
 
     Raises:
       CommandError: if it is no dataset that can be looked at here.
     """
-    names = sorted(path.name for path in folder.iterdir())
-    matches = [match for match in map(SHARD_PATTERN.fullmatch, names) if match]
     damage: dict[str, str] = {}
 
     def read(name: str, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
         try:
-            return parse(json.loads((folder / name).read_text()))
+            with file_access.open_file(os.fspath(folder / name)) as file:
+                return parse(json.load(file))
         except FileNotFoundError:
             damage[name] = "it is missing"
         except Exception as error:  # whatever parsing comes upon; TFDS and protobuf raise many types
             damage[name] = f"it is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         return None
 
-    info = read(INFO_NAME, _parse_info)
-    if info is None:  # then the names of the files say what there is
-        dataset, file_format = folder.parent.parent.name, FILE_FORMATS[0]
-        if matches:
-            dataset, file_format = matches[0].group("dataset", "format")
-        shards = [Shard(match["split"], match[0], None) for match in matches]
-        info = f"{dataset}/{folder.parent.name}/{folder.name}", file_format, shards, {}
-    name, file_format, shards, split_bytes = info
+    metadata, report = read(METADATA_NAME, _parse_metadata), read(REPORT_NAME, _parse_report)
+    features = read(FEATURES_NAME, _parse_features)
+    info = None
+    if features is not None:  # without them, TFDS opens nothing
+        info = read(INFO_NAME, lambda _: _open(folder))
+    name, file_format, shards, split_bytes = info or _guess(folder)
     if file_format not in FILE_FORMATS:
         raise CommandError(
             f"{folder} is in the file format {file_format}. What can be looked at is {' and '.join(FILE_FORMATS)}."
         )
-    features = read(FEATURES_NAME, lambda content: dict(tfds.features.FeatureConnector.from_json(content).items()))
     kind = kind_of_dataset(name.split("/")[0]) if features is None else kind_of_features(features)
     if kind is None:
         raise CommandError(
@@ -146,36 +150,72 @@ def read_prepared_data(folder: epath.Path) -> PreparedData:
         file_format=file_format,
         shards=shards,
         split_bytes=split_bytes,
-        metadata=read(METADATA_NAME, _parse_metadata),
-        report=read(REPORT_NAME, _parse_report) if REPORT_NAME in names else None,
+        metadata=metadata,
+        report=report,
         damage=damage,
     )
 
 
-def _parse_info(info: dict[str, Any]) -> tuple[str, str, list[Shard], dict[str, int]]:
-    """Returns the name of the dataset, its file format, its shards, and the size of each split."""
-    dataset, file_format = str(info["name"]), str(info["fileFormat"])
+def _parse_features(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns the features by name; raises ValueError if one of ours is not described as builds describe it."""
+    features = dict(tfds.features.FeatureConnector.from_json(content).items())
+    kind = kind_of_features(features)
+    if kind is None:
+        return features
+    for name in sorted(kind.feature_names):
+        found, is_image = features[name], name in kind.image_features
+        dtype = "uint8" if is_image else "int64" if name in kind.landmark_features else "object"
+        if np.dtype(found.np_dtype) != dtype or found.shape != ((*found.shape[:2], 3) if is_image else ()):
+            raise ValueError(f"builds do not describe {name} as {found!r}")
+    return features
+
+
+def _open(folder: epath.Path) -> tuple[str, str, list[Shard], dict[str, int]]:
+    """Returns the name of the dataset, its file format, the shards that TFDS reads, and the size of each split.
+
+    Raises:
+      Exception: of whatever type, if TFDS does not open it, or not as builds make it.
+    """
+    builder = tfds.builder_from_directory(folder)
     shards, split_bytes = [], {}
-    for split in info["splits"]:
-        name, lengths = str(split["name"]), split.get("shardLengths", [])
-        for number, length in enumerate(lengths):
-            file = f"{dataset}-{name}.{file_format}-{number:05d}-of-{len(lengths):05d}"
-            shards.append(Shard(name, file, int(length)))
-        split_bytes[name] = int(split.get("numBytes", 0))
-    return f"{dataset}/{info['configName']}/{info['version']}", file_format, shards, split_bytes
+    for split, info in builder.info.splits.items():
+        paths = info.filename_template.sharded_filepaths(info.num_shards)
+        for path, length in zip(paths, info.shard_lengths, strict=True):
+            shards.append(Shard(split, os.path.relpath(path, folder), length))
+        split_bytes[split] = int(info.num_bytes)
+        if not info.num_examples:
+            raise ValueError(f"it lists no records of {split}")
+    if not shards:
+        raise ValueError("it lists no split")
+    if kind := kind_of_features(builder.info.features):
+        keys = (kind.image_features if kind.num_images > 1 else kind.image_features[0], kind.landmark_features[0])
+        if builder.info.supervised_keys != keys:
+            raise ValueError(f"its supervised keys are {builder.info.supervised_keys}, and builds have {keys}")
+    config = builder.builder_config.name if builder.builder_config else ""
+    name = f"{builder.name}/{config}/{builder.version}"
+    return name, builder.info.file_format.value, shards, split_bytes
+
+
+def _guess(folder: epath.Path) -> tuple[str, str, list[Shard], dict[str, int]]:
+    """Returns what the names of the files say of it, where TFDS does not open the dataset."""
+    matches = [match for path in sorted(folder.iterdir()) if (match := SHARD_PATTERN.fullmatch(path.name))]
+    dataset, file_format = matches[0].group("dataset", "format") if matches else (folder.parent.parent.name, TFRECORD)
+    shards = [Shard(match["split"], match[0], None) for match in matches]
+    return f"{dataset}/{folder.parent.name}/{folder.name}", file_format, shards, {}
 
 
 # Of the other files all is kept, once what is looked up in them has been there.
 
 
 def _parse_metadata(content: dict[str, Any]) -> dict[str, Any]:
-    content["config"].items(), [counts.items() for counts in content["counts"]["splits"].values()]
+    content["counts"].items(), [counts.items() for counts in content["counts"]["splits"].values()]
+    check_int("triplets_per_anchor", content["config"].get("triplets_per_anchor", 1), 1, 10_000)
     return content
 
 
 def _parse_report(content: dict[str, Any]) -> dict[str, Any]:
-    content["counts"].items(), content["versions"].items()
-    [int(image["image_id"], 16) for image in content["unreadable_images"]]
+    content["counts"].items(), content["versions"].items(), content["build_options"].items()
+    parse_image_ids([image["image_id"] for image in content["unreadable_images"]])
     return content
 
 
@@ -220,7 +260,6 @@ def _list_versions(folder: epath.Path, depth: int) -> list[epath.Path]:
 # --- Records
 
 _BLOCK_SIZE = 4 << 20  # 4 MiB
-_MASK_DELTA = 0xA282EAD8
 
 # Array records read with one call.
 _NUM_TOGETHER = 64
@@ -286,21 +325,15 @@ def parse_example(record: bytes, kind: ExampleKind) -> tuple[Example, frozenset[
 def hash_file(path: epath.Path) -> str:
     """Returns the sha256 of a file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with file_access.open_file(os.fspath(path)) as file:
         while block := file.read(_BLOCK_SIZE):
             digest.update(block)
     return digest.hexdigest()
 
 
-def masked_crc(data: bytes) -> bytes:
-    """Returns the checksum of a TFRecord: a CRC-32C, rotated and shifted so that it may be stored beside its data."""
-    crc: int = google_crc32c.value(data)
-    return (((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
 def _read_tfrecords(path: epath.Path, first: int) -> Iterator[Read]:
     size, position = path.stat().length, 0
-    with path.open("rb") as file:
+    with file_access.open_file(os.fspath(path)) as file:
         for number in itertools.count():
             if position >= size:
                 return
@@ -331,7 +364,7 @@ def _read_array_records(path: epath.Path, first: int) -> Iterator[Read]:
         raise MissingPackageError(
             f"{path} is an array_record file, which the package array_record reads: pip install array_record ({error})."
         ) from error
-    path.stat()  # an error of the operating system is raised as such
+    file_access.stat_file(os.fspath(path))  # an error of the operating system is raised as such
     name = os.fspath(path)
 
     def describe(error: Exception) -> str:

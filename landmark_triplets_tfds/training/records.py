@@ -24,6 +24,7 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import ForkedReaderError, ImageIndexError
 from landmark_triplets_tfds.triplets.draws import TRAIN
@@ -97,27 +98,38 @@ def read_image_index(data_dir: epath.PathLike, split: str = TRAIN) -> ImageIndex
     Raises:
       ImageIndexError: if the file is missing or wrong, or there is no such split.
     """
+    splits = read_image_indexes(data_dir)
+    if split not in splits:
+        raise ImageIndexError(
+            f"{epath.Path(data_dir) / INDEX_NAME} has the splits {', '.join(splits)}, but no {split!r}."
+        )
+    return splits[split]
+
+
+def read_image_indexes(data_dir: epath.PathLike) -> dict[str, ImageIndex]:
+    """Returns the index of every split, by its name; raises ImageIndexError if the file is missing or wrong."""
     path = epath.Path(data_dir).expanduser() / INDEX_NAME
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with file_access.open_file(os.fspath(path)) as file, np.load(file, allow_pickle=False) as content:
             whole = ImageIndex(content["image_id"], content["landmark_id"])
             names, lengths = content["split_names"].tolist(), content["split_lengths"].tolist()
-        if len(names) != len(lengths) or sum(lengths) != len(whole):
+        if len(set(names)) != len(lengths) or sum(lengths) != len(whole) or min(lengths) < 0:
             raise ValueError("lengths that do not fit")
+        stops = np.cumsum(lengths)
+        return {
+            name: ImageIndex(whole.image_ids[stop - length : stop], whole.landmark_ids[stop - length : stop])
+            for name, length, stop in zip(names, lengths, stops, strict=True)
+        }
     except FileNotFoundError:
         raise ImageIndexError(
             f"There is no {path}. It is written by builds of landmark_images; name the folder of a prepared version,"
             " such as ~/tensorflow_datasets/landmark_images/128px_all/1.0.0, or build the dataset with"
             " `tfds build landmark_images/128px_all --imports landmark_triplets_tfds`."
         ) from None
-    except Exception as error:  # whatever zipfile and NumPy come upon
-        raise ImageIndexError(f"{path} is damaged ({error}). Build the dataset again.") from error
-    if split not in names:
-        raise ImageIndexError(f"{path} has the splits {', '.join(names)}, but no {split!r}.")
-    at = names.index(split)
-    start = sum(lengths[:at])
-    part = slice(start, start + lengths[at])
-    return ImageIndex(whole.image_ids[part], whole.landmark_ids[part])
+    except Exception as error:  # whatever NumPy, zipfile and zlib come upon in damaged bytes
+        raise ImageIndexError(
+            f"{path} is damaged ({str(error) or type(error).__name__}). Build the dataset again."
+        ) from error
 
 
 class DataSource(Protocol):

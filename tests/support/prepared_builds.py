@@ -100,7 +100,8 @@ def problems_of(verification: SimpleNamespace, kind: str) -> list[SimpleNamespac
 
 def assert_all_well(verification: SimpleNamespace) -> None:
     assert verification.problems == []
-    assert verification.notes == []
+    assert verification.not_checked == []
+    assert verification.all_well
 
 
 def assert_forgery_is_found(

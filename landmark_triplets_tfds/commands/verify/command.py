@@ -1,8 +1,7 @@
 """The command `verify`: is this dataset whole, and is it what a build makes of these files?
 
-All checks in their order, and what is shown of them. What records say together, and what the files beside the shards
-say of them, is checked here: images that contradict each other, repetitions, splits that share landmarks, the index of
-images, and the counts and fields that dataset_info.json, metadata.json and build_report.json record.
+All checks in their order, and what is shown of them. What is wrong and what could not be checked are told apart: either
+ends "all is well", the first with the exit status of something wrong, the second alone with that of work not done.
 
 The same files and the same config give the same bytes, so whoever publishes a config can publish the hashes of its
 shards, and others can see whether they built, or were given, the same: lists of hashes are written and read as
@@ -18,42 +17,25 @@ import time
 from typing import Any
 
 from etils import epath
-import numpy as np
 
-from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.prepared import (
-    FEATURES_NAME,
-    INFO_NAME,
-    METADATA_NAME,
-    SHARD_PATTERN,
     PreparedData,
     find_version_folder,
     hash_file,
     read_prepared_data,
 )
 from landmark_triplets_tfds.commands.verify.records import (
-    COUNT,
-    FILE,
-    IMAGE,
-    INDEX,
-    INFO,
     NUM_KEPT,
-    REPEATED,
-    RULE,
     SHA256,
     Findings,
     Records,
     check_shards,
-    find_runs,
 )
 from landmark_triplets_tfds.commands.verify.source import SourceOptions, check_against_source
+from landmark_triplets_tfds.commands.verify.together import check_files, check_together
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.competition.tables import format_image_id
-from landmark_triplets_tfds.errors import CommandError, ImageIndexError
-from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
-from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
-from landmark_triplets_tfds.triplets.examples import IMAGES
+from landmark_triplets_tfds.errors import CommandError
 
 _HASH_PATTERN = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+?)\s*")
 
@@ -76,8 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(found)
     else:
-        console.show("\n".join(_lines(data, found, arguments.manual_dir, NUM_KEPT if arguments.show_all else 5)))
-    return console.OK if found["all_well"] else console.FOUND_WRONG
+        console.show("\n".join(_lines(data, found, NUM_KEPT if arguments.show_all else 5)))
+    if found["num_problems"]:
+        return console.FOUND_WRONG
+    if found["not_checked"]:
+        raise CommandError(f"Not all could be checked. {' '.join(found['not_checked'])}")
+    return console.OK
 
 
 def verify(
@@ -105,7 +91,7 @@ def verify(
     started = time.perf_counter()
     findings = Findings()
     data = read_prepared_data(folder)
-    _check_files(data, findings)
+    check_files(data, findings)
     hashes: dict[str, str] = {}
     parts: dict[str, list[Records]] = {split: [] for split in data.splits()}
     with progress_bar(len(data.shards), "Reading shards", " shards") as bar:
@@ -116,17 +102,19 @@ def verify(
             findings.take_over(found)
             bar.update()
     splits = {split: Records.join(of_split) for split, of_split in parts.items()}
-    _check_together(data, splits, findings)
+    check_together(data, splits, findings)
     if published is not None:
         _compare_hashes(published, hashes, folder, findings)
-    if source is not None and splits:
+    if source is None:
+        findings.notes.append("not compared with the competition's files (--manual_dir)")
+    else:
         check_against_source(data, splits, source, findings)
     return data, {
         "schema_version": 1,
         "dataset": data.name,
         "folder": str(data.folder),
         "file_format": data.file_format,
-        "all_well": not findings.counts,
+        "all_well": not findings.counts and not findings.not_checked,
         "num_records": {split: records.num_records for split, records in splits.items()},
         "num_bytes": sum(records.num_bytes for records in splits.values()),
         **findings.as_json(),
@@ -181,7 +169,7 @@ def _compare_hashes(
                 findings.add(SHA256, f"it is {found}, and {expected} was published", file=name)
 
 
-def _lines(data: PreparedData, found: dict[str, Any], manual_dir: epath.Path | None, num_shown: int) -> Iterator[str]:
+def _lines(data: PreparedData, found: dict[str, Any], num_shown: int) -> Iterator[str]:
     counts = ", ".join(f"{split} {count:,}" for split, count in found["num_records"].items())
     yield f"{console.styled(data.name, 'bold')} in {data.folder}"
     yield (
@@ -195,13 +183,13 @@ def _lines(data: PreparedData, found: dict[str, Any], manual_dir: epath.Path | N
         yield from map(_describe_problem, shown)
         if count > len(shown):
             yield f"  ... and {count - len(shown):,} more"
-    yield from (console.styled(f"Note: {note}", "yellow") for note in found["notes"])
-    if not found["all_well"]:
+    yield from (console.styled(f"Not checked: {what}", "yellow") for what in found["not_checked"])
+    if found["num_problems"]:
         yield console.styled(f"{found['num_problems']:,} problems.", "red")
-    elif manual_dir is None:
-        yield console.styled("All well", "green") + "; not compared with the competition's files (--manual_dir)."
+    elif found["not_checked"]:
+        yield console.styled("No problems in what could be checked.", "yellow")
     else:
-        yield console.styled("All well.", "green")
+        yield "; ".join([console.styled("All well", "green"), *found["notes"]]) + "."
 
 
 def _describe_problem(problem: dict[str, Any]) -> str:
@@ -209,159 +197,3 @@ def _describe_problem(problem: dict[str, Any]) -> str:
     key = problem["key"] and f"key {problem['key']}"
     place = ", ".join(part for part in (problem["file"], record, key) if part)
     return f"  {place}: {problem['message']}" if place else f"  {problem['message']}"
-
-
-# --- What records say together, and the files beside the shards
-
-
-def _check_files(data: PreparedData, findings: Findings) -> None:
-    """The files that describe the dataset can be read, and the shards are those that they list."""
-    for name, what in data.damage.items():
-        findings.add(INFO, what, file=name)
-    listed = {shard.name for shard in data.shards}
-    there = {path.name for path in data.folder.iterdir()}
-    for name in sorted(listed - there):
-        findings.add(FILE, "it is missing", file=name)
-    for name in sorted(there - listed):
-        if SHARD_PATTERN.fullmatch(name):
-            findings.add(FILE, f"{INFO_NAME} lists no such shard", file=name)
-
-
-def _check_together(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
-    """Adds what is wrong with the records of all splits, seen together and with the files beside them."""
-    _check_recorded(data, splits, findings)
-    if splits:
-        _check_same_everywhere(data, Records.join(list(splits.values())), findings)
-    for split, records in splits.items():
-        _check_repetitions(data, records, findings)
-        if split in (TRAIN, VALIDATION):
-            _check_side(data, split, records, findings)
-    if data.kind == IMAGES:
-        _check_index(data, splits, findings)
-
-
-def _check_same_everywhere(data: PreparedData, records: Records, findings: Findings) -> None:
-    """An image has one landmark and one thumbnail, however many records hold it."""
-    names = data.kind.image_features
-    ids, landmarks, digests = records.image_ids.ravel(), records.landmark_ids.ravel(), records.digests.ravel()
-    order = np.argsort(ids, kind="stable")
-    labeled = order[landmarks[order] >= 0]  # an image may be in an unlabeled split too
-    for kind, values, among in ((RULE, landmarks, labeled), (IMAGE, digests, order)):
-        starts, stops = find_runs(ids[among])
-        lowest, highest = (ufunc.reduceat(values[among], starts) for ufunc in (np.minimum, np.maximum))
-        for run in np.flatnonzero(lowest != highest).tolist():
-            group = among[starts[run] : stops[run]]
-            found, first, counts = np.unique(values[group], return_index=True, return_counts=True)
-            usual = max(range(len(found)), key=lambda i: (counts[i], -first[i]))
-            elsewhere = _describe_place(data, records, int(group[first[usual]]) // len(names))
-            for at in group[values[group] != found[usual]].tolist():
-                what = (
-                    f"shows landmark {values[at]}, and landmark {found[usual]} in {elsewhere}"
-                    if kind == RULE
-                    else f"differs from the image stored under the same id in {elsewhere}"
-                )
-                message = f"{names[at % len(names)]}, image {format_image_id(ids[at])}, {what}"
-                findings.add(kind, message, **records.place(at // len(names), data))
-
-
-def _describe_place(data: PreparedData, records: Records, number: int) -> str:
-    return f"{data.shards[records.shards[number]].name}, record {records.numbers[number]:,}"
-
-
-def _check_repetitions(data: PreparedData, records: Records, findings: Findings) -> None:
-    """In a split, an anchor has as many triplets as the config says, a single image one record."""
-    if data.config_fields.get("triplets_file"):
-        return  # a file of triplets says itself how often an anchor is one
-    per_anchor = data.config_fields.get("triplets_per_anchor", 1)
-    order = np.argsort(records.image_ids[:, 0], kind="stable")
-    starts, stops = find_runs(records.image_ids[order, 0])
-    for run in np.flatnonzero(stops - starts > per_anchor).tolist():
-        first = _describe_place(data, records, int(order[starts[run]]))
-        already = "is its key already" if per_anchor == 1 else f"begin the {per_anchor} triplets of its anchor"
-        for at in order[starts[run] + per_anchor : stops[run]].tolist():
-            findings.add(REPEATED, f"in {first} {already}", **records.place(at, data))
-    limit = data.config_fields.get("images_per_landmark")
-    if not isinstance(limit, int):
-        return
-    found = records.landmark_ids[order[starts], 0]  # of each anchor or image once
-    landmarks, counts = np.unique(found[found >= 0], return_counts=True)
-    what = "images" if data.kind == IMAGES else "anchors"
-    for landmark, count in zip(landmarks[counts > limit], counts[counts > limit], strict=True):
-        allowed = f"the config allows images_per_landmark={limit}"
-        findings.add(RULE, f"landmark {landmark} has {count:,} {what}, and {allowed}")
-
-
-def _check_side(data: PreparedData, split: str, records: Records, findings: Findings) -> None:
-    """A landmark is in the split that the hash of its id decides, and so in no other one."""
-    percent = data.config_fields.get("validation_percent")
-    if not isinstance(percent, int | float):
-        return  # metadata.json is damaged
-    landmarks = np.unique(records.landmark_ids)
-    wrong = landmarks[is_held_out(landmarks, percent) != (split == VALIDATION)]
-    for at in np.flatnonzero(np.isin(records.landmark_ids, wrong).any(axis=1)).tolist():
-        found = ", ".join(map(str, np.intersect1d(records.landmark_ids[at], wrong)))
-        message = f"landmark {found} belongs to the other split than {split}, by validation_percent={percent}"
-        findings.add(RULE, message, **records.place(at, data))
-
-
-def _check_index(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
-    """index.npz lists the records of each split, in their order."""
-    if not (data.folder / INDEX_NAME).exists():
-        findings.notes.append(f"There is no {INDEX_NAME}: fresh triplets and batches of landmarks need it.")
-        return
-    for split, records in splits.items():
-        try:
-            index = read_image_index(data.folder, split)
-        except ImageIndexError as error:
-            findings.add(INDEX, str(error), file=INDEX_NAME)
-            return
-        if len(index) != len(records):
-            message = f"it lists {len(index):,} records of {split}, of which {len(records):,} are there to be compared"
-            findings.add(INDEX, message, file=INDEX_NAME)
-            continue
-        ids, landmarks = records.image_ids[:, 0], records.landmark_ids[:, 0]
-        for i in np.flatnonzero((index.image_ids != ids) | (index.landmark_ids != landmarks)).tolist():
-            findings.add(
-                INDEX,
-                f"{INDEX_NAME} lists image {format_image_id(index.image_ids[i])} of landmark {index.landmark_ids[i]}"
-                f" for it, and it says landmark {landmarks[i]}",
-                **records.place(i, data),
-            )
-
-
-def _check_recorded(data: PreparedData, splits: Mapping[str, Records], findings: Findings) -> None:
-    """The shards, dataset_info.json, metadata.json and build_report.json fit together."""
-    for split, records in splits.items():
-        expected = data.split_bytes.get(split)
-        # Of damaged records it is said already that they are damaged.
-        if len(records) == records.num_records and expected not in (None, records.num_bytes):
-            message = f"the records of {split} have {records.num_bytes:,} bytes, and it says num_bytes={expected:,}"
-            findings.add(COUNT, message, file=INFO_NAME)
-    if data.metadata is not None:
-        resolution = data.config_fields.get("resolution")
-        if data.image_px not in (None, (resolution, resolution)):
-            message = f"its config has resolution {resolution}, and {FEATURES_NAME} {data.image_px}"
-            findings.add(INFO, message, file=METADATA_NAME)
-        name = f"num_{data.kind.count_name}"
-        found = {split: records.num_records for split, records in splits.items()}
-        total = data.metadata["counts"].get(name)
-        if total != sum(found.values()):
-            message = f"{name} is {total}, and the shards hold {sum(found.values()):,}"
-            findings.add(COUNT, message, file=METADATA_NAME)
-        recorded = {split: counts.get(name) for split, counts in data.metadata["counts"]["splits"].items()}
-        for split in {**recorded, **found}:
-            if (recorded.get(split) or 0) != found.get(split, 0):
-                message = f"{name} of {split} is {recorded.get(split)}, and its shards hold {found.get(split, 0):,}"
-                findings.add(COUNT, message, file=METADATA_NAME)
-    if data.report is None:
-        findings.notes.append(f"There is no readable {REPORT_NAME}: which images were left out is not known.")
-        return
-    if data.report.get("dataset") != data.name:
-        findings.add(INFO, f"it is of {data.report.get('dataset')!r}, not of {data.name}", file=REPORT_NAME)
-    for field in ("config", "table_sha256", "max_examples_per_split", "counts"):
-        if data.metadata is not None and data.report.get(field) != data.metadata.get(field):
-            findings.add(INFO, f"its {field} is not that of {METADATA_NAME}", file=REPORT_NAME)
-    num_listed, num_counted = len(data.report["unreadable_images"]), data.report["counts"].get("num_images_unreadable")
-    if num_listed != num_counted:
-        message = f"it lists {num_listed:,} unreadable images, and counts {num_counted}"
-        findings.add(COUNT, message, file=REPORT_NAME)

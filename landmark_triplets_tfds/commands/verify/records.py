@@ -35,13 +35,15 @@ CONTENT = "content of records"
 IMAGE = "stored images"
 RULE = "rules of triplets and splits"
 REPEATED = "repeated records"
+ORDER = "order of records"
 COUNT = "counts"
 INDEX = "index of images"
+LIST = "list of triplets"
 TABLE = "table of images"
 PLAN = "planned examples"
 SOURCE = "images made again"
 
-KINDS = (INFO, FILE, SHA256, CHECKSUM, CONTENT, IMAGE, RULE, REPEATED, COUNT, INDEX, TABLE, PLAN, SOURCE)
+KINDS = (INFO, FILE, SHA256, CHECKSUM, CONTENT, IMAGE, RULE, REPEATED, ORDER, COUNT, INDEX, LIST, TABLE, PLAN, SOURCE)
 
 # Of each kind, in a shard as in all of them.
 NUM_KEPT = 100
@@ -57,15 +59,17 @@ _Content = tuple[list[int], list[int], list[int]]
 
 
 class Findings:
-    """What is wrong, each problem with the place that has it, and what could not be compared.
+    """What is wrong, each problem with the place that has it, and what is not known.
 
     Attributes:
       counts: problems by kind.
-      notes: sentences about what is not compared and why, or about what is odd and does no harm.
+      not_checked: sentences about what should have been checked and could not be, and why.
+      notes: sentences about what nobody asked to check.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.not_checked: list[str] = []
         self.notes: list[str] = []
         self._kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 
@@ -84,18 +88,18 @@ class Findings:
             self._kept[kind].append({"kind": kind, "message": message} | nowhere | place)
 
     def take_over(self, other: Findings) -> None:
-        """Adds what was found elsewhere."""
+        """Adds the problems that were found elsewhere."""
         for kind, problems in self._kept.items():
             problems += other._kept[kind][: NUM_KEPT - len(problems)]
         self.counts += other.counts
-        self.notes += other.notes
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the counts, and the problems that were kept, in the order of the kinds."""
+        """Returns all of it: the counts, and the problems that were kept, in the order of the kinds."""
         return {
             "num_problems": self.counts.total(),
             "num_problems_by_kind": {kind: self.counts[kind] for kind in KINDS if self.counts[kind]},
             "problems": [problem for problems in self._kept.values() for problem in problems],
+            "not_checked": self.not_checked,
             "notes": self.notes,
         }
 
@@ -189,7 +193,7 @@ def _check_shard(data: PreparedData, number_of_shard: int) -> tuple[Records, str
                     contents.append((num_records, *content))
             num_records += 1
     except FileNotFoundError:
-        pass  # noted where the files of the folder are compared
+        findings.add(FILE, "it is missing", file=shard.name)
     except OSError as error:
         findings.add(FILE, f"it cannot be read ({error.strerror or error})", file=shard.name)
     else:

@@ -33,6 +33,7 @@ from landmark_triplets_tfds.commands.verify.records import (
     digest_image,
     find_runs,
 )
+from landmark_triplets_tfds.common.file_access import OFF
 from landmark_triplets_tfds.competition.source import ImageSource, open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
@@ -67,7 +68,8 @@ def check_against_source(
     Raises:
       SourceLayoutError, LandmarkTableError, ArchiveError: if these cannot be used.
     """
-    build_options = console.build_options()
+    # An index that a build trusted says nothing here: one of its own is made, for as long as this process lives.
+    build_options = dataclasses.replace(console.build_options(), bank=OFF)
     num_threads = build_options.num_readers_of(options.manual_dir)
     source = open_copy(options.manual_dir, build_options.bank, num_threads)
     config = _recorded_config(data, options, findings)
@@ -80,6 +82,9 @@ def check_against_source(
     selection = select_images_of(config, source, build_options)
     planner = SplitPlanner(selection, config)
     made_from: dict[ImageSource, list[Records]] = {}  # labeled splits share a source
+    for split in sorted({*splits}.symmetric_difference(planner.splits())):
+        there = "is not there, and a build makes it" if split not in splits else "is there, and no build makes it"
+        findings.add(PLAN, f"split {split} {there}")
     for split, records in splits.items():
         images = planner.images_of(split)
         _check_table(data, records, selection.whole if split in config.splits() else images.table, findings)
@@ -89,17 +94,17 @@ def check_against_source(
     for name in differing:
         findings.add(
             TABLE,
-            f"{name} is not that of {options.manual_dir}: the dataset was made from other images, so what a build would"
-            " plan is not compared",
+            f"{name} is not that of {options.manual_dir}: the dataset was made from other images",
             file=METADATA_NAME,
         )
-    if data.report is None:
-        findings.notes.append(f"Without {REPORT_NAME}, what a build would make is not compared.")
-    elif not differing:
+    if differing or data.report is None:
+        why = "it was made from other images" if differing else f"there is no readable {REPORT_NAME}"
+        findings.not_checked.append(f"Whether the records are those that a build plans: {why}.")
+    else:
         unreadable = [int(image["image_id"], 16) for image in data.report["unreadable_images"]]
-        for split, records in splits.items():
+        for split in sorted({*splits}.intersection(planner.splits())):
             planned = _plan_ids(planner.plan_split(split), metadata.get("max_examples_per_split"), unreadable)
-            _compare_with_plan(data, records, planned, split, findings)
+            _compare_with_plan(data, splits[split], planned, split, findings)
     for image_source, parts in made_from.items():
         _check_images(data, Records.join(parts), image_source, config.thumbnail_spec(), options, num_threads, findings)
 
@@ -133,7 +138,7 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
             findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
             return None
     if why:
-        findings.notes.append(f"{why}: what a build would plan, and images made again, are not compared.")
+        findings.not_checked.append(f"What a build would plan, and images made again. {why}.")
         return None
     for field, recorded in hashes.items():
         if (found := config.dataset_fields()[field]) != recorded:

@@ -3,9 +3,11 @@
 And records compared with each other and with the files beside them.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
+import random
 import re
 import shutil
 import subprocess
@@ -16,8 +18,9 @@ import pytest
 
 from landmark_triplets_tfds.commands import cli
 from landmark_triplets_tfds.commands.verify import records
-from tests.support.competition import DUMMY_DATA, build, custom_config, run
+from tests.support.competition import DUMMY_DATA, build, custom_config, images_config, run
 from tests.support.prepared_builds import (
+    FIELDS,
     assert_all_well,
     assert_forgery_is_found,
     copy_of,
@@ -47,6 +50,40 @@ def data_dir(built, tmp_path):
     return copy_of(built, tmp_path / "data")
 
 
+@pytest.fixture(scope="module")
+def with_list(tmp_path_factory):
+    with without_bank(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANDMARK_TRIPLETS_TRIPLETS_CSV", "on")
+        return build(tmp_path_factory.mktemp("list"), custom_config(**FIELDS)).data_path
+
+
+@pytest.fixture
+def copy_with_list(with_list, tmp_path):
+    return copy_of(with_list, tmp_path / "list" / "custom" / "1.0.0")
+
+
+@pytest.fixture(scope="module")
+def datasets(with_list, tmp_path_factory):
+    """Folders of datasets by the fields of their configs, each built when it is first asked for."""
+
+    @functools.cache
+    def folder_with(fields):
+        fields = FIELDS | dict(fields)
+        if "triplets_file" in fields:  # which has three of an anchor
+            path = folder_with((("triplets_per_anchor", 3),)) / "triplets.csv"
+            fields = {"resolution": 16, "triplets_file": str(path)}
+        with without_bank(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LANDMARK_TRIPLETS_TRIPLETS_CSV", "on")
+            return build(tmp_path_factory.mktemp("data"), custom_config(**fields)).data_path
+
+    return folder_with
+
+
+@pytest.fixture
+def data_with(datasets, tmp_path):
+    return lambda fields: copy_of(datasets(tuple(fields.items())), tmp_path / "with" / "custom" / "1.0.0")
+
+
 def verify(capsys, *arguments):
     """Returns the exit status and what was printed."""
     status = cli.main(["verify", *map(str, arguments)])
@@ -63,7 +100,6 @@ def test_what_a_build_made_is_well(kind, with_source, request):
     assert_all_well(verification)
     assert sum(verification.num_records.values()) == {"triplets": 43, "images": 45}[kind]
     assert {path: path.stat().st_mtime_ns for path in pathlib.Path(folder.parent).rglob("*")} == before
-    assert verification.all_well is True
 
 
 def test_what_is_printed(data_dir, capsys):
@@ -108,6 +144,67 @@ def test_json(data_dir, capsys):
     assert status == 1
     assert content["num_problems"] == sum(content["num_problems_by_kind"].values()) > 0
     assert {"kind", "message", "file", "record", "key"} == set(content["problems"][0])
+
+
+def lose(name, *content):
+    """Returns what deletes a file of a dataset, or puts something in its place."""
+
+    def change(folder):
+        (folder / name).unlink()
+        if content:
+            (folder / name).write_bytes(*content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "status", "not_checked"),
+    [
+        (custom_config, lambda folder: None, 0, None),
+        (custom_config, lose("build_report.json"), 1, "Which images were left out"),
+        (custom_config, lose("build_report.json", b"{"), 1, "Which images were left out"),
+        (custom_config, lose("metadata.json"), 1, "What the config asks for"),
+        (custom_config, lose("features.json"), 1, "Which shards TFDS reads"),
+        (custom_config, lose("dataset_info.json"), 1, "Which shards TFDS reads"),
+        (custom_config, lose("triplets.csv"), 1, None),
+        (custom_config, lose("triplets.csv", b"key"), 1, None),
+        (images_config, lambda folder: None, 0, None),
+        (images_config, lose("index.npz"), 1, "Whether index.npz lists the records"),
+        (images_config, lose("index.npz", b""), 1, "Whether index.npz lists the records"),
+        (images_config, lose("build_report.json"), 1, "Which images were left out"),
+    ],
+)
+def test_what_is_lost_is_wrong_and_what_it_told_is_not_checked(
+    copy_with_list, copy_of_images, capsys, config, change, status, not_checked
+):
+    """In the text, in JSON and in the exit status."""
+    folder = copy_with_list if config is custom_config else copy_of_images
+    change(folder)
+    found, text = verify(capsys, folder)
+    assert found == status
+    assert ("All well" in text) is (status == 0)
+    assert ("Not checked: " in text) is (not_checked is not None)
+    found, text = verify(capsys, folder, "--json")
+    content = json.loads(text)
+    assert (found, content["all_well"], content["num_problems"] > 0) == (status, status == 0, status == 1)
+    assert (not_checked or "") in " ".join(content["not_checked"])
+    assert bool(content["not_checked"]) is (not_checked is not None)
+    assert content["notes"] == ["not compared with the competition's files (--manual_dir)"]
+
+
+def test_what_cannot_be_checked_is_not_well(copy, capsys):
+    """Nothing is wrong, and not all was done that was asked for: standard error says why, as where nothing was done."""
+    for name in ("metadata.json", "build_report.json"):
+        edit_json(copy / name, lambda content: content["config"].update(of_the_future=1))
+    assert verify(capsys, copy)[0] == 0
+    assert cli.main(["verify", str(copy), "--manual_dir", str(DUMMY_DATA)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "No problems in what could be checked."
+    assert "Not all could be checked. What a build would plan, and images made again." in printed.err
+    status, text = verify(capsys, copy, "--json", "--manual_dir", DUMMY_DATA)
+    content = json.loads(text)
+    assert (status, content["all_well"], content["problems"]) == (2, False, [])
+    assert "of_the_future" in content["not_checked"][0]
 
 
 # --- Lists of hashes
@@ -251,10 +348,88 @@ def test_the_index_of_images(copy_of_images):
     assert [p.file for p in problems_of(verified(copy_of_images), records.INDEX)] == ["index.npz"] * 2
     path.write_bytes(path.read_bytes()[:100])
     assert "is damaged" in problems_of(verified(copy_of_images), records.INDEX)[0].message
-    path.unlink()
-    verification = verified(copy_of_images)
-    assert verification.problems == []
-    assert "no index.npz" in verification.notes[0]
+    np.savez(
+        path, **{name: content[name] for name in ("image_id", "landmark_id")}, split_names=["a"], split_lengths=[45]
+    )
+    (problem,) = problems_of(verified(copy_of_images), records.INDEX)
+    assert problem.message == "it has the splits a, and the dataset train, validation"
+
+
+def move(examples, at, to):
+    examples.insert(to, examples.pop(at))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda examples: examples.reverse(),
+        lambda examples: move(examples, 3, 4),
+        lambda examples: move(examples, 0, -1),
+        lambda examples: move(examples, -1, 0),
+        lambda examples: examples.sort(key=lambda example: value(example, "anchor_id")[0]),
+        lambda examples: random.Random(0).shuffle(examples),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"triplets_per_anchor": 3}, {"triplets_file": "triplets.csv"}])
+def test_another_order_than_that_of_builds(data_with, fields, change):
+    """Also where an anchor has several triplets, and without the competition's files."""
+    folder = data_with(fields)
+    assert_all_well(verified(folder))
+    forge(folder, change)
+    assert {problem.kind for problem in verified(folder).problems} == {records.ORDER}
+
+
+def test_shards_that_took_each_others_place(copy):
+    first, second = shards_of(copy)
+    content = first.read_bytes(), second.read_bytes()
+    second.write_bytes(content[0])
+    first.write_bytes(content[1])
+    edit_json(copy / "dataset_info.json", lambda info: info["splits"][0]["shardLengths"].reverse())
+    (problem,) = verified(copy).problems
+    assert (problem.kind, problem.file, problem.record) == (records.ORDER, second.name, 0)
+
+
+def test_an_order_that_is_not_known(data_with):
+    """Of triplets from a file that were left out, keys of others are not known."""
+    folder = data_with({"triplets_file": "triplets.csv"})
+    for name in ("metadata.json", "build_report.json"):
+        edit_json(folder / name, lambda content: content["counts"].update(num_triplets_left_out=1))
+    verification = verified(folder)
+    assert_all_well(verification)
+    assert "the order of train not checked" in verification.notes[0]
+
+
+def change_line(number, change):
+    def change_lines(lines):
+        lines[number] = change(lines[number])
+
+    return change_lines
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines.pop(3), "it lacks 1 records of train"),
+        (lambda lines: lines.insert(3, lines[3]), "line 5 is of no record"),
+        (change_line(0, lambda line: line[1:]), "it does not begin with key,anchor_id"),
+        (change_line(2, lambda line: line[:-1]), "line 3 is of no record"),
+        (change_line(2, lambda line: "0" + line[1:]), "line 3 is of no record"),
+        (change_line(2, lambda line: line.replace(",", "/1,", 1)), "line 3: there is no triplet"),
+        (change_line(2, lambda line: line.replace(",", "/x,", 1)), "line 3 is of no record"),
+        (change_line(2, lambda line: line[:20] + "\udcff" + line[21:]), "line 3 is of no record"),
+        (change_line(-1, lambda line: "0"), "or is cut off"),
+        (lambda lines: lines.clear(), "it does not begin with"),
+    ],
+)
+def test_a_list_of_triplets_that_does_not_fit(copy_with_list, change, message):
+    assert_all_well(verified(copy_with_list))
+    path = copy_with_list / "triplets.csv"
+    lines = path.read_text().split("\n")
+    change(lines)
+    path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
+    found = verified(copy_with_list).problems
+    assert {problem.kind for problem in found} == {records.LIST}
+    assert any(message in problem.message for problem in found)
 
 
 @pytest.mark.parametrize(

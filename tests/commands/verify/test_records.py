@@ -208,7 +208,6 @@ def test_what_is_taken_over():
         for record in range(60):
             findings.add(records.CONTENT, "is wrong", file=file, record=record)
         findings.add(records.FILE, "is missing", file=file)
-        findings.notes.append(f"a note on {file}")
         everything.take_over(findings)
     found = everything.as_json()
     assert found["num_problems"] == 122
@@ -221,4 +220,3 @@ def test_what_is_taken_over():
     ]
     assert problems[2:][59:61] == [(records.CONTENT, "first", 59), (records.CONTENT, "second", 0)]
     assert len(problems) == 2 + records.NUM_KEPT
-    assert found["notes"] == ["a note on first", "a note on second"]

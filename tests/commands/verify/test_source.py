@@ -3,12 +3,16 @@
 import json
 import shutil
 
+from etils import epath
 import pytest
 
 from landmark_triplets_tfds.commands.verify import records
+from landmark_triplets_tfds.competition.archive import ArchiveIndex
+from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError
-from tests.support.competition import Competition, build, build_images, custom_config, images_config
+from tests.support.archives import COPIES
+from tests.support.competition import DUMMY_DATA, Competition, build, build_images, custom_config, images_config
 from tests.support.helpers import encode_image, smooth_pixels
 from tests.support.prepared_builds import (
     FIELDS,
@@ -89,8 +93,8 @@ def test_unreadable_images_are_accounted_for(tmp_path, build_kind, missing_image
     assert problems_of(verified(folder, source=dummy_source(competition.folder)), records.PLAN)
     (folder / "build_report.json").unlink()
     verification = verified(folder, source=dummy_source(competition.folder))
-    assert verification.problems == []
-    assert "build_report.json" in " ".join(verification.notes)
+    assert [problem.file for problem in verification.problems] == ["build_report.json"]
+    assert "Whether the records are those that a build plans" in verification.not_checked[1]
 
 
 def test_excluded_landmarks(tmp_path):
@@ -98,20 +102,20 @@ def test_excluded_landmarks(tmp_path):
     listed.write_text(f"{Competition(tmp_path / 'competition').table.landmark_ids[0]}\n")
     folder = build(tmp_path, custom_config(**FIELDS, exclude_landmarks=str(listed))).data_path
     verification = verified(folder, source=dummy_source())
-    assert verification.problems == []
-    assert "--exclude_landmarks" in verification.notes[0]
+    assert (verification.problems, verification.all_well) == ([], False)
+    assert "--exclude_landmarks" in verification.not_checked[0]
     assert_all_well(verified(folder, source=dummy_source(exclude_landmarks=str(listed))))
     listed.write_text("1\n")
     with pytest.raises(LandmarkTableError, match="is not the list of landmarks that was excluded"):
         verified(folder, source=dummy_source(exclude_landmarks=str(listed)))
 
 
-def test_unknown_ids_do_not_hide_others(copy):
-    """The order of the records plays no part: sources are compared image by image."""
+def test_records_in_another_order(copy):
+    """It is an error of its own, and hides no other: with sources, records are compared one by one."""
     ids = {format_image_id(int(value(e, "anchor_id")[0], 16)) for s in shards_of(copy) for e in read_examples(s)}
     forge(copy, lambda examples: examples.reverse())
     assert len(ids) == 43
-    assert_all_well(verified(copy, source=dummy_source()))
+    assert {problem.kind for problem in verified(copy, source=dummy_source()).problems} == {records.ORDER}
 
 
 # --- What is not
@@ -189,6 +193,48 @@ def test_a_changed_source(copy, tmp_path):
     assert any(gone in p.message and "unreadable now (missing)" in p.message for p in found)
 
 
+@pytest.mark.parametrize("name", ["zip, deflated", "tars"])
+def test_what_a_build_trusted_is_not_trusted(tmp_path, bank, name):
+    """An index that lacks images, and whose checksum is right, gives a dataset without them; another one is made."""
+    copy, config = COPIES[name](DUMMY_DATA, tmp_path / "copy"), custom_config(**FIELDS, missing_images="drop")
+    open_copy(epath.Path(copy), str(bank), 1)
+    (path,) = (path for path in bank.glob("*.index") if not path.name.startswith(("index-", "test-")))
+    index = ArchiveIndex.load(str(path))
+    ArchiveIndex(index.members[5:], index.archives).save(str(path))
+    folder = build(tmp_path / "data", config, copy).data_path
+    assert json.loads((folder / "build_report.json").read_text())["counts"]["num_images_dropped"] == 5
+    forged = path.read_bytes()
+    (problem,) = verified(folder, source=dummy_source(copy)).problems
+    assert "table_sha256 is not that of" in problem.message
+    assert path.read_bytes() == forged
+    path.unlink()
+    assert_all_well(verified(build(tmp_path / "again", config, copy).data_path, source=dummy_source(copy)))
+
+
+@pytest.mark.parametrize("splits", [{"train"}, {"validation"}])
+def test_splits_that_are_not_there(copy_of_images, splits):
+    """Even if no file that lies beside the shards knows of them."""
+    for shard in shards_of(copy_of_images):
+        if not any(f"-{split}." in shard.name for split in splits):
+            shard.unlink()
+
+    def forget(content):
+        if "fileFormat" in content:
+            content["splits"] = [split for split in content["splits"] if split["name"] in splits]
+        else:
+            counts = content["counts"]
+            counts["splits"] = {name: each for name, each in counts["splits"].items() if name in splits}
+            counts["num_examples"] = sum(each["num_examples"] for each in counts["splits"].values())
+
+    for name in ("dataset_info.json", "metadata.json", "build_report.json"):
+        edit_json(copy_of_images / name, forget)
+    (index,) = verified(copy_of_images).problems
+    assert index.kind == records.INDEX
+    (lost,) = {"train", "validation"} - splits
+    found = problems_of(verified(copy_of_images, source=dummy_source()), records.PLAN)
+    assert [problem.message for problem in found] == [f"split {lost} is not there, and a build makes it"]
+
+
 def test_other_library_versions_are_named(copy, tmp_path):
     edit_json(copy / "build_report.json", lambda report: report["versions"].update(simplejpeg="1.0.0"))
     assert_all_well(verified(copy, source=dummy_source()))
@@ -203,9 +249,9 @@ def test_datasets_of_other_versions_of_the_package(copy):
         edit_json(copy / name, lambda content: content["config"].update(of_the_future=1))
     verification = verified(copy, source=dummy_source())
     assert verification.problems == []
-    assert "of_the_future" in verification.notes[0]
+    assert "of_the_future" in verification.not_checked[0]
     edit_json(copy / "dataset_info.json", lambda info: info.update(version="2.0.0"))
     edit_json(copy / "build_report.json", lambda report: report.update(dataset="landmark_triplets/custom/2.0.0"))
     verification = verified(copy, source=dummy_source())
     assert verification.problems == []
-    assert "It is version 2.0.0, and this package makes 1.0.0" in verification.notes[0]
+    assert "It is version 2.0.0, and this package makes 1.0.0" in verification.not_checked[0]
