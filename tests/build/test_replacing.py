@@ -284,7 +284,7 @@ def test_a_version_that_cannot_be_put_back_is_named(tmp_path, monkeypatch, capsy
     path = tmp_path / "1.0.0"
     make(path, "old")
     with kept_until_replaced(epath.Path(path)):
-        monkeypatch.setattr(pathlib.PosixPath, "rename", raise_error)
+        monkeypatch.setattr(type(pathlib.Path()), "rename", raise_error)
     assert f"What was to be replaced is in {tmp_path}/replaced_1.0.0; rename it to 1.0.0" in capsys.readouterr().out
 
 
@@ -293,7 +293,7 @@ def raise_error(self, target):
 
 
 def test_a_version_that_cannot_be_kept_ends_the_build_before_it_begins(old, monkeypatch):
-    monkeypatch.setattr(pathlib.PosixPath, "rename", raise_error)
+    monkeypatch.setattr(type(pathlib.Path()), "rename", raise_error)
     before = content(old)
     with pytest.raises(PermissionError):
         overwrite(old)
