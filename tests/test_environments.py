@@ -154,3 +154,10 @@ def test_manual_dir_is_within_the_download_dir(home):
     for _ in range(2):
         make_builder("~/data", "64px_1per").download_and_prepare(download_dir="~/downloads")
     assert (home / "data" / "landmark_triplets" / "64px_1per").is_dir()
+
+
+def test_the_folder_of_all_datasets_may_begin_with_a_tilde(home, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", "~/data")  # as TFDS_DATA_DIR does
+    build(None, "64px_1per", home / "copy")
+    assert (home / "data" / "landmark_triplets" / "64px_1per").is_dir()
+    assert cli.main(["verify", "landmark_triplets/64px_1per"]) == 0

@@ -12,6 +12,7 @@ of them goes or changes its arguments:
     GeneratorBasedBuilder._download_and_prepare(dl_manager, download_config)   here
     GeneratorBasedBuilder._example_writer()                                    here
     DatasetBuilder._get_filename_template(split_name)                          here
+    DatasetBuilder._build_data_dir(given_data_dir)                             here
     tfds.core.splits.SplitDict, DatasetInfo.set_splits(split_dict)             here
     DatasetInfo.set_nondeterministic_order(bool)                               here
     DatasetBuilder._post_download_and_prepare_hook()                           here
@@ -33,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import functools
+import os
 import signal
 import sys
 import threading
@@ -89,14 +91,8 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # For a program that builds: what a build may use; None: what the environment says.
     build_options: BuildOptions | None = None
 
-    def __init__(
-        self,
-        *,
-        data_dir: epath.PathLike | None = None,
-        config: str | LandmarkBuilderConfig | None = None,
-        **kwargs: Any,
-    ):
-        """Takes what `tfds.core.DatasetBuilder` takes; ``~`` in data_dir stands for the user's folder, as elsewhere.
+    def __init__(self, *, config: str | LandmarkBuilderConfig | None = None, **kwargs: Any):
+        """Takes what `tfds.core.DatasetBuilder` takes.
 
         `tfds build --overwrite` deletes what is prepared as soon as it has a builder, and tells the builder nothing. So
         what can be checked before a build is checked here.
@@ -108,7 +104,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         """
         if isinstance(config, str):
             self.named_config(config.partition(":")[0])
-        super().__init__(data_dir=epath.Path(data_dir).expanduser() if data_dir else None, config=config, **kwargs)
+        super().__init__(config=config, **kwargs)
         self._options()
         if self.info.initialized:
             self.builder_config.dataset_fields(omit_missing_files=True)
@@ -121,6 +117,12 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             hint = did_you_mean(name, configs)
             raise ValueError(f"{cls.name} has no config {name!r}; it has {', '.join(configs)}.{hint}")
         return configs[name]
+
+    def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
+        """Lets ``~`` stand for the user's folder, as elsewhere: in data_dir, and in the variable TFDS_DATA_DIR."""
+        folders = super()._build_data_dir(given_data_dir and os.path.expanduser(given_data_dir))  # noqa: PTH111
+        root, folder = map(os.path.expanduser, folders)
+        return root, folder
 
     def _options(self) -> BuildOptions:
         return self.build_options or BuildOptions.from_environment()

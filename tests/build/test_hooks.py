@@ -222,6 +222,7 @@ PRIVATE = [
     ("core.dataset_builder:GeneratorBasedBuilder._example_writer", ["self"]),
     ("core.dataset_builder:DatasetBuilder._post_download_and_prepare_hook", ["self"]),
     ("core.dataset_builder:DatasetBuilder._get_filename_template", ["self", "split_name"]),
+    ("core.dataset_builder:DatasetBuilder._build_data_dir", ["self", "given_data_dir"]),
     ("core.dataset_info:DatasetInfo.set_splits", ["self", "split_dict"]),
     ("core.dataset_info:DatasetInfo.set_nondeterministic_order", ["self", "nondeterministic_order"]),
     ("core.writer:ExampleWriter.write", ["self", "path", "examples"]),
