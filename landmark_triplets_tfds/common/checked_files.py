@@ -84,7 +84,10 @@ def load_object(path: str) -> Any:
       DamagedFileError: if the file is not as it was written.
       OSError: if it cannot be read.
     """
-    content, *buffers = read_parts(path, is_mapped=True)
+    try:
+        content, *buffers = read_parts(path, is_mapped=True)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} Build again; if that does not help, its disk is faulty.") from None
     return pickle.loads(content, buffers=buffers)  # noqa: S301 - see `save_object`
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.file_access import open_file
+from landmark_triplets_tfds.common.progress import say
 
 # Size in bytes and modification time in ns of an image file: what tells that it is still the same.
 Stamp = tuple[int, int]
@@ -183,24 +184,31 @@ def read_places(folder: pathlib.Path) -> tuple[Places, list[str]]:
                 content = file.read()
         except OSError:  # deleted a moment ago, perhaps, or another user's
             continue
-        for block in _read_blocks(content):
+        blocks, is_damaged = _read_blocks(content)
+        for block in blocks:
             block["file"] = number
             parts.append(block)
+        if is_damaged:
+            say(f"{path}{_PLACES} is damaged: what it does not tell any more is made anew.")
     return np.concatenate(parts), files
 
 
-def _read_blocks(content: bytes) -> list[Places]:
-    blocks = []
+def _read_blocks(content: bytes) -> tuple[list[Places], bool]:
+    """Returns the whole blocks, and whether there is more than one that was cut off behind them."""
+    blocks: list[Places] = []
     at = 0
+    is_damaged = False
     while at + _BLOCK_HEADER.size <= len(content):
         signature, count, checksum = _BLOCK_HEADER.unpack_from(content, at)
         start = at + _BLOCK_HEADER.size
         at = start + count * PLACE.itemsize
         if signature != _SIGNATURE or at > len(content):
-            break
+            return blocks, is_damaged or signature != _SIGNATURE
         if google_crc32c.value(content[start:at]) == checksum:
             blocks.append(np.frombuffer(content, dtype=PLACE, count=count, offset=start).copy())
-    return blocks
+        else:
+            is_damaged = True
+    return blocks, is_damaged
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 import tensorflow_datasets as tfds
@@ -16,8 +18,9 @@ import tensorflow_datasets as tfds
 from benchmarks.corpus import make_picture_corpus
 from landmark_triplets_tfds.build import local
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.errors import TooManyUnreadableError
+from landmark_triplets_tfds.errors import DamagedFileError, TooManyUnreadableError
 from landmark_triplets_tfds.thumbnails import maker as thumbnail_maker
+from landmark_triplets_tfds.thumbnails.store import StoreIndex
 from tests.support.competition import (
     DUMMY_DATA,
     REPOSITORY,
@@ -221,12 +224,33 @@ def damage_remove(path):
 
 @pytest.mark.parametrize("suffix", [".data", ".places"])
 @pytest.mark.parametrize("damage", [damage_cut, damage_flip, damage_rewrite, damage_remove])
-def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, bank, suffix, damage):
+def test_a_damaged_bank_is_neither_trusted_nor_fatal(tmp_path, bank, suffix, damage, capsys):
     first = build(tmp_path / "first", "64px_all")
     (path,) = bank.glob(f"*/*{suffix}")
     damage(path)
+    StoreIndex.read(path.parent, np.array([1], dtype=np.uint64))
+    is_said = suffix == ".places" and damage in (damage_flip, damage_rewrite)
+    assert (f"{path} is damaged" in capsys.readouterr().out) == is_said
     for name in ("second", "third"):
         assert shard_hashes(build(tmp_path / name, "64px_all")) == shard_hashes(first)
+
+
+@pytest.mark.parametrize("at", [0, 5, 200, -5000, -1])
+def test_what_workers_are_told_is_not_trusted_once_it_is_damaged(tmp_path, monkeypatch, at):
+    """A flipped bit there would give other rows, ids or places."""
+    write_shards = local.LocalBuild._write_shards
+
+    def damage(build, tasks, pool):
+        path = pathlib.Path(tasks[0][0]) / "job"
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        write_shards(build, tasks, pool)
+
+    monkeypatch.setattr(local.LocalBuild, "_write_shards", damage)
+    with pytest.raises(DamagedFileError, match=r"workers\..*job .*[Bb]uild again"):
+        build(tmp_path / "data", "64px_all")
+    assert not list((tmp_path / "data").rglob("*tfrecord*"))
 
 
 @pytest.mark.parametrize("when", ["thumbnails", "shards"])

@@ -1,7 +1,8 @@
 """Damaged images, tables and archives through the code of a build: no crash, no hang, bounded memory, clear errors.
 
 Images go through `make_thumbnail`; tables are read and triplets drawn from them; archives are found in a folder and
-indexed, their table is read, and each image is read and made into a thumbnail. A case ends in one of the ways in which
+indexed, their table is read, and each image is read and made into a thumbnail; so too with an index that is damaged, or
+is of an archive that was changed behind its back. A case ends in one of the ways in which
 a build may end, or is wrong.
 
 The cases run one after the other in a process of their own, which this one watches: where a case ends or hangs it, the
@@ -36,7 +37,7 @@ from PIL import Image
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow, run_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.source import ImageSource, find_source
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoExampleError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
@@ -187,7 +188,8 @@ def _run_table(rng: random.Random, folder: Path) -> str:
 
 def _run_zip(rng: random.Random, folder: Path) -> str:
     (folder / ZIP_NAME).write_bytes(mutations.mutate(rng.choice(_zips()), rng, mutations.mutate_zip))
-    return _read_all(folder, lambda content: content in _images())  # a zip has checksums: what is read is right
+    # A zip has checksums: what is read is right.
+    return _read_all(folder, lambda image_id, content: content in _images())
 
 
 def _run_tar(rng: random.Random, folder: Path) -> str:
@@ -195,19 +197,53 @@ def _run_tar(rng: random.Random, folder: Path) -> str:
     (folder / IMAGES_NAME).mkdir()
     (folder / IMAGES_NAME / "images_000.tar").write_bytes(archive)
     (folder / TABLE_NAME).write_bytes(_tables()[0])
-    return _read_all(folder, lambda content: content in archive)
+    return _read_all(folder, lambda image_id, content: content in archive)
 
 
-def _read_all(folder: Path, is_right: Callable[[bytes], bool]) -> str:
+def _run_index(rng: random.Random, folder: Path) -> str:
+    """Damages the index of an archive, or the archive so that it has the size and time that the index knows."""
+    is_zip, bank = rng.random() < 0.5, str(folder / "bank")
+    (folder / IMAGES_NAME).mkdir()
+    path = folder / (ZIP_NAME if is_zip else f"{IMAGES_NAME}/images_000.tar")
+    path.write_bytes(rng.choice(_zips() if is_zip else _tars()))
+    if not is_zip:
+        (folder / TABLE_NAME).write_bytes(_tables()[0])
+    source = find_source(epath.Path(folder), bank)
+    source.prepare(1)
+    how = rng.choice(["index", "archive", "archive while it is read"])
+    if how == "index":
+        index = next(path for path in Path(bank).iterdir() if not path.name.startswith(("index-", "test-")))
+        index.write_bytes(mutations.mutate_bytes(index.read_bytes(), rng))
+        with contextlib.redirect_stdout(None):
+            outcome = _read_all(folder, lambda image_id, content: content == dict(_members())[image_id])
+        assert outcome == "read", "an index that was damaged was used"
+        return "read, after a damaged index"
+    whole, known = path.read_bytes(), path.stat()
+    changed = mutations.mutate(whole, rng, mutations.mutate_zip if is_zip else mutations.mutate_tar)
+    changed = changed[: len(whole)].ljust(len(whole), b"\0")
+    path.write_bytes(changed)
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+
+    def is_right(image_id: int, content: bytes) -> bool:
+        if is_zip:
+            return content == dict(_members())[image_id]
+        places = [at for at in range(0, len(changed), 512) if changed.startswith(content, at)]
+        return any(format_image_id(image_id).encode() in changed[at - 512 : at] for at in places)
+
+    return _read_all(folder, is_right, None if how == "archive" else source)
+
+
+def _read_all(folder: Path, is_right: Callable[[int, bytes], bool], source: ImageSource | None = None) -> str:
     unreadable = 0
     try:
-        source = find_source(epath.Path(folder), str(folder / "bank"))
-        source.prepare(1)
+        if source is None:
+            source = find_source(epath.Path(folder), str(folder / "bank"))
+            source.prepare(1)
         for image_id in [*source.read_table().image_ids.tolist(), *_IDS]:
             source.stamp(image_id)
             try:
                 content = source.read(image_id)
-                assert is_right(content), f"{source.locate(image_id)} is read as something else"
+                assert is_right(image_id, content), f"{source.locate(image_id)} is read as something else"
                 make_thumbnail(content, _SPECS[0])
             except UnreadableImageError:
                 unreadable += 1
@@ -223,8 +259,8 @@ def _check(error: Exception, name: str) -> str:
     return type(error).__name__
 
 
-_KINDS = {"image": _run_image, "table": _run_table, "zip": _run_zip, "tar": _run_tar}
-_COUNTS = {"image": 10_000, "table": 1_000, "zip": 1_000, "tar": 1_000}
+_KINDS = {"image": _run_image, "table": _run_table, "zip": _run_zip, "tar": _run_tar, "index": _run_index}
+_COUNTS = {"image": 10_000, "table": 1_000, "zip": 1_000, "tar": 1_000, "index": 1_000}
 
 
 # --- Running them
