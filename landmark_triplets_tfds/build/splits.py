@@ -14,6 +14,7 @@ from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.competition.selection import ImageSet, Selection, select_images
 from landmark_triplets_tfds.competition.source import ImageSource
+from landmark_triplets_tfds.errors import NoExampleError
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, ExampleSpec, make_plan
 from landmark_triplets_tfds.triplets.triplets_file import (
     GivenRows,
@@ -107,7 +108,10 @@ class SplitPlanner:
         else:
             spec = asked_for
         with self._stage("plan"):
-            return PlannedSplit(split, images, spec, make_plan(images.table, spec), left_out)
+            try:
+                return PlannedSplit(split, images, spec, make_plan(images.table, spec), left_out)
+            except NoExampleError as error:
+                raise NoExampleError(f"{images.source.table_path}: {error}") from None
 
     def _read_given(self, spec: TripletsFileSpec) -> tuple[GivenRows, Counter[str]]:
         """Returns the triplets that a file has for a split, and how many others it has, by reason."""

@@ -11,7 +11,7 @@ a file and no lock between threads, no descriptor between processes, nothing to 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import mmap
@@ -79,11 +79,13 @@ def read_file(path: str, max_bytes: int) -> bytes:
 
     Images are read by `read_image`.
     """
+
+    def refuse(num_bytes: int) -> None:
+        if num_bytes > max_bytes:
+            raise InputFileError(f"{path} is larger than {max_bytes / 1e6:,.0f} MB, the most that is read of it.")
+
     with open_file(path, buffering=0) as file:
-        content = _read_up_to(file, path, max_bytes + 1)
-    if len(content) > max_bytes:
-        raise InputFileError(f"{path} is larger than {max_bytes / 1e6:,.0f} MB, the most that is read of it.")
-    return content
+        return _read_whole(file, path, max_bytes, refuse)
 
 
 def map_file(path: str) -> Content:
@@ -167,9 +169,7 @@ def refuse_large(num_bytes: int) -> None:
 def _read(path: str, offset: int, length: int | None, stamp: tuple[int, int] | None) -> bytes:
     with open_file(path, buffering=0) as file:
         if length is None:
-            content = _read_up_to(file, path, MAX_FILE_BYTES + 1)
-            refuse_large(len(content))
-            return content
+            return _read_whole(file, path, MAX_FILE_BYTES, refuse_large)
         file.seek(offset)
         content = _read_exactly(file, length)
         if stamp is not None and not is_remote(path):
@@ -179,12 +179,17 @@ def _read(path: str, offset: int, length: int | None, stamp: tuple[int, int] | N
         return content
 
 
-def _read_up_to(file: IO[bytes], path: str, num_bytes: int) -> bytes:
-    """Returns what a file that was just opened begins with: all of it if it has no more than this many bytes."""
-    # Asking a remote file for its size would be one more request.
-    size = num_bytes if is_remote(path) else min(os.fstat(file.fileno()).st_size + 1, num_bytes)
-    content = _read_exactly(file, size)
-    return content if len(content) < size else content + _read_exactly(file, num_bytes - size)
+def _read_whole(file: IO[bytes], path: str, max_bytes: int, refuse: Callable[[int], None]) -> bytes:
+    """Returns the content of a file that was just opened; ``refuse`` raises an error for more than ``max_bytes``."""
+    size = max_bytes  # asking a remote file for its size would be one more request
+    if not is_remote(path):
+        size = os.fstat(file.fileno()).st_size
+        refuse(size)
+    content = _read_exactly(file, size + 1)
+    if len(content) > size:  # it grows, or its size is not known
+        content += _read_exactly(file, max_bytes - size)
+        refuse(len(content))
+    return content
 
 
 def _read_exactly(file: IO[bytes], length: int) -> bytes:

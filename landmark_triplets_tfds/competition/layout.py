@@ -41,7 +41,7 @@ _ZIP_TABLE_PATTERN = re.compile(_LEAD + _ROOT + r"train\.csv")
 _TAR_IMAGE_PATTERN = re.compile(rf"{_LEAD}(?:{_IN_FOLDER})?{_IMAGE}")
 _IMAGE_FILE_PATTERN = re.compile(r"(?P<id>[0-9a-f]{16})\.jpg")
 TAR_PATTERN = re.compile(r"images_[0-9]+\.tar")
-ZIP_PATTERN = re.compile(r"[^.].*\.zip")
+ZIP_PATTERN = re.compile(r"[^.].*(?<!\.csv)\.zip")  # train.csv.zip is what Kaggle's tools make of one file
 
 LAYOUT_INSTRUCTIONS = f"""\
 Expected is one of these copies, in <manual_dir> or in <manual_dir>/{COMPETITION}. No archive has to be extracted.
@@ -146,7 +146,10 @@ class _NearMiss(NamedTuple):
 _ANY = re.compile(r".*")
 _TAR = re.compile(r".*\.tar")
 _COMPRESSED_TAR = re.compile(r".*\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz)")
-_OTHER_ARCHIVE = re.compile(rf"{_COMPRESSED_TAR.pattern}|.*\.(7z|rar|gz|bz2|xz|zst)")
+_PACKED = r"7z|rar|gz|bz2|xz|zst"
+_OTHER_ARCHIVE = re.compile(rf"{_COMPRESSED_TAR.pattern}|.*\.({_PACKED})")
+_ZIPPED_TABLE = re.compile(r"train(_clean)?\.csv\.zip")
+_PACKED_TABLE = re.compile(rf"train(_clean)?\.csv\.({_PACKED})")
 _UNFINISHED = re.compile(r".*\.(zip|tar|csv)\.(part|partial|crdownload|download|aria2|tmp|filepart)")
 _ZIP_PART = re.compile(r".*\.(zip\.\d+|z\d\d)")
 _FLAT_IMAGE = re.compile(r"[0-9a-f]{16}\.(jpe?g|JPE?G)")
@@ -154,6 +157,8 @@ _IMAGE_FOLDER = re.compile(r"[0-9a-f]")
 _UNLABELED = re.compile("|".join(UNLABELED_NAMES))
 
 _UNFINISHED_TEXT = "{place} holds {name}, an unfinished download. Let it end, or begin it anew."
+_ZIPPED_TABLE_TEXT = """\
+{root} holds {name}: the table is still packed. To unpack it: python -m zipfile -e {root}/{name} {root}"""
 _COMPRESSED_TEXT = """\
 {place} holds {name}. Only plain tars, images_000.tar and so on, are read. Decompress them: gunzip {place}/*.gz"""
 _FLAT_TEXT = """\
@@ -177,6 +182,8 @@ folder to train."""
 
 # Looked for in manual_dir and in the competition's folder within it, nearest miss first.
 _NEAR_MISSES = (
+    _NearMiss("", _ZIPPED_TABLE, False, _ZIPPED_TABLE_TEXT),
+    _NearMiss("", _PACKED_TABLE, False, "{root} holds {name}: the table is still packed. Unpack it there."),
     _NearMiss("train", _COMPRESSED_TAR, None, _COMPRESSED_TEXT),
     _NearMiss("train", TAR_PATTERN, False, _TARS_ALONE_TEXT),
     _NearMiss("train", _TAR, None, _TAR_NAME_TEXT),

@@ -149,8 +149,7 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
     """
     kinds = {ID_COLUMN: IMAGE_ID, LANDMARK_COLUMN: LANDMARK_ID}
     columns = CsvColumns(lambda: content, name, kinds, LandmarkTableError)
-    header = columns.header()
-    if IMAGES_COLUMN in header and ID_COLUMN not in header:
+    if _is_clean_table(columns):
         kinds = {LANDMARK_COLUMN: _ANY_TEXT, IMAGES_COLUMN: _ANY_TEXT}
         columns = CsvColumns(lambda: content, name, kinds, LandmarkTableError)
         image_ids, landmark_ids, rows = _parse_clean_table(columns)
@@ -168,6 +167,14 @@ def parse_landmark_table(content: bytes, name: str) -> LandmarkTable:
             " image must occur once.",
         )
     return LandmarkTable(image_ids=image_ids, landmark_ids=landmark_ids)
+
+
+def _is_clean_table(columns: CsvColumns) -> bool:
+    """Returns whether there is a line per landmark. An ``id`` beside ``images`` may be a number of the line, say."""
+    header = columns.header()
+    if IMAGES_COLUMN not in header or header.count(ID_COLUMN) != 1:
+        return IMAGES_COLUMN in header
+    return not any(_ID_PATTERN.fullmatch(text or "") for text in columns.texts(ID_COLUMN, np.zeros(1, dtype=np.int64)))
 
 
 def _parse_clean_table(

@@ -224,6 +224,7 @@ def _choose_root(path: str, counts: dict[tuple[str, str], int], tables: list[str
             f" {list_some(found, 2 * _NUM_NAMES_SHOWN)}. Pack one copy alone."
         )
     others += [f"{count:,} images in {root}{folder}/" for (root, folder), count in counts.items()]
+    others = others or [f"{root}{TABLE_NAME}" for root in tables]
     holds = f"It holds {list_some(others, 2 * _NUM_NAMES_SHOWN)}" if others else "It holds nothing else"
     lacks = f"no {TABLE_NAME}" if with_images else "no image train/a/b/c/<id>.jpg"
     raise ArchiveError(f"{path} holds {lacks}. {holds}.\n\n{LAYOUT_INSTRUCTIONS}")

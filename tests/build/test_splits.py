@@ -14,6 +14,7 @@ from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 from landmark_triplets_tfds.triplets.plan import make_plan
 from tests.support.competition import DUMMY_DATA, REPOSITORY, custom_config, images_config
+from tests.support.helpers import time_limit
 
 CHOSEN = REPOSITORY / "tests" / "chosen.csv"
 
@@ -45,6 +46,32 @@ def test_images_without_labels_are_splits_of_their_own():
     assert planner.splits() == ["train", "index", "test"]
     assert planner.images_of("index") is planner.plan_split("index").images is not planner.images_of("train")
     assert (planner.plan_split("test").images.table.landmark_ids == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("landmark", "fields", "message"),
+    [
+        (lambda row: 7, {}, "all 200000 images show the same landmark, so there is no negative"),
+        (lambda row: 7, {"images_per_landmark": None}, "show the same landmark, so there is no negative"),
+        (lambda row: 7, {"positive_may_be_anchor": True}, "show the same landmark, so there is no negative"),
+        (lambda row: 7, {"validation_percent": 10}, "leaves it 1 of the 1 landmarks, and two are needed"),
+        (lambda row: row, {}, "each of the 200000 landmarks has a single image, so no anchor has a positive"),
+        (lambda row: row % 2, {"exclude_landmarks": "1\n"}, "show the same landmark, so there is no negative"),
+    ],
+)
+def test_a_table_without_triplets_is_refused_by_name_before_anything_is_drawn(tmp_path, landmark, fields, message):
+    (tmp_path / "train/0").mkdir(parents=True)
+    (tmp_path / "train.csv").write_text(
+        "id,landmark_id\n" + "".join(f"{row:016x},{landmark(row)}\n" for row in range(200_000))
+    )
+    if "exclude_landmarks" in fields:
+        (tmp_path / "excluded.txt").write_text(fields["exclude_landmarks"])
+        fields = {"exclude_landmarks": str(tmp_path / "excluded.txt")}
+    config = custom_config(**fields)
+    with time_limit(20):
+        selection = select_images_of(config, find_source(epath.Path(tmp_path)), BuildOptions(bank="off"))
+        with pytest.raises(NoExampleError, match=rf"{tmp_path}/train\.csv: No triplet can be drawn.*{message}"):
+            SplitPlanner(selection, config).plan_split("train")
 
 
 def test_a_file_of_triplets_is_read_once_for_all_splits(tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: pathlib.Path, monkeypatch: pytes
         read_file(path, 10_000_000)
 
 
-@pytest.mark.parametrize("said", [0, 1, 9, 10, 11, 1 << 40])
+@pytest.mark.parametrize("said", [0, 1, 9, 10])
 def test_the_size_that_a_file_is_said_to_have_is_a_hint(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, said: int
 ) -> None:

@@ -51,6 +51,14 @@ def test_finds_a_zip(tmp_path: pathlib.Path, below: str, name: str) -> None:
     assert source.archive == str(tmp_path / below / name)
 
 
+def test_a_packed_table_is_no_copy(tmp_path: pathlib.Path) -> None:
+    for name in ("mine.zip", "train.csv.zip", "sample_submission.csv.zip"):
+        (tmp_path / name).touch()
+    source = find_source(epath.Path(tmp_path))
+    assert isinstance(source, ZipSource)
+    assert source.archive == str(tmp_path / "mine.zip")
+
+
 def test_of_several_zips_the_one_with_the_name_counts(tmp_path: pathlib.Path) -> None:
     for name in ("a.zip", "landmark-retrieval-2020.zip", "z.zip"):
         (tmp_path / name).touch()

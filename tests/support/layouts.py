@@ -153,6 +153,34 @@ WRONG_LAYOUTS: dict[str, tuple[Callable[[pathlib.Path], object], str, str]] = {
         "data",
         "{manual_dir}/train holds part1.tar. Tars are read by the names they are published by",
     ),
+    "a packed table beside the images": (
+        lambda data: [write_competition(data), (data / "train.csv").rename(data / "train.csv.zip")],
+        "data",
+        "{manual_dir} holds train.csv.zip: the table is still packed. .* -m zipfile -e {data}/train.csv.zip {data}",
+    ),
+    "a packed table beside tars": (
+        lambda data: [write_tars(data), (data / "train.csv").rename(data / "train_clean.csv.zip")],
+        "data",
+        "{manual_dir} holds train_clean.csv.zip: the table is still packed. To unpack it",
+    ),
+    "a packed table within": (
+        lambda data: [
+            write_competition(data / "landmark-retrieval-2020"),
+            (data / "landmark-retrieval-2020/train.csv").rename(data / "landmark-retrieval-2020/train.csv.zip"),
+        ],
+        "data",
+        "{manual_dir}/landmark-retrieval-2020 holds train.csv.zip: the table is still packed",
+    ),
+    "a packed table alone": (
+        lambda data: [(data / name).touch() for name in ("train.csv.zip", "sample_submission.csv.zip")],
+        "data",
+        "{manual_dir} holds train.csv.zip: the table is still packed",
+    ),
+    "a table packed otherwise": (
+        lambda data: [write_competition(data), (data / "train.csv").rename(data / "train.csv.gz")],
+        "data",
+        "{manual_dir} holds train.csv.gz: the table is still packed. Unpack it there",
+    ),
     "other files": (
         lambda data: [(data / f"{i}.txt").touch() for i in range(7)],
         "data",
