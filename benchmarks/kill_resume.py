@@ -89,7 +89,7 @@ class Build:
             number = signal.SIGKILL if how == WORKER else signal.Signals[how]
             (workers[0] if how == WORKER and workers else this).send_signal(number)
         self.process.join()
-        left: list[psutil.Process] = psutil.wait_procs(workers, timeout=10)[1]
+        left: list[psutil.Process] = psutil.wait_procs(workers, timeout=60)[1]  # one may be starting yet
         return left
 
     def reads(self) -> list[tuple[str, float]]:
