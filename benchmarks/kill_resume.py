@@ -67,7 +67,10 @@ class Build:
         """Returns the phase that the build is in; '' before the first one, and when its folder has been renamed."""
         paths = ""
         for folder, folders, files in os.walk(self.folder / "data"):  # it minds no folder that goes meanwhile
-            paths += "".join(f"{folder}/{name}\n" for name in folders + files if "/incomplete." in f"{folder}/{name}")
+            if "/.config" not in folder:  # where TFDS has unfinished files for a moment
+                paths += "".join(
+                    f"{folder}/{each}\n" for each in folders + files if "/incomplete." in f"{folder}/{each}"
+                )
         return next((phase for phase, sign in reversed(SIGNS.items()) if sign in paths), "")
 
     def watch(self, until: str = "end") -> dict[str, float]:
