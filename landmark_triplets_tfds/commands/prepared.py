@@ -31,7 +31,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.shards import masked_crc
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.checks import check_int, list_some
+from landmark_triplets_tfds.common.checks import MAX_WORD, check_int, list_some, shorten
 from landmark_triplets_tfds.competition.tables import parse_image_ids
 from landmark_triplets_tfds.errors import CommandError, MissingPackageError
 from landmark_triplets_tfds.triplets.examples import ExampleKind, kind_of_dataset, kind_of_features
@@ -209,7 +209,13 @@ def _guess(folder: epath.Path) -> tuple[str, str, list[Shard], dict[str, int]]:
 
 def _parse_metadata(content: dict[str, Any]) -> dict[str, Any]:
     content["counts"].items(), [counts.items() for counts in content["counts"]["splits"].values()]
-    check_int("triplets_per_anchor", content["config"].get("triplets_per_anchor", 1), 1, 10_000)
+    fields, cap = content["config"], content.get("max_examples_per_split")
+    check_int("triplets_per_anchor", fields.get("triplets_per_anchor", 1), 1, 10_000)
+    if cap is not None:
+        check_int("max_examples_per_split", cap, 1, MAX_WORD)
+    for name in ("exclude_landmarks", "triplets_file"):
+        if not str(fields.get(name) or "sha256:").startswith("sha256:"):
+            raise ValueError(f"of {name} the hash is recorded, not {shorten(fields[name])}")
     return content
 
 

@@ -173,6 +173,32 @@ def test_damaged_json(copy, name, content):
     assert verification.num_records == {"train": 43}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(max_examples_per_split=-1),
+        lambda content: content.update(max_examples_per_split=1.5),
+        lambda content: content.update(max_examples_per_split="x"),
+        lambda content: content["config"].update(exclude_landmarks="no_such_file"),
+        lambda content: content["config"].update(triplets_file=[1]),
+        lambda content: content["config"].update(triplets_per_anchor=10**9),
+        lambda content: content["config"].update(triplets_per_anchor="x"),
+        lambda content: content["config"].update(resolution=None),
+        lambda content: content["config"].update(images_per_landmark="x"),
+        lambda content: content["config"].update(validation_percent=-1),
+        lambda content: content["config"].update(seed=[]),
+        lambda content: content["counts"].update(num_triplets="x"),
+        lambda content: content["counts"]["splits"].update(train=[]),
+    ],
+)
+def test_values_that_are_none(copy, change):
+    """They are named, even if both files have them, and nothing else breaks."""
+    for name in ("metadata.json", "build_report.json"):
+        edit_json(copy / name, change)
+    verification = verified(copy, source=dummy_source(sample=3))
+    assert "metadata.json" in [problem.file for problem in verification.problems]
+
+
 def test_a_file_format_that_cannot_be_checked(copy):
     edit_json(copy / "dataset_info.json", lambda info: info.update(fileFormat="parquet"))
     with pytest.raises(CommandError, match=r"in the file format parquet\. What can be looked at is tfrecord and"):
