@@ -1,7 +1,9 @@
 """The index of records: written, read, found and compared with the records. Forked processes read, or say why not."""
 
+import contextlib
 import os
 import pathlib
+import random
 import sys
 
 from etils import epath
@@ -19,6 +21,7 @@ from landmark_triplets_tfds.training.records import (
 )
 from tests.support.competition import REPOSITORY, build_images, images_config, run
 from tests.support.fake_source import BatchingSource, FakeSource, image_index
+from tests.support.special_files import SPECIAL_FILES
 
 TRAIN, VALIDATION = image_index([30, 10, 20, 30]), image_index([7, 8, 7], range(3))
 
@@ -74,6 +77,32 @@ def rewrite(**changes):
 def test_wrong_indexes(folder, damage, message):
     damage(folder / "index.npz")
     with pytest.raises(ImageIndexError, match=message):
+        read_image_index(folder)
+
+
+@pytest.mark.parametrize("how", ["a bit flipped", "zeros", "cut off"])
+def test_no_damage_gives_another_index(folder, how):
+    """Or an error of another type: what is read is the same, or the file is named."""
+    path, rng = folder / "index.npz", random.Random(how)
+    whole = path.read_bytes()
+    for _ in range(150):
+        start, stop = sorted(rng.sample(range(len(whole)), 2))
+        flipped = bytes([whole[start] ^ 1 << rng.randrange(8)])
+        new = {
+            "a bit flipped": flipped + whole[start + 1 :],
+            "zeros": bytes(stop - start) + whole[stop:],
+            "cut off": b"",
+        }
+        path.write_bytes(whole[:start] + new[how])
+        with contextlib.suppress(ImageIndexError):
+            assert pairs(read_image_index(folder)) == pairs(TRAIN)
+
+
+@pytest.mark.parametrize("what", SPECIAL_FILES)
+def test_what_is_no_file(folder, what):
+    (folder / "index.npz").unlink()
+    SPECIAL_FILES[what](folder / "index.npz")
+    with pytest.raises(ImageIndexError, match="is damaged"):
         read_image_index(folder)
 
 
