@@ -196,12 +196,25 @@ def _decode_like_tensorflow(image_bytes: bytes, header: ImageHeader) -> resizing
     """Decodes to uint8[height, width, 1 or 3], RGB, whatever TensorFlow decodes."""
     pixels: resizing.Pixels | None = run_tensorflow("decode_jpeg", image_bytes)
     if pixels is None:
+        if header.kind == "JPEG" and _lacks_memory(image_bytes):  # TensorFlow does not say
+            raise UnreadableImageError(UnreadableImageError.NO_MEMORY)
         raise explain_refusal(image_bytes, header)
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise UnreadableImageError(
             UnreadableImageError.UNSUPPORTED, f"{pixels.shape[-1]} channels; an alpha channel cannot become a JPEG"
         )
     return pixels
+
+
+def _lacks_memory(image_bytes: bytes) -> bool:
+    """Returns whether libjpeg has too little memory for a JPEG, as for a large progressive one."""
+    try:
+        simplejpeg.decode_jpeg(image_bytes, "GRAY")
+    except MemoryError:
+        return True
+    except Exception as error:
+        return "memory" in str(error)
+    return False
 
 
 def _encode(pixels: resizing.Pixels, quality: int) -> bytes:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 import io
 import itertools
+import pathlib
 import random
 import struct
 import subprocess
@@ -247,7 +248,34 @@ def test_where_the_fast_decoder_fails_tensorflow_decides(
     monkeypatch.setattr("simplejpeg.decode_jpeg", Mock(side_effect=error))
     data = JPEGS[kind](smooth_pixels(40, 50))
     assert make_thumbnail(data, SPEC) == reference(data, SPEC)
-    assert refusal(data[:-30]).reason == UnreadableImageError.DAMAGED
+    is_memory = isinstance(error, MemoryError)
+    reason = UnreadableImageError.NO_MEMORY if is_memory else UnreadableImageError.DAMAGED
+    assert refusal(data[:-30]).reason == reason
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_no_damage(tmp_path: pathlib.Path) -> None:
+    """It may pass, so it must not be remembered as the image's."""
+    pixels = np.zeros((5000, 5000, 3), np.uint8)
+    (tmp_path / "plain.jpg").write_bytes(encode_image(pixels))
+    (tmp_path / "progressive.jpg").write_bytes(encode_image(pixels, progressive=True))
+    (tmp_path / "plain.png").write_bytes(encode_image(pixels, "PNG", compress_level=1))
+    program = f"""
+import pathlib, resource, sys
+from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, UnreadableImageError, make_thumbnail
+run_tensorflow("decode_jpeg", bytes.fromhex({encode_image(smooth_pixels(20, 30)).hex()!r}))
+files = [path.read_bytes() for path in pathlib.Path(sys.argv[1]).iterdir()]
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20), -1))
+for file in files:
+    try:
+        make_thumbnail(file, ThumbnailSpec())
+    except UnreadableImageError as error:
+        print(error.reason)
+"""
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [UnreadableImageError.NO_MEMORY] * 3
 
 
 @pytest.mark.parametrize("error", [*_ERRORS, tf.errors.ResourceExhaustedError(None, None, "{{node x}} OOM")], ids=repr)
