@@ -9,6 +9,8 @@ Each case carries a figure of a page:
 * zip, tars: open a zip of as many images, and 500 tars of 8,266, for the first time and again. Members hold a few
   bytes, and the zip begins with a hole of 100 GiB, so that its offsets need zip64. It takes 6 GB (docs/sources.md).
 * triplets: reads and checks files of 5 million triplets (docs/triplets.md).
+* evaluate: the searches of `landmark-triplets evaluate` at the size of the public benchmark, recognition with a tenth
+  of its queries (docs/commands.md).
 * mine: mines hard triplets from made-up embeddings: landmarks are scattered around the centres of groups, images around
   their landmarks, all normally; there are as many groups as the root of the number of landmarks. `--search approximate`
   also says what faiss misses (docs/triplets.md).
@@ -57,7 +59,7 @@ from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
-from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, load_faiss
+from landmark_triplets_tfds.mining.neighbours import COSINE, ApproximateSearch, ExactSearch, load_faiss, search
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from landmark_triplets_tfds.triplets.triplets_file import (
     ID_COLUMNS,
@@ -73,6 +75,8 @@ _NUM_THREADS, _NUM_LOOKED_UP = 8, 20_000
 
 _DIM = 64
 _SPREAD_OF_LANDMARKS, _SPREAD_OF_IMAGES = 0.7, 0.5  # around a group and a landmark; centres of groups have 1
+# Of the Google Landmarks Dataset v2's benchmark: queries that have answers, images of index and test.
+_NUM_SCORED, _NUM_INDEX_IMAGES, _NUM_TEST_IMAGES, _SCORED_DIM = 1_129, 761_757, 117_577, 512
 _NUM_PARTS, _PART_SIZE = 16, 64  # of the anchors for which both searches are compared
 
 
@@ -296,6 +300,36 @@ def mine(program: Program) -> None:
     measure(program, f"{args.embeddings:,} images", cases)
 
 
+# --- Scores
+
+
+def search_all(folder: Path, k: int) -> Figures:
+    """Searches as `evaluate` does, in files that are mapped."""
+    queries, database = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("queries", "database"))
+    with PeakMemory() as memory, Stopwatch() as watch:
+        search(queries, database, k, COSINE)
+    measured = watch.measurement(len(queries))
+    return {"seconds": measured.wall_s, "CPU s": measured.cpu_s, "peak MB, all": memory.peak_bytes / 1e6}
+
+
+def evaluate(program: Program) -> None:
+    args, rng, cases = program.args, np.random.default_rng(0), {}
+    for name, num_queries, num_images, k in (
+        ("retrieval", _NUM_SCORED, _NUM_INDEX_IMAGES, 100),
+        ("recognition", _NUM_TEST_IMAGES, NUM_COMPETITION_IMAGES, 1),
+    ):
+        folder, share = program.folder(), args.share if name == "recognition" else 1
+        sizes = {"queries": round(num_queries * share), "database": num_images}
+        for what, count in sizes.items():
+            shape = count, _SCORED_DIM
+            vectors = np.lib.format.open_memmap(folder / f"{what}.npy", "w+", np.float32, shape)
+            for start in range(0, count, 1 << 16):
+                part = vectors[start : start + (1 << 16)]
+                part[:] = rng.standard_normal(part.shape, dtype=np.float32)
+        cases[f"{name}, {sizes['queries']:,} in {num_images:,}"] = (functools.partial(search_all, k=k), folder)
+    measure(program, f"{_SCORED_DIM} numbers an image", cases)
+
+
 # --- Workers of a cluster
 
 
@@ -362,6 +396,7 @@ CASES = {
     "tars": open_tars,
     "triplets": triplets,
     "mine": mine,
+    "evaluate": evaluate,
     "worker": worker,
     "verify": verify,
 }
@@ -378,6 +413,8 @@ def main() -> None:
     add("--embeddings", type=int, default=160_000, help="to mine from (default: %(default)s)")
     add("--per-landmark", type=int, nargs="+", default=[400, 40, 5], help="embeddings per landmark (default: 400 40 5)")
     add("--search", choices=("exact", "approximate"), default="exact", help="of neighbours (default: %(default)s)")
+    text = "of the queries of recognition; its time grows with them (default: %(default)s)"
+    add("--share", type=float, default=0.1, help=text)
     with program:
         for case in program.args.cases:
             CASES[case](program)

@@ -12,14 +12,14 @@ from landmark_triplets_tfds.landmark_triplets import LandmarkTriplets, LandmarkT
 
 with epy.lazy_api_imports(globals()):
     from landmark_triplets_tfds.mining.hard_triplets import MinedTriplets, MiningSpec, mine_triplets, write_triplets
-    from landmark_triplets_tfds.training.decoder import TensorFlowPixels
-    from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches
-    from landmark_triplets_tfds.training.metrics import (
+    from landmark_triplets_tfds.mining.scores import (
         average_precisions,
         find_nearest,
         mean_average_precision_at_k,
         recall_at_k,
     )
+    from landmark_triplets_tfds.training.decoder import TensorFlowPixels
+    from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches
     from landmark_triplets_tfds.training.records import ImageIndex, read_image_index
     from landmark_triplets_tfds.training.show import show_images, show_triplets
     from landmark_triplets_tfds.training.tf_data import (

@@ -85,6 +85,10 @@ class EmbeddingsError(LandmarkTripletsError, ValueError):
     """Embeddings or the ids of their images cannot be used; the message names file, row and image."""
 
 
+class SolutionError(LandmarkTripletsError, ValueError):
+    """A solution file of the benchmark cannot be used; the message names line and value."""
+
+
 class MissingPackageError(LandmarkTripletsError, ImportError):
     """A package that is needed for this alone is not installed; the message says how to get it."""
 

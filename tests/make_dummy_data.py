@@ -48,8 +48,29 @@ def make_place(folder: str, image_id: str) -> pathlib.Path:
     return path
 
 
+def unlabeled_ids(folder: str) -> list[str]:
+    """Returns the ids of the images in index/ or test/."""
+    numbers = range(len(LANDMARKS_WITHOUT_LABELS[folder]))
+    return [hashlib.sha256(f"dummy {folder} {number}".encode()).hexdigest()[:16] for number in numbers]
+
+
+def solve() -> list[str]:
+    """Returns the lines of the solution: which index images show the landmark of each test image."""
+    lines = ["id,images,Usage"]
+    for image_id, landmark in zip(unlabeled_ids("test"), LANDMARKS_WITHOUT_LABELS["test"], strict=True):
+        index = zip(unlabeled_ids("index"), LANDMARKS_WITHOUT_LABELS["index"], strict=True)
+        right = [other for other, its_landmark in index if its_landmark == landmark]
+        lines.append(f"{image_id},{' '.join(right) or None},{'Private' if right else 'Ignored'}")
+    return lines
+
+
+def write_lines(name: str, lines: list[str]) -> None:
+    """Writes a file of the competition."""
+    (FOLDER / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
 def main() -> None:
-    """Writes train.csv and the images."""
+    """Writes train.csv, the images and the solution."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     rows = []
     for landmark, num_images in enumerate(IMAGES_PER_LANDMARK):
@@ -72,12 +93,11 @@ def main() -> None:
                 case _:
                     image.save(path, quality=75)
     for folder, landmarks in LANDMARKS_WITHOUT_LABELS.items():
-        for number, landmark in enumerate(landmarks):
-            image_id = hashlib.sha256(f"dummy {folder} {number}".encode()).hexdigest()[:16]
+        for number, (image_id, landmark) in enumerate(zip(unlabeled_ids(folder), landmarks, strict=True)):
             draw_landmark(landmark, f"{folder} {number}").save(make_place(folder, image_id), quality=75)
     random.Random(0).shuffle(rows)
-    lines = ["id,landmark_id", *(f"{image_id},{landmark_id}" for image_id, landmark_id in rows)]
-    (FOLDER / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    write_lines("train.csv", ["id,landmark_id", *(f"{image_id},{landmark_id}" for image_id, landmark_id in rows)])
+    write_lines("retrieval_solution_v2.1.csv", solve())
 
 
 if __name__ == "__main__":

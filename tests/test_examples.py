@@ -7,9 +7,10 @@ import sys
 import numpy as np
 from PIL import Image
 import pytest
+import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds import ImageIndex, TensorFlowPixels, read_image_index
-from tests.support.competition import REPOSITORY, build, build_images, custom_config, images_config, run
+from tests.support.competition import DUMMY_DATA, REPOSITORY, build, build_images, custom_config, images_config, run
 
 pytest.importorskip("array_record", reason="the examples read landmark_images at random, which needs array_record")
 
@@ -97,6 +98,53 @@ def test_embeddings_are_in_record_order(example, data_dir):
     embeddings = example("train_embedding").embed(network, source)
     images = np.stack([source[number]["image"] for number in range(len(source))])
     assert np.abs(embeddings - network.predict(images, verbose=0)).max() < 1e-5
+
+
+DESCRIBE = """
+import sys
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+packed, folder, out, *images = sys.argv[1:]
+zipfile.ZipFile(packed).extractall(folder)
+describe = tf.saved_model.load(folder).signatures["serving_default"]
+decoded = [tf.io.decode_jpeg(tf.io.read_file(path), channels=3) for path in images]
+np.save(out, [describe(input_image=image)["global_descriptor"].numpy() for image in decoded])
+"""
+
+
+def test_the_exported_model_gives_the_embeddings_that_are_evaluated(example, data_dir, tmp_path):
+    """The competition runs it in a process that has neither this package nor the network's code."""
+    train_embedding, dataset = example("train_embedding"), data_dir / "landmark_images" / "nothing_held_out" / "1.0.0"
+    network = train_embedding.make_network(32, 8)
+    network.save(tmp_path / "embedding.keras")
+    arguments = ["--network", tmp_path / "embedding.keras", "--dataset", dataset, "--out", tmp_path / "submission.zip"]
+    example("export_submission").main(list(map(str, arguments)))
+
+    source = tfds.builder_from_directory(dataset).as_data_source(split="train")
+    embeddings = train_embedding.embed(network, source)
+    names = [source[number]["image_id"].decode() for number in range(len(source))]
+    paths = [DUMMY_DATA / "train" / name[0] / name[1] / name[2] / f"{name}.jpg" for name in names]
+    files = tmp_path / "submission.zip", tmp_path / "model", tmp_path / "described.npy"
+    run(sys.executable, "-c", DESCRIBE, *files, *paths)
+    described = np.load(tmp_path / "described.npy")
+    assert described.shape == (len(names), 8)
+    assert np.abs(described - embeddings).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("resolution", "config", "message"), [(16, "nothing_held_out", "has 32 px"), (32, "cropped", "only 'squash'")]
+)
+def test_what_cannot_be_exported(resolution, config, message, example, data_dir, tmp_path):
+    example("train_embedding").make_network(resolution, 8).save(tmp_path / "embedding.keras")
+    if config == "cropped":
+        build_images(data_dir, images_config("cropped", resolution=32, fit="crop"), file_format="array_record")
+    dataset = data_dir / "landmark_images" / config / "1.0.0"
+    arguments = ["--network", tmp_path / "embedding.keras", "--dataset", dataset, "--out", tmp_path / "submission.zip"]
+    with pytest.raises(SystemExit, match=message):
+        example("export_submission").main(list(map(str, arguments)))
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """The command `landmark-triplets`: the arguments of its commands, and what becomes of their errors.
 
-Commands look before a build (`inspect`, `forecast`, `preview`) and after it (`preview`, `verify`), and `mine` chooses
-triplets for the next one. The arguments of all of them are here, so that `--help` is there at once: the module of a
-command, and what it needs, is imported when it runs. Names are written with underscores, as TFDS's are; hyphens do as
-well.
+Commands look before a build (`inspect`, `forecast`, `preview`) and after it (`preview`, `verify`), `mine` chooses
+triplets for the next one, and `evaluate` scores a model. The arguments of all of them are here, so that `--help` is
+there at once: the module of a command, and what it needs, is imported when it runs. Names are written with underscores,
+as TFDS's are; hyphens do as well.
 
 The exit status is 0 if all is well, 1 if a command found something wrong, and 2 if it could not do its work, which
 standard error then explains.
@@ -98,6 +98,7 @@ MODULES = {
     "preview": "preview",
     "verify": "verify.command",
     "mine": "mine",
+    "evaluate": "evaluate",
 }
 
 
@@ -107,7 +108,7 @@ def _make_parser() -> _Parser:
         "--version", action="version", version=f"{PROGRAM} {_version()}", help="Show the version and exit."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    adders = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine)
+    adders = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine, _add_evaluate)
     for name, add_arguments in zip(MODULES, adders, strict=True):
         text = inspect.getdoc(add_arguments) or ""
         command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
@@ -288,6 +289,32 @@ def _add_mine(add: _Add) -> None:
     add("--seed", "N", "Of random positives.", type=_whole(), default=0)
     text = "exact, approximate (by faiss), or auto: exact for up to 200,000 images."
     add("--search", "HOW", text, choices=("auto", "exact", "approximate"), default="auto")
+
+
+def _add_evaluate(add: _Add) -> None:
+    """Score embeddings by the public benchmark.
+
+    That of the Google Landmarks Dataset v2, as its papers report it.
+
+    With retrieval_solution_v2.1.csv: mAP@100, and precision and recall, of queries (split test) that search the
+    split index. With recognition_solution_v2.1.csv: GAP, each query's landmark being that of its nearest image in
+    the split train. Embeddings are of the records of landmark_images, in their order. Queries and images that
+    could not be read, and so have none, count as not found.
+
+    Examples:
+      landmark-triplets evaluate --solution retrieval_solution_v2.1.csv \
+        --index data/landmark_images/128px_glr/1.0.0 --queries test.npy --database index.npy
+    """
+    text = "A .npy file with float16 or float32, an image per row: of the images that ask."
+    add("--queries", "FILE", text, type=_path, required=True)
+    add("--database", "FILE", "The same of the images that are searched.", type=_path, required=True)
+    add("--index", "DIR", "Folder of the prepared landmark_images, with index.npz.", type=_path, required=True)
+    text = "retrieval_solution_v2.1.csv or recognition_solution_v2.1.csv."
+    add("--solution", "FILE", text, type=_path, required=True)
+    add("--query_split", "NAME", "Split of --queries.", default="test")
+    add("--database_split", "NAME", "Split of --database (default: index; for recognition, train).")
+    add("--metric", "HOW", "What is near: cosine or euclidean.", choices=("cosine", "euclidean"), default="cosine")
+    add("--out", "FILE", "Draw some queries with their first results: .png, .jpg or .webp.")
 
 
 # --- How help looks, and what is said of arguments that do not fit

@@ -38,7 +38,7 @@ _MAX_LEFT_OUT = 200
 
 def run(arguments: argparse.Namespace) -> int:
     """Draws the picture and says what is in it."""
-    path = _check_out(arguments.out)
+    path = check_out(arguments.out)
     examples = _find_examples(arguments)
     rows = _choose_rows(examples, arguments.num, arguments.seed)
     noun = examples.kind.noun
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return console.OK
 
 
-def _check_out(out: str | None) -> pathlib.Path | None:
+def check_out(out: str | None) -> pathlib.Path | None:
     """Returns the path to write to, checked before there is any work; None without one."""
     if out is None:
         return None
@@ -117,7 +117,7 @@ def _find_examples(arguments: argparse.Namespace) -> _Examples:
     if arguments.manual_dir is None:
         if arguments.config is not None:
             raise CommandError("--config is of use with --manual_dir; a built dataset is named DATASET/CONFIG.")
-        return _prepared_examples(find_version_folder(arguments.data_dir, arguments.dataset), arguments.split)
+        return prepared_examples(find_version_folder(arguments.data_dir, arguments.dataset), arguments.split)
     if arguments.data_dir is not None:
         raise CommandError("Give either --data_dir, to see what is built, or --manual_dir, to see what would be.")
     dataset, _, name = arguments.dataset.strip("/").partition("/")
@@ -129,7 +129,8 @@ def _find_examples(arguments: argparse.Namespace) -> _Examples:
     return _planned_examples(arguments.manual_dir, config, arguments.split)
 
 
-def _prepared_examples(folder: epath.Path, split: str) -> _Examples:
+def prepared_examples(folder: epath.Path, split: str) -> _Examples:
+    """Returns the examples of a built dataset; raises CommandError if they cannot be found."""
     data = read_prepared_data(folder)
     _check_split(split, data.name, data.splits())
     shards = [shard for shard in data.shards if shard.split == split]

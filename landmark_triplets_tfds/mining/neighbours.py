@@ -1,14 +1,14 @@
-"""The nearest images of other landmarks: found exactly, or by faiss where they are too many to compare all with all.
+"""The nearest images: of queries in a database, and, among the images of one table, those of other landmarks.
 
 The similarity of two images is the cosine of the angle between their embeddings: the dot product of unit vectors. All
 products of 160,000 images with each other are 26 billion numbers, far more than fit in memory, so the exact search
 makes them in blocks, of which each image keeps its best. Selecting is kept cheaper than multiplying: a comparison with
 the worst kept so far leaves few numbers of a block to look at.
 
-The approximate search has an inverted file (Sivic and Zisserman, "Video Google", ICCV 2003), which divides the images
-into lists by k-means and compares an image with those in the nearest lists only. Which neighbours that misses is the
-price. A graph (HNSW) would be the other choice, but one that is built by several threads comes out differently each
-time.
+Where the images of a table are too many to compare all with all, faiss finds neighbours approximately. That search has
+an inverted file (Sivic and Zisserman, "Video Google", ICCV 2003), which divides the images into lists by k-means and
+compares an image with those in the nearest lists only. Which neighbours that misses is the price. A graph (HNSW) would
+be the other choice, but one that is built by several threads comes out differently each time.
 
 A product of float32 matrices may differ in its last bit with the shapes of the blocks. So both searches keep a few more
 neighbours than asked for, whose similarities are then computed one by one in float64 and rounded: what comes out does
@@ -17,16 +17,23 @@ not depend on blocks, and is the same for the neighbours that both find.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import importlib
+import mmap
 from typing import Any
 
 import loky
 import numpy as np
 import numpy.typing as npt
 
+from landmark_triplets_tfds.common.checks import shorten
 from landmark_triplets_tfds.errors import MissingPackageError
-from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places
+from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, Vectors
+
+METRICS = COSINE, EUCLIDEAN = "cosine", "euclidean"
+
+Embeddings = npt.NDArray[np.floating[Any]]
 
 Similarities = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint64]  # a similarity and a place in one number, see `_make_keys`
@@ -42,7 +49,7 @@ _NUM_SPARE, _ROUNDING = 8, 2e-6
 _MANY = 1 / 16
 _GROUPS_PER_NEIGHBOUR = 4
 
-_BELOW_ALL = np.float32(-2)  # of cosines; what is hidden is at -inf
+_BELOW_ALL = np.float32(-np.inf)  # where what is hidden is
 _NUM_GATHERED = 1 << 22  # numbers at a time
 
 # --- Of the approximate search
@@ -74,6 +81,89 @@ class Neighbours:
     places: Places
     similarities: Similarities
     num_above: Places
+
+
+def search(
+    queries: Embeddings,
+    database: Embeddings,
+    k: int,
+    metric: str = EUCLIDEAN,
+    on_done: Callable[[int], object] = lambda count: None,
+) -> tuple[Places, Similarities]:
+    """Finds the k nearest database images of every query, exactly, by blocked matrix products.
+
+    The database may be a mapped file larger than memory: it is read once, from its beginning to its end, and then where
+    the best are.
+
+    Args:
+      queries: float[num_queries, dim].
+      database: float[num_images, dim].
+      k: at least 1, at most num_images.
+      metric: 'cosine' or 'euclidean'.
+      on_done: called with the number of database images just compared.
+
+    Returns:
+      int64[num_queries, k] rows of the database, nearest first, and float32[num_queries, k], their cosines, or their
+      distances with a minus. Of equally near ones the first row comes first.
+
+    Raises:
+      ValueError: if a value is not finite, or with 'cosine' a vector is all zeros; the message names the row.
+    """
+    vectors = _as_vectors(queries, 0, "query_embeddings", metric)
+    keys: Keys = np.zeros((len(queries), min(k + _NUM_SPARE, len(database))), dtype=np.uint64)
+    for first in range(0, len(database), _COLUMNS_PER_BLOCK):
+        block = _as_vectors(database[first : first + _COLUMNS_PER_BLOCK], first, "index_embeddings", metric)
+        # |q - d|^2 = |q|^2 - 2 (q.d - |d|^2 / 2), and |q| is the same for all that a query is compared with.
+        half_squares = (block**2).sum(axis=1) / 2 if metric == EUCLIDEAN else np.float32(0)
+        for start in range(0, len(vectors), ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            products = vectors[rows] @ block.T - half_squares
+            keys[rows] = _keep_best(keys[rows], products, np.empty(products.shape, dtype=bool), first)
+        _let_go(database)
+        on_done(len(block))
+    return _rank(queries, database, _places_of(keys), k, metric)
+
+
+def _as_vectors(embeddings: Embeddings, first: int, name: str, metric: str) -> Vectors:
+    """Returns float32[n, dim], with 'cosine' of length 1, of embeddings whose first row has this number."""
+    vectors = np.asarray(embeddings, dtype=np.float32)
+    wrong, what = ~np.isfinite(vectors).all(axis=1), "must be finite numbers"
+    if metric == COSINE and not wrong.any():
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        wrong, what = lengths == 0, "must not be all zeros, which have no direction"
+        vectors = (vectors / np.where(wrong, 1, lengths)[:, np.newaxis]).astype(np.float32)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{name} {what}, got {shorten(embeddings[row].tolist())} in row {first + row}.")
+    return vectors
+
+
+def _rank(
+    queries: Embeddings, database: Embeddings, places: Places, k: int, metric: str
+) -> tuple[Places, Similarities]:
+    """Returns the k best of these places, int64[num_queries, at least k], and how near they are, from float64."""
+    best, nearness = np.empty((len(places), k), dtype=np.int64), np.empty((len(places), k), dtype=np.float32)
+    step = max(1, _NUM_GATHERED // (places.shape[1] * database.shape[1]))
+    for start in range(0, len(places), step):
+        rows = slice(start, start + step)
+        own, others = queries[rows].astype(np.float64)[:, np.newaxis], database[places[rows]].astype(np.float64)
+        if metric == COSINE:
+            exact = (own * others).sum(axis=2) / (np.linalg.norm(own, axis=2) * np.linalg.norm(others, axis=2))
+        else:
+            exact = -np.linalg.norm(own - others, axis=2)
+        rounded = exact.astype(np.float32)
+        order = np.lexsort((places[rows], -rounded))[:, :k]
+        best[rows] = np.take_along_axis(places[rows], order, axis=1)
+        nearness[rows] = np.take_along_axis(rounded, order, axis=1)
+        _let_go(database)
+    return best, nearness
+
+
+def _let_go(array: Embeddings) -> None:
+    """Lets the system have back the memory of a mapped file, which would be counted as this process's."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class ExactSearch:

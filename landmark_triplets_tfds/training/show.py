@@ -88,6 +88,20 @@ def draw_rows(rows: Sequence[Sequence[Mapping[str, Any]]], title: str = "") -> I
     return _draw_sheet(_alternate_colours(cells), title)
 
 
+def draw_results(rows: Sequence[tuple[Mapping[str, Any], Sequence[tuple[Mapping[str, Any], bool]]]]) -> Image.Image:
+    """Draws queries, examples of ``landmark_images``, each with its results, best first, and if they are right."""
+    cells = []
+    for query, results in rows:
+        (cell,) = _read_cells(IMAGES, query)
+        cells.append([dataclasses.replace(cell, note="", colour=_FAINT)])
+        for result, is_right in results:
+            (cell,) = _read_cells(IMAGES, result)
+            note, colour = ("right", BLUE) if is_right else ("wrong", ORANGE)
+            cells[-1].append(dataclasses.replace(cell, note=note, colour=colour, is_framed=True))
+    headings = ["query", *(f"result {rank}" for rank in range(1, max(map(len, cells))))]
+    return _draw_sheet(cells, "", headings)
+
+
 # --- Examples in all the forms in which training code has them
 
 
@@ -100,12 +114,14 @@ class _Cell:
       image_id: the first line; '' leaves the line out.
       note: the second line, in the colour; what is known of the landmark.
       colour: of the bar below the picture and of the note.
+      is_framed: whether the bar goes around the picture.
     """
 
     pixels: npt.NDArray[np.uint8]
     image_id: str
     note: str
     colour: str = BLUE
+    is_framed: bool = False
 
 
 def _take(kind: ExampleKind, examples: Iterable[Any], num: int) -> list[Mapping[str, Any]]:
@@ -260,6 +276,9 @@ def _draw_frame(pen: ImageDraw.ImageDraw, cell: _Cell, x: int, y: int, side_px: 
     """Draws what is around a picture of this height and width, whose left upper corner is at (x, y)."""
     height, width = side_px
     pen.rectangle((x - 1, y - 1, x + width, y + height), outline=_EDGE)  # else white ones would vanish
+    if cell.is_framed:
+        around = (x - _BAR_HEIGHT, y - _BAR_HEIGHT, x + width - 1 + _BAR_HEIGHT, y + height - 1 + _BAR_HEIGHT)
+        pen.rectangle(around, outline=cell.colour, width=_BAR_HEIGHT)
     y += height
     pen.rectangle((x - 1, y, x + width, y + _BAR_HEIGHT - 1), fill=cell.colour)
     y += _BAR_HEIGHT + _BAR_GAP

@@ -103,8 +103,8 @@ class TripletSampler:
         self._sample_starts: Rows = np.searchsorted(blocks, np.arange(table.num_landmarks + 1))
         is_anchor = spec.positive_may_be_anchor | (np.diff(table.block_starts)[blocks] >= 2)
         self._anchor_rows: Rows = self._sample[is_anchor]
-        self._anchor_blocks: Rows = blocks[is_anchor]
-        self._anchor_ranks: Rows = places[is_anchor] - table.block_starts[self._anchor_blocks]
+        self._anchor_blocks = blocks[is_anchor].astype(np.int32)  # these two are there for as long as a build
+        self._anchor_ranks = (places[is_anchor] - table.block_starts[self._anchor_blocks]).astype(np.int32)
         self._check_possible(int((np.diff(self._sample_starts) > 0).sum()))
 
     def _check_possible(self, num_landmarks: int) -> None:

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.training import metrics
-from landmark_triplets_tfds.training.metrics import (
+from landmark_triplets_tfds.mining import neighbours
+from landmark_triplets_tfds.mining.scores import (
     average_precisions,
     find_nearest,
     mean_average_precision_at_k,
@@ -92,13 +92,14 @@ def retrievals(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return arrays[0], arrays[1], arrays[2], arrays[3]
 
 
-@given(retrieval=retrievals(), k=st.integers(1, 15), num_rows=st.integers(1, 5))
+@given(retrieval=retrievals(), k=st.integers(1, 15), num_rows=st.integers(1, 5), num_columns=st.integers(1, 9))
 def test_agrees_with_the_definition(
-    retrieval: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], k: int, num_rows: int
+    retrieval: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], k: int, num_rows: int, num_columns: int
 ) -> None:
     expected = naive_map(*retrieval, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_BYTES", num_rows * 4 * len(retrieval[2]))
+        patch.setattr(neighbours, "ROWS_PER_BLOCK", num_rows)
+        patch.setattr(neighbours, "_COLUMNS_PER_BLOCK", num_columns)
         if expected is None:
             with pytest.raises(ValueError, match="has a match"):
                 mean_average_precision_at_k(*retrieval, k=k)

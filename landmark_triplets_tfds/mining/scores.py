@@ -12,12 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
+from landmark_triplets_tfds.mining.neighbours import Embeddings, search
 
-Embeddings = npt.NDArray[np.floating[Any]]
 Landmarks = npt.NDArray[np.integer[Any]]
-
-# Similarities held at a time.
-_BLOCK_BYTES = 64 << 20  # 64 MiB
 
 
 def mean_average_precision_at_k(
@@ -82,29 +79,14 @@ def find_nearest(query_embeddings: Embeddings, index_embeddings: Embeddings, k: 
     Raises:
       ValueError: if shapes do not fit, a value is not finite, or there is no query or no index.
     """
-    queries, index = (np.asarray(array, dtype=np.float32) for array in (query_embeddings, index_embeddings))
+    queries, index = np.asanyarray(query_embeddings), np.asanyarray(index_embeddings)
     if queries.ndim != 2 or index.ndim != 2 or queries.shape[1] != index.shape[1]:
         raise ValueError(
             f"expected embeddings [num_queries, dim] and [num_index, dim], got {queries.shape} and {index.shape}."
         )
     if not len(queries) or not len(index):
         raise ValueError(f"expected at least one query and one index image, got {len(queries)} and {len(index)}.")
-    for name, array in (("query_embeddings", queries), ("index_embeddings", index)):
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise ValueError(f"{name} must be finite numbers, got {array[bad].tolist()} in row {bad}.")
-    count = min(check_int("k", k, 1, MAX_WORD), len(index))
-    # |q - i|^2 = |q|^2 - 2 (q.i - |i|^2 / 2), and |q| is the same for all results of a query.
-    half_squares = (index**2).sum(axis=1) / 2
-    results = np.empty((len(queries), count), dtype=np.int64)
-    block = max(1, _BLOCK_BYTES // (4 * len(index)))
-    for start in range(0, len(queries), block):
-        similarities = queries[start : start + block] @ index.T - half_squares
-        for row, values in enumerate(similarities, start):
-            last = np.partition(values, len(index) - count)[len(index) - count]
-            near = np.flatnonzero(values >= last)  # more than k, where some are equally near
-            results[row] = near[np.argsort(-values[near], kind="stable")[:count]]
-    return results
+    return search(queries, index, min(check_int("k", k, 1, MAX_WORD), len(index)))[0]
 
 
 def average_precisions(
