@@ -166,7 +166,19 @@ def test_the_end_of_a_build_says_where_the_bank_is(tmp_path, bank, capsys):
     (folder,) = bank.iterdir()
     printed = capsys.readouterr().out
     assert f"Thumbnails are kept for the next build in {folder} (" in printed
-    assert "0 came from there). It may be deleted at any time." in printed
+    assert "; 0 came from there). It may be deleted at any time." in printed
+
+
+def test_what_came_from_the_bank_is_counted_with_images_drawn_again(tmp_path, bank, capsys):
+    competition = Competition(tmp_path / "competition")
+    for image_id in competition.anchor_ids()[:4]:
+        competition.path(image_id).write_bytes(b"\xff\xd8 broken")
+    for number, config in enumerate(("64px", "64px_all", "64px_all")):
+        builder = build(tmp_path / str(number), config, competition.folder)
+        report = json.loads((builder.data_path / "build_report.json").read_text())
+        num_reused = report["counts"]["num_images_read"] - report["num_thumbnails_made"]
+        assert f"; {num_reused} came from there)" in capsys.readouterr().out
+        assert (num_reused == 0) if number == 0 else (num_reused > 0)
 
 
 def test_changed_files_are_read_again(tmp_path, made):
