@@ -95,10 +95,11 @@ def test_a_machine_without_a_home(tmp_path, monkeypatch, capsys, no_home, pack, 
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", asked_for)
     builder = build(tmp_path / "data", "64px_1per", copy if copy.is_dir() else copy.parent)
     assert len(read_examples(builder)) == 10
+    assert cli.main(["verify", str(builder.data_path)]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "LANDMARK_TRIPLETS_BANK" in line]
     assert len(said) == (2 if pack else 1)
     assert all("home" in line for line in said)
-    assert not [name for name in os.listdir(tmp_path) if name.startswith("~")]
+    assert not [path for path in ("~/bank", "~/.cache/landmark_triplets_tfds") if os.path.lexists(path)]
 
 
 @pytest.fixture

@@ -338,7 +338,7 @@ def hash_file(path: epath.Path) -> str:
 
 
 def _read_tfrecords(path: epath.Path, first: int) -> Iterator[Read]:
-    size, position = path.stat().length, 0
+    size, position = file_access.stat_file(os.fspath(path))[0], 0
     with file_access.open_file(os.fspath(path)) as file:
         for number in itertools.count():
             if position >= size:

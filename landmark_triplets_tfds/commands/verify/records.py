@@ -23,6 +23,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from landmark_triplets_tfds.commands.prepared import INFO_NAME, PreparedData, hash_file, parse_example, read_records
+from landmark_triplets_tfds.common.file_access import stat_file
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_ids
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
@@ -167,7 +168,7 @@ def check_shards(
     """
     check = functools.partial(_check_shard, dataclasses.replace(data, report=None))  # which may be long
     num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
-    sizes = [path.stat().length for shard in data.shards if (path := data.folder / shard.name).exists()]
+    sizes = [stat_file(str(path))[0] for shard in data.shards if (path := data.folder / shard.name).exists()]
     if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
         yield from map(check, range(len(data.shards)))
         return
