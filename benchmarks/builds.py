@@ -52,6 +52,9 @@ class SlowSource:
                 file.write(f"{time.time()} {image_id}\n".encode())
         return content
 
+    def share(self, *arguments: Any, **options: Any) -> SlowSource:
+        return SlowSource(self._source.share(*arguments, **options), self._seconds, self._log)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # as pickle asks for, before there is a source
             raise AttributeError(name)
