@@ -281,7 +281,7 @@ def find_image_problem(image_bytes: bytes, image_px: tuple[int, ...] | None) -> 
     """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(image_bytes)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # the latter for sampling factors that simplejpeg has no name for
         return f"is no JPEG ({error})"
     if image_px not in (None, (height, width)):  # before it is decoded: a wrong size may be an enormous one
         return f"has {height} x {width} px, and features.json says {' x '.join(map(str, image_px))}"
