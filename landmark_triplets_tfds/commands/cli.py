@@ -29,7 +29,7 @@ from etils import epath
 
 from landmark_triplets_tfds.commands.console import FAILED, OK
 from landmark_triplets_tfds.common.checks import MAX_WORD, check_int
-from landmark_triplets_tfds.common.progress import UnfailingStream
+from landmark_triplets_tfds.common.progress import UnfailingStream, saying_on_stderr
 from landmark_triplets_tfds.errors import LandmarkTripletsError
 from landmark_triplets_tfds.triplets.draws import TRAIN
 from landmark_triplets_tfds.triplets.examples import KINDS
@@ -76,7 +76,8 @@ def _run(words: Sequence[str]) -> int:
         parser.print_help()
         return OK
     module = importlib.import_module(f"landmark_triplets_tfds.commands.{MODULES[arguments.command]}")
-    status: int = module.run(arguments)
+    with saying_on_stderr():
+        status: int = module.run(arguments)
     return status
 
 

@@ -12,10 +12,24 @@ _DELAY_S = 2.0
 _SECONDS_BETWEEN_LINES = 30.0  # of a log, where a bar cannot be redrawn
 
 
+_said_on = ["stdout"]
+
+
+@contextlib.contextmanager
+def saying_on_stderr() -> Iterator[None]:
+    """Leaves standard output to what a program was asked for; for the process, not only for this thread."""
+    _said_on.append("stderr")
+    try:
+        yield
+    finally:
+        _said_on.pop()
+
+
 def say(text: str) -> None:
     """Prints lines about work, which goes on, whether or not they can be shown: see `UnfailingStream`."""
-    if sys.stdout is not None:
-        print(text, file=UnfailingStream(sys.stdout), flush=True)
+    stream = getattr(sys, _said_on[-1])
+    if stream is not None:
+        print(text, file=UnfailingStream(stream), flush=True)
 
 
 def showable(text: str, stream: Any = None) -> str:

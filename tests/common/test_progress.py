@@ -202,3 +202,10 @@ def test_a_bar_that_cannot_be_shown_ends_nothing(stream, monkeypatch):
     with progress_bar(3, "Listing", " things") as bar:
         bar.update(1)
         bar.refresh()
+
+
+def test_what_is_said_can_leave_standard_output_alone(capsys):
+    with progress.saying_on_stderr():
+        progress.say("about the work")
+    progress.say("to all")
+    assert capsys.readouterr() == ("to all\n", "about the work\n")
