@@ -121,20 +121,22 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
     hashes = {field: value for field, value in fields.items() if str(value).startswith("sha256:")}
     files = {field: given.get(field) for field in hashes}
     missing = sorted(field for field, file in files.items() if file is None)
+    config_class = type(builder.BUILDER_CONFIGS[0])
+    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(config_class)})
     why = ""
     if not fields:
         why = f"{METADATA_NAME} holds no config"
     elif version.rpartition(".")[0] != str(builder.VERSION).rpartition(".")[0]:
         why = f"It is version {version}, and this package makes {builder.VERSION}, with other bytes"
+    elif unknown:
+        why = f"This version of the package does not know the recorded config ({', '.join(unknown)})"
     elif missing:
         why = f"Of {', '.join(missing)} the hash alone is recorded"
         why += " (give the list: --exclude_landmarks FILE)" if "exclude_landmarks" in missing else ""
     else:
         try:
-            config: LandmarkBuilderConfig = type(builder.BUILDER_CONFIGS[0])(name=name, **(fields | files))
-        except TypeError as error:  # of a field that it has not
-            why = f"This version of the package does not know the recorded config ({error})"
-        except ValueError as error:
+            config: LandmarkBuilderConfig = config_class(name=name, **(fields | files))
+        except (TypeError, ValueError) as error:
             findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
             return None
     if why:
