@@ -243,7 +243,7 @@ def test_a_leftover_that_cannot_be_removed_ends_nothing(data_path, capsys, monke
     def refuse(path):
         raise OSError(errno.ENOTEMPTY, "Directory not empty")
 
-    monkeypatch.setattr(lock, "_remove", refuse)
+    monkeypatch.setattr(lock, "remove", refuse)
     with build_lock(data_path):
         pass
     assert "It could not be removed ([" in capsys.readouterr().out
