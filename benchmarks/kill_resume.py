@@ -153,8 +153,9 @@ def main() -> int:
         print("undisturbed:", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in lengths.items()))
         chooser, counted = random.Random(program.args.seed), dict[str, Counter[str]]()
         for how, phase in itertools.islice(itertools.product(SIGNALS, PHASES), program.args.runs):
-            for _ in range(MAX_TRIES):
-                if found := kill_and_resume(program, phase, chooser.uniform(0, lengths[phase]), how, files):
+            for attempt in range(1, MAX_TRIES + 1):  # a busy machine was slower when it was measured, or is now
+                delay = chooser.uniform(0, lengths[phase]) / attempt
+                if found := kill_and_resume(program, phase, delay, how, files):
                     counted.setdefault(phase, Counter()).update(found)
                     break
             else:
