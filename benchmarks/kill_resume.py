@@ -67,6 +67,7 @@ class Build:
         """Returns the phase that the build is in; '' before the first one, and when its folder has been renamed."""
         paths = ""
         for folder, folders, files in os.walk(self.folder / "data"):  # it minds no folder that goes meanwhile
+            folder = folder.removeprefix(str(self.folder))
             if "/.config" not in folder:  # where TFDS has unfinished files for a moment
                 paths += "".join(
                     f"{folder}/{each}\n" for each in folders + files if "/incomplete." in f"{folder}/{each}"

@@ -166,16 +166,15 @@ class WorkerPool(Generic[Task, Result]):
 
         arguments = {"initializer": _prepare_worker, "initargs": (os.getpid(),), "timeout": None}
         try:
-            executor = loky.ProcessPoolExecutor(self._num_workers, **arguments)
-            executor.submit(os.getpid)
+            # Known before it starts anything: Ctrl-C may come now, and what is not shut down then never ends.
+            self._executor = loky.ProcessPoolExecutor(self._num_workers, **arguments)
+            self._executor.submit(os.getpid)
         except (
             OSError,
             AssertionError,
         ) as error:  # no semaphores, a limit, or this is a daemon
             say(f"All is done in this process, since others cannot be started: {error}.")
-            self._num_workers = 1
-        else:
-            self._executor = executor
+            self._num_workers, self._executor = 1, None
 
     def _stop(self) -> None:
         if self._executor is not None:

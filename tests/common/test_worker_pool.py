@@ -161,3 +161,26 @@ def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> N
 def test_a_worker_whose_parent_is_gone_already_ends() -> None:
     code = "from landmark_triplets_tfds.common import worker_pool as w; w._prepare_worker(0); w.time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=50, check=False).returncode == 1
+
+
+INTERRUPTED = """
+import loky.process_executor as loky
+from landmark_triplets_tfds.common.worker_pool import WorkerPool
+
+def start(thread, whole=loky._ExecutorManagerThread.start):
+    whole(thread)
+    raise KeyboardInterrupt
+
+loky._ExecutorManagerThread.start = start
+if __name__ == "__main__":
+    with WorkerPool(2) as pool:
+        list(pool.run(abs, [1, 2], 2, are_large=True))
+"""
+
+
+def test_ctrl_c_while_workers_start_is_the_end(tmp_path):
+    """Workers that nobody knew of would be waited for, for ever."""
+    program = tmp_path / "interrupted.py"
+    program.write_text(INTERRUPTED)
+    ended = subprocess.run([sys.executable, program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert "KeyboardInterrupt" in ended.stderr.splitlines()
