@@ -17,6 +17,7 @@ import functools
 import hashlib
 from typing import Any
 
+from etils import epath
 import loky
 import numpy as np
 import numpy.typing as npt
@@ -154,6 +155,14 @@ def find_runs(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return starts, np.append(starts, len(values))[1:]
 
 
+def _size_of(path: epath.Path) -> int:
+    """Returns the size of a shard in bytes; 0 for what is none, whose check says what it is."""
+    try:
+        return stat_file(str(path))[0]
+    except OSError:
+        return 0
+
+
 def check_shards(
     data: PreparedData, num_processes: int | None = None
 ) -> Iterator[tuple[Records, str | None, Findings]]:
@@ -168,7 +177,7 @@ def check_shards(
     """
     check = functools.partial(_check_shard, dataclasses.replace(data, report=None))  # which may be long
     num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
-    sizes = [stat_file(str(path))[0] for shard in data.shards if (path := data.folder / shard.name).exists()]
+    sizes = [_size_of(data.folder / shard.name) for shard in data.shards]
     if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
         yield from map(check, range(len(data.shards)))
         return
