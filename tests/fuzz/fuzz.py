@@ -2,8 +2,8 @@
 
 Images go through `make_thumbnail`; tables are read and triplets drawn from them; archives are found in a folder and
 indexed, their table is read, and each image is read and made into a thumbnail; so too with an index that is damaged, or
-is of an archive that was changed behind its back. A case ends in one of the ways in which
-a build may end, or is wrong.
+is of an archive that was changed behind its back, and where a pipe or a device is in the place of a file. A case ends
+in one of the ways in which a build may end, or is wrong.
 
 The cases run one after the other in a process of their own, which this one watches: where a case ends or hangs it, the
 rest goes on in a new process. Each case is made from its number, so that any of them can be run again:
@@ -39,10 +39,17 @@ from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow, run_
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.source import ImageSource, find_source
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
-from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, NoExampleError, UnreadableImageError
+from landmark_triplets_tfds.errors import (
+    ArchiveError,
+    InputFileError,
+    LandmarkTableError,
+    NoExampleError,
+    UnreadableImageError,
+)
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from tests.fuzz import mutations
+from tests.support.special_files import SPECIAL_FILES
 
 MAX_SECONDS = 5.0  # of CPU time, for a case
 MAX_BYTES = 2 << 30  # of resident memory, with the imports
@@ -233,6 +240,38 @@ def _run_index(rng: random.Random, folder: Path) -> str:
     return _read_all(folder, is_right, None if how == "archive" else source)
 
 
+def _run_special(rng: random.Random, folder: Path) -> str:
+    """Puts a pipe, a socket or a device in the place of a file of a copy, before the copy is opened or after that."""
+    layout = rng.choice(["extracted", "zip", "tar"])
+    if layout == "zip":
+        (folder / ZIP_NAME).write_bytes(rng.choice(_zips()))
+    else:
+        (folder / TABLE_NAME).write_bytes(_tables()[0])
+        (folder / IMAGES_NAME).mkdir()
+    if layout == "tar":
+        (folder / IMAGES_NAME / "images_000.tar").write_bytes(rng.choice(_tars()))
+        (folder / IMAGES_NAME / "md5sums.txt").write_text("# none\n")
+    elif layout == "extracted":
+        for image_id, image in _members():
+            path = folder / IMAGES_NAME / image_path(image_id)
+            path.parent.mkdir(parents=True)
+            path.write_bytes(image)
+    source = None
+    if rng.random() < 0.5:
+        source = find_source(epath.Path(folder), str(folder / "bank"))
+        source.prepare(1)
+    path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    path.unlink()
+    SPECIAL_FILES[rng.choice(list(SPECIAL_FILES))](path)
+    is_kept = rng.random() < 0.5
+    with contextlib.redirect_stdout(None):
+        try:
+            outcome = _read_all(folder, lambda image_id, content: content in _images(), source if is_kept else None)
+        except InputFileError as error:
+            outcome = _check(error, str(path))
+    return outcome
+
+
 def _read_all(folder: Path, is_right: Callable[[int, bytes], bool], source: ImageSource | None = None) -> str:
     unreadable = 0
     try:
@@ -259,8 +298,15 @@ def _check(error: Exception, name: str) -> str:
     return type(error).__name__
 
 
-_KINDS = {"image": _run_image, "table": _run_table, "zip": _run_zip, "tar": _run_tar, "index": _run_index}
-_COUNTS = {"image": 10_000, "table": 1_000, "zip": 1_000, "tar": 1_000, "index": 1_000}
+_KINDS = {
+    "image": _run_image,
+    "table": _run_table,
+    "zip": _run_zip,
+    "tar": _run_tar,
+    "index": _run_index,
+    "special": _run_special,
+}
+_COUNTS = {"image": 10_000, "table": 1_000, "zip": 1_000, "tar": 1_000, "index": 1_000, "special": 1_000}
 
 
 # --- Running them

@@ -26,7 +26,7 @@ def test_nothing_goes_wrong() -> None:
     """The first cases of the long run, in processes that are watched for crashes, hangs and memory."""
     result = run(sys.executable, "-m", "tests.fuzz.fuzz", "--count", 150, cwd=REPOSITORY, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    for kind in ("image", "table", "zip", "tar", "index"):
+    for kind in ("image", "table", "zip", "tar", "index", "special"):
         assert f"{kind}: 150 cases" in result.stdout
 
 
