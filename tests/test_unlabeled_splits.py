@@ -315,7 +315,7 @@ def test_what_needs_labels_refuses_them(tmp_path):
 
 
 def test_triplets_have_no_such_field():
-    with pytest.raises(TypeError, match="unlabeled_splits"):
+    with pytest.raises(ValueError, match="landmark_triplets has no field 'unlabeled_splits'"):
         LandmarkTripletsConfig(name="x", unlabeled_splits=True)
 
 
