@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from landmark_triplets_tfds.build.info import FEATURES_NAME, INFO_NAME, METADATA_NAME
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.shards import masked_crc
 from landmark_triplets_tfds.common import file_access
@@ -39,7 +40,6 @@ from landmark_triplets_tfds.triplets.plan import Example
 
 _Parsed = TypeVar("_Parsed")
 
-INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
 
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 FILE_FORMATS = (TFRECORD, ARRAY_RECORD)

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
+from landmark_triplets_tfds.build.info import METADATA_NAME
 from landmark_triplets_tfds.build.report import REPORT_NAME, versions
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import BUILDERS
-from landmark_triplets_tfds.commands.prepared import METADATA_NAME, PreparedData
+from landmark_triplets_tfds.commands.prepared import PreparedData
 from landmark_triplets_tfds.commands.verify.records import (
     INFO,
     PLAN,
