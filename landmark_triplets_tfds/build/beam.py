@@ -93,7 +93,6 @@ class BeamBuild(Build):
             num_examples=job.num_examples,
             num_shards=job.num_shards,
             template=target.template_of(job.split),
-            features=target.features,
             file_format=target.file_format,
             images_per_chunk=choose_images_per_chunk(table.num_images),
             num_readers=self._num_readers(),
