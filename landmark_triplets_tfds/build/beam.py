@@ -89,7 +89,7 @@ class BeamBuild(Build):
             image_ids_path=image_ids_path,
             spec=self._save(f"beam_triplets-{job.split}", spec) if isinstance(spec, np.ndarray) else spec,
             thumbnail_spec=self._thumbnail_spec,
-            order_path=self._save(f"beam_order-{job.split}", job.order.astype(np.int32)),
+            order_path=self._save(f"beam_order-{job.split}", job.order),
             num_examples=job.num_examples,
             num_shards=job.num_shards,
             template=target.template_of(job.split),

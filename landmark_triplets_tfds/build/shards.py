@@ -20,13 +20,13 @@ import uuid
 from etils import epath
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, expected_bytes
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, make_example, plan_in_chunks
-from landmark_triplets_tfds.triplets.sampling import Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ class ShardResult:
 # --- Which examples are in which shard
 
 
-def record_order(plan: ExamplePlan, num_examples: int, split: str) -> Rows:
-    """Returns int64[num_examples]: the numbers of the planned examples in the order in which TFDS puts their records.
+def record_order(plan: ExamplePlan, num_examples: int, split: str) -> npt.NDArray[np.int32]:
+    """Returns int32[num_examples]: the numbers of the planned examples in the order in which TFDS puts their records.
 
     That is the order of the MD5 of their keys, with the name of the split as salt.
 
@@ -74,7 +74,7 @@ def record_order(plan: ExamplePlan, num_examples: int, split: str) -> Rows:
         for key in plan.keys(first, first + len(rows)):
             hashes += hash_key(key).to_bytes(16, "big")
     words = np.frombuffer(hashes, dtype=">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = np.lexsort((words[:, 1], words[:, 0])).astype(np.int32)
     ordered = words[order]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
     if len(same):
