@@ -20,7 +20,6 @@ SMALL = {
         *("plan", "zip", "tars", "triplets", "mine", "worker", "verify"),
         *("--images=20000", "--tars=3", "--triplets=50000", "--embeddings=2000"),
     ],
-    "pixels": ["area", "decoders", "--images=2"],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
     "where_time_goes": ["--runs=1", "--images=20"],
 }
