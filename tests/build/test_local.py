@@ -15,7 +15,6 @@ import psutil
 import pytest
 import tensorflow_datasets as tfds
 
-from benchmarks.corpus import make_picture_corpus
 from landmark_triplets_tfds.build import local
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.errors import DamagedFileError, TooManyUnreadableError
@@ -33,6 +32,7 @@ from tests.support.competition import (
     run,
     shard_hashes,
 )
+from tests.support.forecasts import make_corpus
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def made(monkeypatch):
 @pytest.mark.slow
 def test_killed_builds_resume(tmp_path):
     """Kills builds while they plan, make thumbnails and write shards; without options, the program kills fifty."""
-    make_picture_corpus(tmp_path / "corpus", None, 20)
+    make_corpus(tmp_path / "corpus")
     program = [sys.executable, "-m", "benchmarks.kill_resume", "--corpus", tmp_path / "corpus", "--work", tmp_path]
     options = ("--config", "64px_all", "--slow-down", "0.02", "--runs", "3", "--seed", "1")
     assert re.search(r"\| all +\| +3 \| +0 \| +3 \| +0 \|", run(*program, *options, cwd=REPOSITORY).stdout)
@@ -71,7 +71,7 @@ build("64px_all", corpus, data, None, data / "log", 0.05)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_build_that_is_interrupted_leaves_nothing(tmp_path, how):
     """No unfinished file, and no worker."""
-    make_picture_corpus(tmp_path / "corpus", None, 20)
+    make_corpus(tmp_path / "corpus")
     (tmp_path / "data").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_BUILD, tmp_path / "data", tmp_path / "corpus"],
@@ -115,7 +115,7 @@ print("parent", "tensorflow" in sys.modules)
 
 @pytest.mark.slow
 def test_no_process_of_a_build_of_plain_jpegs_imports_tensorflow(tmp_path):
-    make_picture_corpus(tmp_path / "corpus", None, 6)
+    make_corpus(tmp_path / "corpus")
     environment = {"PYTHONPATH": str(REPOSITORY), "LANDMARK_TRIPLETS_WORKERS": "2"}
     command = (sys.executable, "-c", PLAIN_BUILD, tmp_path / "data", tmp_path / "corpus")
     printed = run(*command, environment=environment, cwd=REPOSITORY).stdout.splitlines()

@@ -33,7 +33,7 @@ make_thumbnail = thumbnail_maker.make_thumbnail
 thumbnail_maker.make_thumbnail = lambda *a: (time.sleep(0.05), make_thumbnail(*a))[1]
 builder = tfds.builder("landmark_triplets/" + sys.argv[2], data_dir=sys.argv[1])
 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[3]))
-print(len(builder.as_dataset(split="train")))
+print(builder.info.splits["train"].num_examples)
 """
 
 

@@ -4,7 +4,7 @@
 ```python are run; a line `<!-- not run: REASON -->` before a block says why one is not. All Python blocks share their
 names.
 
-Commands of TFDS and of this package run in this process, which imports TensorFlow once for all of them.
+Commands of TFDS and of this package with which a block ends run in this process, which imports TensorFlow once for all.
 """
 
 from __future__ import annotations
@@ -104,12 +104,14 @@ def run_page(page: pathlib.Path, where_needed: bool = False) -> None:
 def _run_shell(code: str) -> None:
     for install in _INSTALLS:
         code = code.replace(install, "")
-    commands = [line for line in code.replace("\\\n", "").splitlines() if line.strip() and not line.startswith("#")]
-    if all(_runs_here(command) for command in commands):
-        for command in commands:
-            _run_here(shlex.split(command))
-    elif commands:
-        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
+    lines = [line for line in code.replace("\\\n", "").splitlines() if line.strip() and not line.startswith("#")]
+    ours: list[str] = []
+    while lines and _runs_here(lines[-1]):
+        ours.insert(0, lines.pop())
+    if lines:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(lines)], check=True)
+    for command in ours:
+        run_here(shlex.split(command))
 
 
 def _runs_here(command: str) -> bool:
@@ -119,7 +121,8 @@ def _runs_here(command: str) -> bool:
     return plain and next((word for word in words if "=" not in word), "") in ("tfds", "landmark-triplets")
 
 
-def _run_here(words: list[str]) -> None:
+def run_here(words: list[str]) -> None:
+    """Runs a command of TFDS or of this package in this process."""
     words = [word.replace("$PWD", os.getcwd()) for word in words]
     before = dict(os.environ)
     while "=" in words[0]:

@@ -256,7 +256,7 @@ def test_where_the_fast_decoder_fails_tensorflow_decides(
 @pytest.mark.slow
 def test_too_little_memory_is_no_damage(tmp_path: pathlib.Path) -> None:
     """It may pass, so it must not be remembered as the image's."""
-    pixels = np.zeros((5000, 5000, 3), np.uint8)
+    pixels = np.zeros((3000, 3000, 3), np.uint8)
     (tmp_path / "plain.jpg").write_bytes(encode_image(pixels))
     (tmp_path / "progressive.jpg").write_bytes(encode_image(pixels, progressive=True))
     (tmp_path / "plain.png").write_bytes(encode_image(pixels, "PNG", compress_level=1))
