@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from pathlib import Path
 import statistics
-from typing import Any
 
 import numpy as np
 
 from benchmarks import builds, yardsticks
 from benchmarks.harness import Case, Measurement, Program, Stopwatch, measure_each, print_table, temporary_folder
-from landmark_triplets_tfds.build.shards import write_shard
+from landmark_triplets_tfds.build.shards import make_record, write_shard
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.store import THUMBNAIL, StoreIndex, StoreReader, StoreWriter
+from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 CONFIG = "128px_all"
 BUILD = "build"
@@ -41,39 +41,19 @@ class Stages:
         self._files = files[:: -(-len(files) // num_images)]
         self._work = work
         self._thumbnails = [yardsticks.run_codec(path) for path in self._files]
-        self._builder = builds.tfds().builder(builds.DATASET, config=CONFIG, data_dir=work)
-        self._features = self._builder.info.features
-        self._examples = self._make_examples(table)
-
-    def _make_examples(self, table: Any) -> list[dict[str, Any]]:
-        """Returns an example per triplet; thumbnails stand in for others, as their sizes alone matter here."""
-        thumbnails = self._thumbnails
-        ids = [f"{image_id:016x}" for image_id in table.image_ids.tolist()]
-        examples = []
-        for triplet in self._plan.tolist():
-            example: dict[str, Any] = {}
-            for role, row in zip(("anchor", "positive", "negative"), triplet, strict=True):
-                example |= {f"{role}_img": thumbnails[row % len(thumbnails)], f"{role}_id": ids[row]}
-            example["landmark_id"] = table.landmark_ids[triplet[0]]
-            example["negative_landmark_id"] = table.landmark_ids[triplet[2]]
-            examples.append(example)
-        return examples
+        self._table = table
 
     def cases(self) -> dict[str, Case]:
         """Returns the stages by name, those on images first."""
-        from tensorflow_datasets.core import example_serializer
-
         data = [yardsticks.read(path) for path in self._files]
         pixels = [yardsticks.decode(each) for each in data]
         small = [yardsticks.resize(each) for each in pixels]
-        encoded = [self._features.encode_example(example) for example in self._examples]
-        make = example_serializer.ExampleSerializer(self._features.get_serialized_info()).get_tf_example
+        triplets, thumbnails = self._plan.tolist(), self._thumbnails
 
-        def serialize(example: Any) -> bytes:
-            record: bytes = make(example).SerializeToString(deterministic=True)
-            return record
+        def serialize(rows: list[int]) -> bytes:  # any thumbnails will do, as their sizes alone matter here
+            return make_record(TRIPLETS, self._table, rows, [thumbnails[row % len(thumbnails)] for row in rows])
 
-        records = [serialize(example) for example in encoded]
+        records = [serialize(rows) for rows in triplets]
         return {
             "read": lambda: measure_each(yardsticks.read, self._files),
             "header": lambda: measure_each(read_header, data),
@@ -82,8 +62,7 @@ class Stages:
             "encode": lambda: measure_each(yardsticks.encode, small),
             "into the store": lambda: self._store()[0],
             "from the store, three": lambda: self._store()[1],
-            "TFDS's encode": lambda: measure_each(self._features.encode_example, self._examples),
-            "serialize": lambda: measure_each(serialize, encoded),
+            "serialize": lambda: measure_each(serialize, triplets),
             "write": lambda: self._write(records),
         }
 

@@ -75,11 +75,11 @@ class SplitJob:
       num_examples: how many of the examples to make.
       rows: int64[num_images], ascending: the distinct images of these, before redraws.
       max_num_unreadable: of these images, how many may be.
-      order: int64[num_examples], the numbers of the examples in the order of their records.
+      order: int32[num_examples], the numbers of the examples in the order of their records.
       num_shards: that they are cut into.
       counts: what became of the examples.
       redrawn: rows of the images that were looked at for redraws, readable or not.
-      record_numbers: int64[n], the numbers of the examples that are made, in the order of their records.
+      record_numbers: int32[n], the numbers of the examples that are made, in the order of their records.
       record_rows: int32[n, k], the rows of their images.
       shards: what came of each, by its number.
     """
@@ -88,11 +88,11 @@ class SplitJob:
     num_examples: int
     rows: Rows
     max_num_unreadable: int
-    order: Rows
+    order: npt.NDArray[np.int32]
     num_shards: int
     counts: ExampleCounts
     redrawn: set[int] = dataclasses.field(default_factory=set)
-    record_numbers: Rows = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    record_numbers: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     record_rows: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
     shards: dict[int, ShardResult] = dataclasses.field(default_factory=dict)
 

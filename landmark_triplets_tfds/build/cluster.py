@@ -21,7 +21,7 @@ from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, shard_bounds, write_shard
+from landmark_triplets_tfds.build.shards import ShardResult, make_record, shard_bounds, write_shard
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
@@ -53,7 +53,6 @@ class ClusterPlan:
       num_examples: how many to make.
       num_shards: that they are cut into.
       template: the ``tfds.core.ShardedFileTemplate`` of the shards.
-      features: of an example.
       file_format: of the shards.
       images_per_chunk: images that are read and encoded at a time.
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
@@ -70,7 +69,6 @@ class ClusterPlan:
     num_examples: int
     num_shards: int
     template: Any
-    features: Any
     file_format: str
     images_per_chunk: int
     num_readers: int
@@ -131,10 +129,6 @@ class ClusterWorker:
     def _order(self) -> Any:
         return load_object(self.plan.order_path)
 
-    @functools.cached_property
-    def _records(self) -> RecordMaker:
-        return RecordMaker(self.examples.kind, self.table, self.plan.features)
-
     def images_of_shard(self, shard: int) -> Rows:
         """Returns the rows, ascending and each once, of the images that a shard needs before redraws."""
         rows: Rows = np.unique(self.examples.rows_at(self.plan.numbers_of(shard, self._order)))
@@ -159,7 +153,7 @@ class ClusterWorker:
                 found = find_thumbnails(self.examples, number, rows, get_thumbnail, counts)
                 if found is not None:
                     made.append((number, *found[0]))
-                    yield self._records.make(*found)
+                    yield make_record(self.examples.kind, self.table, *found)
 
         path = plan.template.sharded_filepath(shard_index=shard, num_shards=plan.num_shards)
         result = write_shard(path, plan.file_format, records())

@@ -18,10 +18,9 @@ of them goes or changes its arguments:
     DatasetBuilder._post_download_and_prepare_hook()                           here
     DownloadManager.manual_dir raises AssertionError without a folder          here
     incomplete.*_<version>, the folder of an unfinished version                build.lock
-    tensorflow_datasets.proto.tf_example_pb2                                   here, and where records are read
+    tensorflow_datasets.proto.tf_example_pb2                                   here, build.shards, readers of records
     tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)                build.shards
     tfds.core.utils.shard_utils.ShardConfig, its get_shard_boundaries           build.shards
-    tensorflow_datasets.core.example_serializer.ExampleSerializer              build.shards
     tensorflow_datasets.core.file_adapters.ADAPTER_FOR_FORMAT                  build.shards
     tfds.core.data_sources.base.BaseDataSource, its deserialize_method         training.tf_data
     BaseDataSource's decoders, its data_source with undecoded records          training.records, training.decoder
@@ -284,7 +283,6 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _target(self, download_config: tfds.download.DownloadConfig) -> Target:
         return Target(
-            features=self.info.features,
             file_format=self.info.file_format.value,
             shard_config=download_config.get_shard_config(),
             template_of=lambda split: self._get_filename_template(split_name=split),

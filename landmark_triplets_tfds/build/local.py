@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.build import Build, SplitJob
-from landmark_triplets_tfds.build.shards import RecordMaker, ShardResult, Target, write_shard
+from landmark_triplets_tfds.build.shards import ShardResult, Target, make_record, write_shard
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.file_access import OFF, is_remote
 from landmark_triplets_tfds.common.progress import progress_bar, say
@@ -165,7 +165,6 @@ class LocalBuild(Build):
         ]
         known = _ShardJob(
             kind=job.planned.plan.kind,
-            features=target.features,
             file_format=target.file_format,
             paths=paths,
             bounds=bounds,
@@ -257,7 +256,6 @@ class _ShardJob:
     """
 
     kind: ExampleKind
-    features: Any
     file_format: str
     paths: Sequence[str]
     bounds: Sequence[int]
@@ -285,19 +283,19 @@ class _ShardWriter:
     def __init__(self, folder: pathlib.Path):
         self._job: _ShardJob = load_object(str(folder / _JOB))
         self._reader = StoreReader(self._job.files)
-        self._maker = RecordMaker(self._job.kind, self._job.table, self._job.features)
 
     def write(self, number: int) -> ShardResult:
         start, stop = self._job.bounds[number : number + 2]
         return write_shard(self._job.paths[number], self._job.file_format, self._records(start, stop))
 
     def _records(self, start: int, stop: int) -> Iterator[bytes]:
-        width = self._job.kind.num_images
+        kind, table = self._job.kind, self._job.table
         for first in range(start, stop, _RECORDS_TOGETHER):
             rows = self._job.rows[first : min(first + _RECORDS_TOGETHER, stop)]
             places = iter(self._job.places[rows.ravel()].tolist())
             for rows_of_example in rows.tolist():
-                yield self._maker.make(rows_of_example, [self._thumbnail(next(places)) for _ in range(width)])
+                thumbnails = [self._thumbnail(next(places)) for _ in rows_of_example]
+                yield make_record(kind, table, rows_of_example, thumbnails)
 
     def _thumbnail(self, place: tuple[int, ...]) -> bytes:
         thumbnail = self._reader.read(place)

@@ -20,13 +20,13 @@ import uuid
 from etils import epath
 import google_crc32c
 import numpy as np
-import tensorflow_datasets as tfds
+import numpy.typing as npt
+from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, expected_bytes
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, make_example, plan_in_chunks
-from landmark_triplets_tfds.triplets.sampling import Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,12 @@ class Target:
     """Where shards go, and in which form: what TFDS says of a dataset that is to be written.
 
     Attributes:
-      features: of an example.
       file_format: by its name, such as 'tfrecord'.
       shard_config: a ``tfds.core.utils.shard_utils.ShardConfig``.
       template_of: gives the ``tfds.core.ShardedFileTemplate`` of a split.
       beam_runner, beam_options: with what a cluster is asked, as Beam has them.
     """
 
-    features: tfds.features.FeaturesDict
     file_format: str
     shard_config: Any
     template_of: Callable[[str], Any]
@@ -60,8 +58,8 @@ class ShardResult:
 # --- Which examples are in which shard
 
 
-def record_order(plan: ExamplePlan, num_examples: int, split: str) -> Rows:
-    """Returns int64[num_examples]: the numbers of the planned examples in the order in which TFDS puts their records.
+def record_order(plan: ExamplePlan, num_examples: int, split: str) -> npt.NDArray[np.int32]:
+    """Returns int32[num_examples]: the numbers of the planned examples in the order in which TFDS puts their records.
 
     That is the order of the MD5 of their keys, with the name of the split as salt.
 
@@ -76,7 +74,7 @@ def record_order(plan: ExamplePlan, num_examples: int, split: str) -> Rows:
         for key in plan.keys(first, first + len(rows)):
             hashes += hash_key(key).to_bytes(16, "big")
     words = np.frombuffer(hashes, dtype=">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((words[:, 1], words[:, 0]))
+    order = np.lexsort((words[:, 1], words[:, 0])).astype(np.int32)
     ordered = words[order]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
     if len(same):
@@ -129,27 +127,27 @@ def shard_bounds(num_examples: int, num_shards: int) -> list[int]:
 # --- Writing one
 
 
-class RecordMaker:
-    """Makes the records of a dataset from rows of a table and thumbnails, with the bytes that TFDS gives them.
+def make_record(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumbnails: Sequence[bytes]) -> bytes:
+    """Returns the record of an example, a ``tf.train.Example``, with the bytes that TFDS gives it.
 
     TFDS serializes a protobuf map, whose order changes from process to process. Here it is serialized in the order of
     the names, so that equal datasets are equal byte for byte, and a checksum of a dataset is worth publishing.
+
+    Args:
+      kind: of the example.
+      table: of the images.
+      rows: of the example's k images.
+      thumbnails: of these.
     """
-
-    def __init__(self, kind: ExampleKind, table: LandmarkTable, features: tfds.features.FeaturesDict):
-        """Takes what examples are, the table of their images, and the features of the dataset."""
-        from tensorflow_datasets.core import example_serializer
-
-        self._kind = kind
-        self._table = table
-        self._features = features
-        self._serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-
-    def make(self, rows: list[int], thumbnails: Sequence[bytes]) -> bytes:
-        """Returns the record of an example: k rows of the table, and the thumbnails of these images."""
-        example = self._features.encode_example(make_example(self._kind, self._table, rows, thumbnails))
-        record: bytes = self._serializer.get_tf_example(example).SerializeToString(deterministic=True)
-        return record
+    example = tf_example_pb2.Example()
+    features = example.features.feature
+    for name, value in make_example(kind, table, rows, thumbnails).items():
+        if name in kind.landmark_features:
+            features[name].int64_list.value.append(value)
+        else:
+            features[name].bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+    record: bytes = example.SerializeToString(deterministic=True)
+    return record
 
 
 def write_shard(path: epath.PathLike, file_format: str, records: Iterable[bytes]) -> ShardResult:

@@ -74,9 +74,9 @@ class LandmarkTable:
         return len(self.block_starts) - 1
 
     @functools.cached_property
-    def rows_by_landmark(self) -> npt.NDArray[np.int64]:
-        """int64[num_images]: all rows, landmark by landmark (ascending id), in train.csv order within each."""
-        return np.argsort(self.landmark_ids, kind="stable")
+    def rows_by_landmark(self) -> npt.NDArray[np.int32]:
+        """int32[num_images]: all rows, landmark by landmark (ascending id), in train.csv order within each."""
+        return np.argsort(self.landmark_ids, kind="stable").astype(np.int32)
 
     @functools.cached_property
     def block_starts(self) -> npt.NDArray[np.int64]:

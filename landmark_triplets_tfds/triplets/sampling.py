@@ -67,7 +67,7 @@ class ImageSamplingSpec:
 
 def sample_images(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> Rows:
     """Returns int64[n]: the rows of the sample, landmark by landmark (ascending id), in train.csv order within each."""
-    return table.rows_by_landmark[_find_sample(table, spec)[0]]
+    return table.rows_by_landmark[_find_sample(table, spec)[0]].astype(np.int64)
 
 
 def _find_sample(table: LandmarkTable, spec: SamplingSpec | ImageSamplingSpec) -> tuple[Rows, Rows]:
@@ -99,11 +99,11 @@ class TripletSampler:
         self._spec = spec
         places, blocks = _find_sample(table, spec)
         # The sample keeps the order of rows_by_landmark, so a landmark's sampled images are one run of it.
-        self._sample: Rows = table.rows_by_landmark[places]
+        self._sample = table.rows_by_landmark[places]  # int32, as all that is there for as long as a build
         self._sample_starts: Rows = np.searchsorted(blocks, np.arange(table.num_landmarks + 1))
         is_anchor = spec.positive_may_be_anchor | (np.diff(table.block_starts)[blocks] >= 2)
-        self._anchor_rows: Rows = self._sample[is_anchor]
-        self._anchor_blocks = blocks[is_anchor].astype(np.int32)  # these two are there for as long as a build
+        self._anchor_rows = self._sample[is_anchor]
+        self._anchor_blocks = blocks[is_anchor].astype(np.int32)
         self._anchor_ranks = (places[is_anchor] - table.block_starts[self._anchor_blocks]).astype(np.int32)
         self._check_possible(int((np.diff(self._sample_starts) > 0).sum()))
 
@@ -134,7 +134,7 @@ class TripletSampler:
 
     def anchors(self, triplets: Rows) -> Rows:
         """Returns int64[n]: the anchor's row of each triplet."""
-        return self._anchor_rows[triplets // self._spec.triplets_per_anchor]
+        return self._anchor_rows[triplets // self._spec.triplets_per_anchor].astype(np.int64)
 
     def draw_numbers(self, triplets: Rows) -> Rows:
         """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
@@ -193,11 +193,12 @@ class TripletSampler:
         if purpose is Purpose.POSITIVE:
             if not self._spec.positive_may_be_anchor:
                 index += index >= self._anchor_ranks[anchors]  # steps over the anchor itself
-            rows: Rows = self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
-            return rows
-        own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
-        index = np.where(index >= own_start, index + (own_stop - own_start), index)  # steps over the own landmark
-        return self._sample[index]
+            rows: npt.NDArray[np.int32] = self._table.rows_by_landmark[self._table.block_starts[blocks] + index]
+        else:
+            own_start, own_stop = self._sample_starts[blocks], self._sample_starts[blocks + 1]
+            # Steps over the own landmark.
+            rows = self._sample[np.where(index >= own_start, index + (own_stop - own_start), index)]
+        return rows.astype(np.int64)
 
     def redraws(self, triplet: int, purpose: Purpose) -> Iterator[int]:
         """Yields the rows of the attempts after attempt 0, until every candidate has been drawn."""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds import LandmarkTriplets
 from landmark_triplets_tfds.build.cluster import (
     ClusterPlan,
     ClusterWorker,
@@ -38,7 +37,6 @@ def make_plan(tmp_path):
     def make(**fields) -> ClusterPlan:
         num_examples = fields.get("num_examples", 43)
         save_object(epath.Path(tmp_path / "order"), np.random.default_rng(0).permutation(num_examples).astype(np.int32))
-        builder = LandmarkTriplets(config="64px_all", data_dir=tmp_path)
         plan = ClusterPlan(
             source=find_source(epath.Path(DUMMY_DATA)),
             table_sha256=TABLE.fingerprint,
@@ -51,7 +49,6 @@ def make_plan(tmp_path):
             template=tfds.core.ShardedFileTemplate(
                 data_dir=tmp_path, dataset_name="x", split="train", filetype_suffix="tfrecord"
             ),
-            features=builder.info.features,
             file_format="tfrecord",
             images_per_chunk=4,
             num_readers=1,

@@ -229,8 +229,6 @@ PRIVATE = [
     ("core.splits:SplitDict", ["split_infos", "dataset_name"]),
     ("core.utils.shard_utils:get_shard_boundaries", ["num_examples", "number_of_shards"]),
     ("core.utils.shard_utils:ShardConfig.get_number_shards", None),
-    ("core.example_serializer:ExampleSerializer", ["example_specs"]),
-    ("core.example_serializer:ExampleSerializer.get_tf_example", ["self", "example"]),
     ("core.file_adapters:FileAdapter.write_examples", ["path", "iterator"]),
     ("core.download.download_manager:DownloadManager.manual_dir", None),
     ("core.hashing:Hasher", ["salt"]),
