@@ -9,8 +9,8 @@ Each case carries a figure of a page:
 * zip, tars: open a zip of as many images, and 500 tars of 8,266, for the first time and again. Members hold a few
   bytes, and the zip begins with a hole of 100 GiB, so that its offsets need zip64. It takes 6 GB (docs/sources.md).
 * triplets: reads and checks files of 5 million triplets (docs/triplets.md).
-* evaluate: the searches of `landmark-triplets evaluate` at the size of the public benchmark, recognition with a tenth
-  of its queries (docs/commands.md).
+* evaluate: `landmark-triplets evaluate` at the size of the public benchmark, recognition with a tenth of its queries
+  (docs/commands.md). It takes 5 GB.
 * mine: mines hard triplets from made-up embeddings: landmarks are scattered around the centres of groups, images around
   their landmarks, all normally; there are as many groups as the root of the number of landmarks. `--search approximate`
   also says what faiss misses (docs/triplets.md).
@@ -52,6 +52,7 @@ from benchmarks.harness import (
     print_measurements,
     progress,
 )
+from landmark_triplets_tfds.commands import cli
 from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
 from landmark_triplets_tfds.competition.selection import ImageSet, Selection
@@ -59,7 +60,8 @@ from landmark_triplets_tfds.competition.source import open_copy
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets
-from landmark_triplets_tfds.mining.neighbours import COSINE, ApproximateSearch, ExactSearch, load_faiss, search
+from landmark_triplets_tfds.mining.neighbours import ApproximateSearch, ExactSearch, load_faiss
+from landmark_triplets_tfds.training.records import INDEX_NAME, ImageIndex, write_image_index
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from landmark_triplets_tfds.triplets.triplets_file import (
     ID_COLUMNS,
@@ -75,8 +77,9 @@ _NUM_THREADS, _NUM_LOOKED_UP = 8, 20_000
 
 _DIM = 64
 _SPREAD_OF_LANDMARKS, _SPREAD_OF_IMAGES = 0.7, 0.5  # around a group and a landmark; centres of groups have 1
-# Of the Google Landmarks Dataset v2's benchmark: queries that have answers, images of index and test.
-_NUM_SCORED, _NUM_INDEX_IMAGES, _NUM_TEST_IMAGES, _SCORED_DIM = 1_129, 761_757, 117_577, 512
+# Of the Google Landmarks Dataset v2's benchmark: images, and queries that have answers among the index.
+_BENCHMARK_IMAGES = {"test": 117_577, "index": 761_757, "train": NUM_COMPETITION_IMAGES}
+_NUM_SCORED, _SCORED_DIM = 1_129, 512
 _NUM_PARTS, _PART_SIZE = 16, 64  # of the anchors for which both searches are compared
 
 
@@ -303,30 +306,40 @@ def mine(program: Program) -> None:
 # --- Scores
 
 
-def search_all(folder: Path, k: int) -> Figures:
-    """Searches as `evaluate` does, in files that are mapped."""
-    queries, database = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("queries", "database"))
-    with PeakMemory() as memory, Stopwatch() as watch:
-        search(queries, database, k, COSINE)
-    measured = watch.measurement(len(queries))
+def score(folder: Path, task: str, database: str) -> Figures:
+    """Runs the command."""
+    files = {"queries": "test.npy", "database": f"{database}.npy", "index": "", "solution": f"{task}.csv"}
+    arguments = ["evaluate", *(f"--{name}={folder / file}" for name, file in files.items())]
+    with PeakMemory() as memory, Stopwatch() as watch, builds.quiet():
+        if cli.main(arguments):
+            raise RuntimeError("landmark-triplets evaluate has failed.")
+    measured = watch.measurement(1)
     return {"seconds": measured.wall_s, "CPU s": measured.cpu_s, "peak MB, all": memory.peak_bytes / 1e6}
 
 
 def evaluate(program: Program) -> None:
-    args, rng, cases = program.args, np.random.default_rng(0), {}
-    for name, num_queries, num_images, k in (
-        ("retrieval", _NUM_SCORED, _NUM_INDEX_IMAGES, 100),
-        ("recognition", _NUM_TEST_IMAGES, NUM_COMPETITION_IMAGES, 1),
+    rng, folder, args = np.random.default_rng(0), program.folder(), program.args
+    splits = {}
+    for split, count in _BENCHMARK_IMAGES.items():
+        ids, landmarks = random_table(round(count * args.images / NUM_COMPETITION_IMAGES), rng)
+        splits[split] = ImageIndex(ids, (landmarks if split == "train" else np.full(len(ids), -1)).astype(np.int32))
+        shape = len(ids), _SCORED_DIM
+        vectors = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.float32, shape)
+        for part in np.array_split(vectors, 1 + len(ids) // 65_536):
+            part[:] = rng.standard_normal(part.shape, dtype=np.float32)
+    write_image_index(epath.Path(folder / INDEX_NAME), splits)
+    queries = list(map(format_image_id, splits["test"].image_ids))
+    image, landmark = format_image_id(splits["index"].image_ids[0]), splits["train"].landmark_ids[0]
+    cases = {}
+    for task, database, column, answer, num_scored in (
+        ("retrieval", "index", "images", image, min(_NUM_SCORED, len(queries))),
+        ("recognition", "train", "landmarks", landmark, round(args.share * len(queries))),
     ):
-        folder, share = program.folder(), args.share if name == "recognition" else 1
-        sizes = {"queries": round(num_queries * share), "database": num_images}
-        for what, count in sizes.items():
-            shape = count, _SCORED_DIM
-            vectors = np.lib.format.open_memmap(folder / f"{what}.npy", "w+", np.float32, shape)
-            for start in range(0, count, 1 << 16):
-                part = vectors[start : start + (1 << 16)]
-                part[:] = rng.standard_normal(part.shape, dtype=np.float32)
-        cases[f"{name}, {sizes['queries']:,} in {num_images:,}"] = (functools.partial(search_all, k=k), folder)
+        usages = ["Private"] * num_scored + ["Ignored"] * (len(queries) - num_scored)
+        lines = [f"{query},{answer},{usage}\n" for query, usage in zip(queries, usages, strict=True)]
+        (folder / f"{task}.csv").write_text(f"id,{column},Usage\n" + "".join(lines))
+        call = functools.partial(score, task=task, database=database)
+        cases[f"{task}, {num_scored:,} queries in {len(splits[database]):,} images"] = call, folder
     measure(program, f"{_SCORED_DIM} numbers an image", cases)
 
 
@@ -407,7 +420,7 @@ def main() -> None:
     program = Program(__doc__, runs=1)
     add = program.parser.add_argument
     add("cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
-    add("--images", type=int, default=NUM_COMPETITION_IMAGES, help="in tables and the zip (default: %(default)s)")
+    add("--images", type=int, default=NUM_COMPETITION_IMAGES, help="in tables, zip and train (default: %(default)s)")
     add("--tars", type=int, default=500, help=f"of {_MEMBERS_PER_TAR:,} images each (default: %(default)s)")
     add("--triplets", type=int, default=5_000_000, help="in each file (default: %(default)s)")
     add("--embeddings", type=int, default=160_000, help="to mine from (default: %(default)s)")

@@ -1,13 +1,15 @@
 """Which triplets train better networks: retrieval of landmarks never trained on, for each way to make the data.
 
 Every arm trains the network of `examples/train_embedding.py` from scratch, for the same number of steps with the same
-number of triplets a step, and differs from the arm it is compared with in one thing. A seed decides the initial weights
+number of images a step, and differs from the arm it is compared with in one thing. A seed decides the initial weights
 and all draws; arms are compared seed by seed. A training takes a minute or so on one core, and its result is kept in
 --work: a run that was cut off goes on, and one with more seeds adds them.
 
+    python -m benchmarks.corpus CORPUS
     python -m benchmarks.training --corpus CORPUS --work DIR
 
-carries "What the choices are worth" in docs/training.md.
+carries "What the choices are worth" in docs/training.md. Of drawn scenes, each landmark has one of its own, so that
+held-out landmarks share nothing with those trained on; of photographs, landmarks may be regions of the same one.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from landmark_triplets_tfds import (
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
 
-RESOLUTION = 64
-VALIDATION_PERCENT = 30
+VALIDATION_PERCENT = 85  # few images to train on, so that stored triplets run out; many queries, so that noise is low
+TRIPLETS_PER_STEP = 32
 MARGIN = 0.5  # at the example's 0.2, most random triplets have no loss left after a hundred steps
 MEASURES = ("map_at_100", "recall_at_1")
 
@@ -54,13 +56,14 @@ class Arm:
       data: of the example: 'triplets', 'fresh' or 'batches'.
       against: the arm it is compared with.
       triplets: fields of the stored triplets, beside those all arms share.
-      resize_method: of training and evaluation images alike.
+      resize_method, resolution: of training and evaluation images alike.
     """
 
     data: str
     against: str | None = None
     triplets: dict[str, Any] = dataclasses.field(default_factory=dict)
     resize_method: str = "nearest"
+    resolution: int = 64
 
 
 MINED_FROM, MINED = "stored", "stored-mined"
@@ -68,9 +71,11 @@ ARMS = {
     "stored": Arm("triplets"),
     "stored-notebook": Arm("triplets", "stored", {"positive_may_be_anchor": True}),
     "fresh": Arm("fresh", "stored"),
-    "fresh-area": Arm("fresh", "fresh", resize_method="area"),
     MINED: Arm("triplets", "stored"),
     "batches": Arm("batches", "fresh"),
+    "batches-area": Arm("batches", "batches", resize_method="area"),
+    "batches-128px": Arm("batches", "batches", resolution=128),
+    "batches-128px-area": Arm("batches", "batches-128px", resize_method="area", resolution=128),
 }
 
 
@@ -78,14 +83,19 @@ def folder_of(work: Path, arm: str, seed: int) -> Path:
     return work / "trainings" / f"{arm}-{seed}"
 
 
-def images_config(resize_method: str) -> LandmarkImagesConfig:
+def images_config(arm: str) -> LandmarkImagesConfig:
+    resolution, method = ARMS[arm].resolution, ARMS[arm].resize_method
     return LandmarkImagesConfig(
-        name=f"images_{resize_method}",
-        resolution=RESOLUTION,
+        name=f"images_{resolution}px_{method}",
+        resolution=resolution,
         images_per_landmark=None,
-        resize_method=resize_method,
+        resize_method=method,
         validation_percent=VALIDATION_PERCENT,
     )
+
+
+def images_folder(arm: str, work: Path) -> Path:
+    return work / "data" / "landmark_images" / images_config(arm).name / "1.0.0"
 
 
 def triplets_config(arm: str, seed: int, work: Path) -> LandmarkTripletsConfig:
@@ -93,15 +103,14 @@ def triplets_config(arm: str, seed: int, work: Path) -> LandmarkTripletsConfig:
         fields: dict[str, Any] = {"triplets_file": os.fspath(mine(seed, work))}
     else:
         fields = {"images_per_landmark": None, "validation_percent": VALIDATION_PERCENT, "seed": seed}
-    fields |= ARMS[arm].triplets
-    method = ARMS[arm].resize_method
-    return LandmarkTripletsConfig(name=f"{arm}-{seed}", resolution=RESOLUTION, resize_method=method, **fields)
+    fields |= ARMS[arm].triplets | {"resolution": ARMS[arm].resolution, "resize_method": ARMS[arm].resize_method}
+    return LandmarkTripletsConfig(name=f"{arm}-{seed}", **fields)
 
 
 def mine(seed: int, work: Path) -> Path:
     """Writes a triplet for every training image: semi-hard for the network that the first arm has trained."""
     trained = folder_of(work, MINED_FROM, seed)
-    index = read_image_index(work / "data" / "landmark_images" / images_config("nearest").name / "1.0.0")
+    index = read_image_index(images_folder(MINED_FROM, work))
     spec = MiningSpec(margin=MARGIN, seed=seed)
     mined = mine_triplets(np.load(trained / "train.npy"), index.image_ids, index.landmark_ids, spec)
     path = trained / "mined.csv"
@@ -111,9 +120,8 @@ def mine(seed: int, work: Path) -> Path:
 
 def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
     """Builds what an arm trains on, unless it is there, and returns the example's options that name it."""
-    method = ARMS[arm].resize_method
     data_dir, bank = work / "data", work / "bank"
-    images = images_config(method)
+    images = images_config(arm)
     builds.build(images, corpus, data_dir, bank=bank, dataset="landmark_images", file_format="array_record")
     options = ["--data", ARMS[arm].data, "--data_dir", os.fspath(data_dir), "--images_config", images.name]
     if ARMS[arm].data == "triplets":
@@ -123,14 +131,16 @@ def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
     return options
 
 
-def train(arm: str, seed: int, corpus: Path, work: Path, steps: int) -> None:
+def train(arm: str, seed: int, corpus: Path, work: Path, epochs: int) -> None:
     """Runs the example, unless that is done; leaves its files in a folder of the arm and the seed."""
     folder = folder_of(work, arm, seed)
     if (folder / "metrics.json").exists():
         return
     command = [sys.executable, os.fspath(EXAMPLE), *prepare(arm, seed, corpus, work), "--out", os.fspath(folder)]
-    command += ["--steps", str(steps), "--evaluate_every", str(steps), "--threads", "1", "--verbose", "0"]
-    command += ["--embeddings", os.fspath(folder / "train.npy"), "--margin", str(MARGIN), "--seed", str(seed)]
+    steps = str(-(-epochs * len(read_image_index(images_folder(arm, work))) // TRIPLETS_PER_STEP))
+    command += ["--steps", steps, "--evaluate_every", steps, "--batch_size", str(TRIPLETS_PER_STEP)]
+    command += ["--threads", "1", "--verbose", "0", "--margin", str(MARGIN), "--seed", str(seed)]
+    command += ["--embeddings", os.fspath(folder)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
@@ -172,15 +182,15 @@ def main() -> None:
     """Trains what has not been trained yet and prints the tables."""
     program = Program(__doc__)
     add = program.parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)")
-    add("--steps", type=int, default=300, help="of each training (default: %(default)s)")
+    add("--seeds", type=int, nargs="+", default=list(range(5)), metavar="N", help="(default: 0 1 2 3 4)")
+    add("--epochs", type=int, default=30, help="of stored triplets, one for each image (default: %(default)s)")
     with program:
         args, corpus = program.args, program.corpus
         if not args.work:
             program.parser.error("--work is needed: datasets and results are kept there.")
-        for arm, seed in itertools.product(ARMS, args.seeds):
+        for seed, arm in itertools.product(args.seeds, ARMS):
             progress(f"{arm}, seed {seed}")
-            train(arm, seed, corpus, args.work, args.steps)
+            train(arm, seed, corpus, args.work, args.epochs)
         progress("")
         print_results(read_results(args.work, args.seeds))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +113,16 @@ def describe(metrics: dict[str, float]) -> str:
     return f"mAP@100 {metrics['map_at_100']:.3f}, recall@1 {metrics['recall_at_1']:.3f}"
 
 
-def save_embeddings(path: Path, embeddings: npt.NDArray[np.float32], images: Any) -> None:
-    """Writes embeddings of a train split and says what to do with them.
+def save_embeddings(folder: Path, embed: Callable[[str], npt.NDArray[np.float32]], images: Any) -> None:
+    """Writes the embeddings of every split, and says what to do with them.
 
     Args:
-      path: of the file.
-      embeddings: float32[num_images, dim] in record order, which `index.npz` of the dataset lists.
+      folder: for a file ``<split>.npy`` of each.
+      embed: from a split's name to float32[num_images, dim] in record order, which `index.npz` of the dataset lists.
       images: the dataset's builder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # np.save would add .npy to a name without it
-        np.save(file, np.ascontiguousarray(embeddings, dtype=np.float32))
-    print(f"Written to {path}: embeddings of the {len(embeddings):,} training images. Mine triplets from them:\n")
-    print(f"  landmark-triplets mine --embeddings {path} --index {images.data_dir} --out <file>.csv")
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in images.info.splits:
+        np.save(folder / f"{split}.npy", np.ascontiguousarray(embed(split), dtype=np.float32))
+    print(f"Written to {folder}: embeddings of the splits {', '.join(images.info.splits)}. Mine triplets from them:\n")
+    print(f"  landmark-triplets mine --embeddings {folder / 'train.npy'} --index {images.data_dir} --out <file>.csv")

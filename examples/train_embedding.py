@@ -1,12 +1,12 @@
 """Trains a small network, from scratch, to embed landmarks, and measures how well it finds ones it has never seen.
 
-    python examples/train_embedding.py --data fresh --data_dir DATA
+    python examples/train_embedding.py --data_dir DATA
 
 Three ways to feed it, chosen with --data:
 
-  triplets  stored triplets (landmark_triplets), the same ones in every epoch
-  fresh     triplets drawn anew in every epoch from single images (landmark_images)
   batches   batches of P landmarks with K images each (landmark_images), semi-hard triplets found within the batch
+  fresh     triplets drawn anew in every epoch from single images (landmark_images)
+  triplets  stored triplets (landmark_triplets), the same ones in every epoch
 
 Evaluation is the same for all: the validation split of landmark_images, whose landmarks are in no training data, is
 divided into queries and an index. Keras 3 on TensorFlow; one CPU or GPU, several GPUs or a TPU.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 import importlib.util
+import inspect
 import json
 import os
 from pathlib import Path
@@ -52,23 +53,35 @@ _IMAGES_PER_CALL = 256  # when embedding
 _MANY_EPOCHS = 1 << 20  # more than anyone trains: --steps says when to stop
 
 
-def make_network(resolution: int, embedding_size: int) -> keras.Model:
+def make_network(
+    resolution: int, embedding_size: int, backbone: str | None = None, weights: str | None = None
+) -> keras.Model:
     """Returns a network from uint8 images [n, resolution, resolution, 3] to vectors of length 1, [n, embedding_size].
 
-    Four convolutions, 0.25 million weights: enough to see differences between data, small enough for a CPU. Put yours
-    in its place; all else stays. It is made of Keras's own layers alone, so its file opens anywhere.
+    It is made of Keras's own layers alone, so its file opens anywhere.
+
+    Args:
+      resolution: px.
+      embedding_size: of the vectors, which are float32 with mixed precision too.
+      backbone: of `keras.applications`, by its name there. None: four convolutions, 0.25 million weights, enough to see
+        differences between data, small enough for a CPU.
+      weights: file of the backbone's weights, without its classifier. None: random ones.
     """
-    network = keras.Sequential(name="embedding")
-    network.add(keras.Input((resolution, resolution, 3), dtype="uint8"))
-    network.add(layers.Rescaling(1 / 127.5, offset=-1))
-    for num_filters in (32, 64, 128, 128):
-        network.add(layers.Conv2D(num_filters, 3, strides=2, padding="same", use_bias=False))
-        network.add(layers.BatchNormalization(momentum=0.9))
-        network.add(layers.ReLU())
-    network.add(layers.GlobalAveragePooling2D())
-    network.add(layers.Dense(embedding_size))
-    network.add(layers.UnitNormalization())
-    return network
+    images = keras.Input((resolution, resolution, 3), dtype="uint8")
+    if backbone:
+        make = getattr(keras.applications, backbone)
+        preprocess = sys.modules[make.__module__].preprocess_input  # each family of networks has its own scale
+        network = make(include_top=False, weights=weights, input_shape=(resolution, resolution, 3), pooling="avg")
+        features = network(preprocess(layers.Rescaling(1.0)(images)))
+    else:
+        features = layers.Rescaling(1 / 127.5, offset=-1)(images)
+        for num_filters in (32, 64, 128, 128):
+            features = layers.Conv2D(num_filters, 3, strides=2, padding="same", use_bias=False)(features)
+            features = layers.BatchNormalization(momentum=0.9)(features)
+            features = layers.ReLU()(features)
+        features = layers.GlobalAveragePooling2D()(features)
+    vectors = layers.Dense(embedding_size, dtype="float32")(features)
+    return keras.Model(images, layers.UnitNormalization(dtype="float32")(vectors), name="embedding")
 
 
 def embed_triplets(network: keras.Model) -> keras.Model:
@@ -198,13 +211,15 @@ def train(args: argparse.Namespace) -> dict[str, float]:
       NotPreparedError: if a dataset is not there.
     """
     keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy(args.precision)
     images = open_images(args.images_config, args.data_dir)
     validation = images.as_data_source(split=VALIDATION)
     held_out = HeldOut(read_image_index(images.data_dir, VALIDATION))
     data = training_data(args, images)
     strategy = make_strategy(args.device)
     with strategy.scope():
-        network = make_network(images.info.features["image"].shape[0], args.embedding_size)
+        side = images.info.features["image"].shape[0]
+        network = make_network(side, args.embedding_size, args.backbone, args.backbone_weights)
         if args.data == "batches":
             # A model around it: the one that is saved knows nothing of this file's loss.
             model, loss = keras.Sequential([network]), semi_hard_loss(args.margin)
@@ -238,7 +253,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {out}: embedding.keras, results.png, metrics.json")
     if args.embeddings:
-        save_embeddings(Path(args.embeddings), embed(network, images.as_data_source(split="train")), images)
+        save_embeddings(Path(args.embeddings), lambda split: embed(network, images.as_data_source(split=split)), images)
     return metrics
 
 
@@ -246,18 +261,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", choices=("fresh", "triplets", "batches"), default="fresh", help="(default: %(default)s)")
+    add("--data", choices=("batches", "fresh", "triplets"), default="batches", help="(default: %(default)s)")
     add("--data_dir", metavar="DIR", help="where datasets are (default: ~/tensorflow_datasets)")
     add("--images_config", default="64px_all_holdout10", help="of landmark_images (default: %(default)s)")
     add("--triplets_config", default="64px_all_holdout10", help="of landmark_triplets (default: %(default)s)")
     add("--out", default="build/embedding", metavar="DIR", help="for all that is written (default: %(default)s)")
-    add("--embeddings", metavar="FILE", help="write the train split's embeddings there, for mining (.npy)")
+    add("--embeddings", metavar="DIR", help="write the embeddings of each split there, <split>.npy")
     add("--steps", type=int, default=600, help="batches to train on (default: %(default)s)")
     add("--evaluate_every", type=int, default=200, help="steps, which Keras calls an epoch (default: %(default)s)")
     add("--batch_size", type=int, default=32, help="triplets in a batch (default: %(default)s)")
     add("--landmarks_per_batch", type=int, default=24, help="P, with --data batches (default: %(default)s)")
     add("--images_per_landmark", type=int, default=4, help="K, with --data batches (default: %(default)s)")
     add("--margin", type=float, default=0.2, help="of the loss (default: %(default)s)")
+    add("--backbone", metavar="NAME", help="of keras.applications, such as ResNet50 (default: four convolutions)")
+    add("--backbone_weights", metavar="FILE", help="its weights, without the classifier (default: random ones)")
+    precisions = ("float32", "mixed_bfloat16", "mixed_float16")
+    add("--precision", choices=precisions, default=precisions[0], help="(default: %(default)s)")
     add("--embedding_size", type=int, default=64, help="(default: %(default)s)")
     add("--learning_rate", type=float, default=1e-3, help="of Adam (default: %(default)s)")
     add("--seed", type=int, default=0, help="of weights and draws (default: %(default)s)")
@@ -268,6 +287,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name in ("steps", "evaluate_every", "batch_size", "embedding_size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if args.backbone and not inspect.isfunction(getattr(keras.applications, args.backbone, None)):
+        parser.error(f"--backbone {args.backbone} is no network of keras.applications, such as ResNet50.")
+    if args.backbone_weights and not (args.backbone and Path(args.backbone_weights).is_file()):
+        parser.error(f"--backbone_weights {args.backbone_weights} must be a file, with the weights of --backbone.")
     return args
 
 

@@ -1,9 +1,9 @@
 """The same as train_embedding.py, with PyTorch and pytorch-metric-learning.
 
-    python examples/train_embedding_torch.py --data fresh --data_dir DATA
+    python examples/train_embedding_torch.py --data_dir DATA
 
---data fresh reads triplets drawn anew in every epoch, --data batches reads P landmarks with K images each and mines
-semi-hard triplets within the batch. Both come from landmark_images, through PyTorch's DataLoader.
+--data batches reads P landmarks with K images each and mines semi-hard triplets within the batch, --data fresh reads
+triplets drawn anew in every epoch. Both come from landmark_images, through PyTorch's DataLoader.
 """
 
 from __future__ import annotations
@@ -134,8 +134,12 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {out}: embedding.pt, results.png, metrics.json")
     if args.embeddings:
-        loader = make_loader(training, args.workers, batch_size=_IMAGES_PER_BATCH)
-        save_embeddings(Path(args.embeddings), embed(network, loader, device), images)
+
+        def embed_split(split: str) -> npt.NDArray[np.float32]:
+            source = images.as_data_source(split=split, decoders=decoders)
+            return embed(network, make_loader(source, args.workers, batch_size=_IMAGES_PER_BATCH), device)
+
+        save_embeddings(Path(args.embeddings), embed_split, images)
     return metrics
 
 
@@ -143,11 +147,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", choices=("fresh", "batches"), default="fresh", help="(default: %(default)s)")
+    add("--data", choices=("batches", "fresh"), default="batches", help="(default: %(default)s)")
     add("--data_dir", metavar="DIR", help="where datasets are (default: ~/tensorflow_datasets)")
     add("--images_config", default="64px_all_holdout10", help="of landmark_images (default: %(default)s)")
     add("--out", default="build/embedding_torch", metavar="DIR", help="for all that is written (default: %(default)s)")
-    add("--embeddings", metavar="FILE", help="write the train split's embeddings there, for mining (.npy)")
+    add("--embeddings", metavar="DIR", help="write the embeddings of each split there, <split>.npy")
     add("--steps", type=int, default=600, help="batches to train on (default: %(default)s)")
     add("--evaluate_every", type=int, default=200, help="steps (default: %(default)s)")
     add("--batch_size", type=int, default=32, help="triplets in a batch (default: %(default)s)")

@@ -17,7 +17,7 @@ SMALL = {
     "build_speed": ["--runs=1", "--notebook-triplets=10"],
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "large_inputs": [
-        *("plan", "zip", "tars", "triplets", "mine", "worker", "verify"),
+        *("plan", "zip", "tars", "triplets", "mine", "evaluate", "worker", "verify"),
         *("--images=4000", "--tars=1", "--triplets=5000", "--embeddings=500"),
     ],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
@@ -112,7 +112,7 @@ def test_every_arm_is_compared_with_another():
 
 @pytest.mark.parametrize("arm", [arm for arm in training.ARMS if arm != training.MINED])
 def test_configs(arm, tmp_path):
-    images = training.images_config(training.ARMS[arm].resize_method)
+    images = training.images_config(arm)
     triplets = training.triplets_config(arm, 7, tmp_path)
     for field in ("resolution", "resize_method", "images_per_landmark", "validation_percent"):
         assert getattr(images, field) == getattr(triplets, field)

@@ -41,10 +41,12 @@ def data_dir(tmp_path_factory):
 def example(monkeypatch):
     """Imports a module of the examples as a run of one does."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module
+    yield importlib.import_module
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
 
 
-def check_results(out, embeddings, data_dir):
+def check_results(out, folder, data_dir):
     """Returns the measures, after a look at the files."""
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics.keys() == {"map_at_100", "recall_at_1"}
@@ -52,11 +54,12 @@ def check_results(out, embeddings, data_dir):
     with Image.open(out / "results.png") as picture:
         assert picture.width > 600
         assert np.asarray(picture).std() > 10
-    index = read_image_index(data_dir / "landmark_images" / "held_out" / "1.0.0")
-    written = np.load(embeddings)
-    assert written.shape == (len(index), 16)
-    assert written.dtype == np.float32
-    assert np.linalg.norm(written, axis=1) == pytest.approx(1, abs=1e-3)
+    for split in ("train", "validation"):
+        written = np.load(folder / f"{split}.npy")
+        index = read_image_index(data_dir / "landmark_images" / "held_out" / "1.0.0", split)
+        assert written.shape == (len(index), 16)
+        assert written.dtype == np.float32
+        assert np.linalg.norm(written, axis=1) == pytest.approx(1, abs=1e-3)
     return metrics
 
 
@@ -65,13 +68,15 @@ def check_results(out, embeddings, data_dir):
     [
         ("triplets", ["--device", "mirrored"]),
         ("fresh", []),
-        ("batches", ["--landmarks_per_batch", "4", "--images_per_landmark", "2"]),
+        (
+            "batches",
+            ["--landmarks_per_batch", "4", "--images_per_landmark", "2", "--precision", "mixed_bfloat16"],
+        ),
     ],
 )
 def test_keras(data, more, example, data_dir, tmp_path, capsys):
     import keras
 
-    # Without a suffix: the file has the name that was asked for.
     arguments = ["--out", tmp_path / "out", "--embeddings", tmp_path / "new" / "embeddings", "--data_dir", data_dir]
     arguments += ["--data", data, *CONFIGS, "--steps", 4, "--evaluate_every", 2, "--batch_size", 4, *more]
     arguments += ["--embedding_size", 16]
@@ -80,7 +85,7 @@ def test_keras(data, more, example, data_dir, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "val_map_at_100" in printed
     assert f"After 4 steps: mAP@100 {metrics['map_at_100']:.3f}" in printed
-    assert f"landmark-triplets mine --embeddings {tmp_path / 'new' / 'embeddings'} --index {data_dir}" in printed
+    assert f"landmark-triplets mine --embeddings {tmp_path}/new/embeddings/train.npy --index {data_dir}" in printed
     network = keras.models.load_model(tmp_path / "out" / "embedding.keras")
     assert network.input_shape == (None, 32, 32, 3)
     assert network.output_shape == (None, 16)
@@ -98,6 +103,35 @@ def test_embeddings_are_in_record_order(example, data_dir):
     embeddings = example("train_embedding").embed(network, source)
     images = np.stack([source[number]["image"] for number in range(len(source))])
     assert np.abs(embeddings - network.predict(images, verbose=0)).max() < 1e-5
+
+
+def test_backbone(example, tmp_path):
+    """Weights come from the file, and pixels in the scale of that family of networks, here -1 to 1."""
+    import keras
+
+    make_network, pixels = example("train_embedding").make_network, np.full((1, 32, 32, 3), 255, np.uint8)
+    trained = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    trained.save_weights(tmp_path / "trained.weights.h5")
+    network = make_network(32, 8, "MobileNetV2", str(tmp_path / "trained.weights.h5"))
+    network.save(tmp_path / "embedding.keras")
+    dense = network.layers[-2]
+    features = trained.predict(pixels / np.float32(127.5) - 1, verbose=0) @ dense.kernel + dense.bias
+    vectors = keras.models.load_model(tmp_path / "embedding.keras").predict(pixels, verbose=0)
+    assert vectors == pytest.approx(features / np.linalg.norm(features), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbone", "ResNet1"], "--backbone ResNet1 is no network of keras.applications"),
+        (["--backbone", "ResNet50", "--backbone_weights", "nowhere.h5"], "nowhere.h5 must be a file"),
+        (["--backbone_weights", "setup.cfg"], "with the weights of --backbone"),
+    ],
+)
+def test_backbones_that_are_not_there(arguments, message, example, capsys):
+    with pytest.raises(SystemExit):
+        example("train_embedding").parse(arguments)
+    assert message in capsys.readouterr().err
 
 
 DESCRIBE = """

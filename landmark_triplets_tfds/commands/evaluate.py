@@ -14,6 +14,7 @@ import numpy as np
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.preview import check_out, prepared_examples
 from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, SolutionError
 from landmark_triplets_tfds.mining.benchmark import (
     RECOGNITION,
@@ -25,8 +26,8 @@ from landmark_triplets_tfds.mining.benchmark import (
     score_retrieval,
 )
 from landmark_triplets_tfds.mining.embeddings import read_embeddings
-from landmark_triplets_tfds.mining.neighbours import Embeddings, search
-from landmark_triplets_tfds.training.records import INDEX_NAME, ImageIndex, read_image_index
+from landmark_triplets_tfds.mining.neighbours import Embeddings, UnusableVectorError, search
+from landmark_triplets_tfds.training.records import INDEX_NAME, ImageIndex, read_image_indexes
 from landmark_triplets_tfds.training.show import draw_results
 from landmark_triplets_tfds.triplets.draws import TRAIN
 
@@ -50,8 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     out = check_out(arguments.out)
     solution = read_solution(arguments.solution)
     split, k = _SEARCHED[solution.task]
-    queries = _read(arguments.queries, arguments.index, arguments.query_split)
-    database = _read(arguments.database, arguments.index, arguments.database_split or split)
+    split = arguments.database_split or split
+    queries = _read(arguments.queries, arguments.index, arguments.query_split, "")
+    note = f" {solution.path} is of {solution.task}, and split {split!r} is searched for it."
+    database = _read(arguments.database, arguments.index, split, note)
     if queries.embeddings.shape[1] != database.embeddings.shape[1]:
         raise EmbeddingsError(
             f"{arguments.queries} has {queries.embeddings.shape[1]} numbers an image, and {arguments.database}"
@@ -65,8 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         k = min(k, len(database.embeddings))
         try:
             places, nearness = search(queries.embeddings[rows], database.embeddings, k, arguments.metric, bar.update)
-        except ValueError as error:
-            raise EmbeddingsError(f"{error} {arguments.queries}, {arguments.database}: compute it again.") from None
+        except UnusableVectorError as error:
+            is_query = error.name == "query_embeddings"
+            path, of = (arguments.queries, queries) if is_query else (arguments.database, database)
+            row = int(rows[error.row]) if is_query else error.row
+            image = format_image_id(of.index.image_ids[row])
+            raise EmbeddingsError(f"{path}, row {row:,} (image {image}) {error.what}. Compute it again.") from None
     query_ids = queries.index.image_ids[rows].tolist()
     found = {
         "schema_version": 1,
@@ -87,12 +94,19 @@ def run(arguments: argparse.Namespace) -> int:
     return console.OK
 
 
-def _read(path: epath.Path, folder: epath.Path, split: str) -> _Embedded:
-    embeddings, index = read_embeddings(path), read_image_index(folder, split)
+def _read(path: epath.Path, folder: epath.Path, split: str, note: str) -> _Embedded:
+    embeddings, indexes = read_embeddings(path), read_image_indexes(folder)
+    if split not in indexes:
+        raise CommandError(
+            f"{folder} has the splits {', '.join(indexes)}, but no {split!r}. Of a copy with index/ and test/, a config"
+            " with unlabeled_splits makes splits; --query_split and --database_split name others."
+        )
+    index = indexes[split]
     if len(embeddings) != len(index):
         raise EmbeddingsError(
             f"{path} has {len(embeddings):,} rows, but split {split!r} in {folder / INDEX_NAME} has {len(index):,}"
             " records. Row i must be the embedding of record i: compute embeddings for all of them, in their order."
+            + note
         )
     return _Embedded(split, index, embeddings)
 

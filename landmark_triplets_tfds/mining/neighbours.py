@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.common.checks import shorten
-from landmark_triplets_tfds.errors import MissingPackageError
+from landmark_triplets_tfds.errors import EmbeddingsError, MissingPackageError
 from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, Vectors
 
 METRICS = COSINE, EUCLIDEAN = "cosine", "euclidean"
@@ -83,6 +83,20 @@ class Neighbours:
     num_above: Places
 
 
+class UnusableVectorError(EmbeddingsError):
+    """A vector is not finite or, for cosines, all zeros.
+
+    Attributes:
+      name: 'query_embeddings' or 'index_embeddings'.
+      row: of these.
+      what: is wrong with it.
+    """
+
+    def __init__(self, name: str, row: int, what: str):
+        super().__init__(f"{name} {what} in row {row}.")
+        self.name, self.row, self.what = name, row, what
+
+
 def search(
     queries: Embeddings,
     database: Embeddings,
@@ -107,7 +121,7 @@ def search(
       distances with a minus. Of equally near ones the first row comes first.
 
     Raises:
-      ValueError: if a value is not finite, or with 'cosine' a vector is all zeros; the message names the row.
+      UnusableVectorError: if a value is not finite, or with 'cosine' a vector is all zeros.
     """
     vectors = _as_vectors(queries, 0, "query_embeddings", metric)
     keys: Keys = np.zeros((len(queries), min(k + _NUM_SPARE, len(database))), dtype=np.uint64)
@@ -134,7 +148,7 @@ def _as_vectors(embeddings: Embeddings, first: int, name: str, metric: str) -> V
         vectors = (vectors / np.where(wrong, 1, lengths)[:, np.newaxis]).astype(np.float32)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"{name} {what}, got {shorten(embeddings[row].tolist())} in row {first + row}.")
+        raise UnusableVectorError(name, first + row, f"{what}, got {shorten(embeddings[row].tolist())}")
     return vectors
 
 
@@ -146,7 +160,10 @@ def _rank(
     step = max(1, _NUM_GATHERED // (places.shape[1] * database.shape[1]))
     for start in range(0, len(places), step):
         rows = slice(start, start + step)
-        own, others = queries[rows].astype(np.float64)[:, np.newaxis], database[places[rows]].astype(np.float64)
+        own, others = (
+            queries[rows].astype(np.float64)[:, np.newaxis],
+            _gather(database, places[rows]).astype(np.float64),
+        )
         if metric == COSINE:
             exact = (own * others).sum(axis=2) / (np.linalg.norm(own, axis=2) * np.linalg.norm(others, axis=2))
         else:
@@ -155,8 +172,24 @@ def _rank(
         order = np.lexsort((places[rows], -rounded))[:, :k]
         best[rows] = np.take_along_axis(places[rows], order, axis=1)
         nearness[rows] = np.take_along_axis(rounded, order, axis=1)
-        _let_go(database)
     return best, nearness
+
+
+def _gather(array: Embeddings, places: Places) -> Embeddings:
+    """Returns rows of an array, [*places.shape, dim].
+
+    Those of a mapped file are read: where one is touched, Linux (6.18) maps megabytes around it, and some thousand
+    would have all of a large file counted as this process's memory.
+    """
+    if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap) or not array.flags.c_contiguous:
+        return array[places]
+    rows: Embeddings = np.empty((places.size, array.shape[1]), dtype=array.dtype)
+    with open(array.filename, "rb", buffering=0) as file:
+        for row, place in zip(rows, places.ravel().tolist(), strict=True):
+            file.seek(array.offset + place * row.nbytes)
+            if file.readinto(row) != row.nbytes:
+                raise OSError(f"{array.filename} has become shorter.")
+    return rows.reshape(*places.shape, -1)
 
 
 def _let_go(array: Embeddings) -> None:

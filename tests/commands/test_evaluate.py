@@ -100,10 +100,11 @@ def test_recognition(folder, capsys):
     ("what", "message"),
     [
         ("other queries", "scores 1 queries, none of which is in split 'test'"),
-        ("fewer rows", "rows, but split 'index' in"),
+        ("fewer rows", "d.npy has .* rows, but split 'index' in .* is of retrieval, and split 'index' is searched"),
+        ("no such split", r"has the splits train, index, test, but no 'query'.*unlabeled_splits"),
         ("other width", "Both must come from the same model"),
-        ("nan", r"index_embeddings must be finite numbers.*row 2.*compute it again"),
-        ("zeros", r"query_embeddings must not be all zeros.*row"),
+        ("nan", r"d.npy, row 2 \(image [0-9a-f]{16}\) must be finite numbers.*nan.*Compute it again"),
+        ("zeros", r"q.npy, row 2 \(image [0-9a-f]{16}\) must not be all zeros"),
         ("unlabeled", "have no landmarks to be recognized by"),
     ],
 )
@@ -120,7 +121,9 @@ def test_what_does_not_fit(folder, what, message, capsys):
     elif what == "nan":
         database[2, 1] = np.nan
     elif what == "zeros":
-        queries[:] = 0
+        queries[2] = 0
+    elif what == "no such split":
+        arguments = ["--query_split", "query"]
     else:
         solution = f"id,landmarks,Usage\n{ids_of(folder, 'test')[0]},5,Public\n"
         arguments = ["--database_split", "index"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -122,6 +124,14 @@ def test_agrees_with_the_definition(
 def test_wrong_embeddings(queries: np.ndarray, index: np.ndarray, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_nearest(queries, index, k)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(7, 40), slice(None, None, 3)])
+def test_a_mapped_index(rows: slice, tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "index.npy", index := rng.standard_normal((50, 4)).astype(np.float16))
+    mapped, queries = np.load(tmp_path / "index.npy", mmap_mode="r"), rng.standard_normal((3, 4))
+    assert find_nearest(queries, mapped[rows], 5).tolist() == find_nearest(queries, index[rows], 5).tolist()
 
 
 def test_wrong_landmarks() -> None:
