@@ -1,8 +1,8 @@
 """Which triplets train better networks: retrieval of landmarks never trained on, for each way to make the data.
 
-Every arm trains the network of `examples/train_embedding.py` from scratch, for the same number of steps with the same
-number of images a step, and differs from the arm it is compared with in one thing. A seed decides the initial weights
-and all draws; arms are compared seed by seed. A training takes a minute or so on one core, and its result is kept in
+Every arm trains the network of `examples/train_embedding.py`, half as wide, from scratch, for as many steps of as many
+images as the arm it is compared with, from which it differs in one thing. A seed decides the initial weights and all
+draws; arms are compared seed by seed. A training takes half a minute or so on one core, and its result is kept in
 --work: a run that was cut off goes on, and one with more seeds adds them.
 
     python -m benchmarks.corpus CORPUS
@@ -20,7 +20,6 @@ import json
 import os
 from pathlib import Path
 import statistics
-import subprocess
 import sys
 from typing import Any
 
@@ -38,10 +37,11 @@ from landmark_triplets_tfds import (
     write_triplets,
 )
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "train_embedding.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
-VALIDATION_PERCENT = 85  # few images to train on, so that stored triplets run out; many queries, so that noise is low
-TRIPLETS_PER_STEP = 32
+VALIDATION_PERCENT = 90  # few images to train on, so that stored triplets run out; many queries, so that noise is low
+FILTERS = (16, 32, 64, 64)
+TRIPLETS, LANDMARKS, IMAGES_OF_EACH = 16, 12, 4  # of a step, of 48 images either way
 MARGIN = 0.5  # at the example's 0.2, most random triplets have no loss left after a hundred steps
 MEASURES = ("map_at_100", "recall_at_1")
 
@@ -57,13 +57,15 @@ class Arm:
       against: the arm it is compared with.
       triplets: fields of the stored triplets, beside those all arms share.
       resize_method, resolution: of training and evaluation images alike.
+      epochs: in which each image is an anchor of a triplet once; 'batches' take as many images.
     """
 
     data: str
     against: str | None = None
     triplets: dict[str, Any] = dataclasses.field(default_factory=dict)
     resize_method: str = "nearest"
-    resolution: int = 64
+    resolution: int = 32
+    epochs: int = 30
 
 
 MINED_FROM, MINED = "stored", "stored-mined"
@@ -73,9 +75,10 @@ ARMS = {
     "fresh": Arm("fresh", "stored"),
     MINED: Arm("triplets", "stored"),
     "batches": Arm("batches", "fresh"),
-    "batches-area": Arm("batches", "batches", resize_method="area"),
-    "batches-128px": Arm("batches", "batches", resolution=128),
-    "batches-128px-area": Arm("batches", "batches-128px", resize_method="area", resolution=128),
+    "64px": Arm("batches", resolution=64, epochs=6),
+    "64px-area": Arm("batches", "64px", resize_method="area", resolution=64, epochs=6),
+    "128px": Arm("batches", "64px", resolution=128, epochs=6),
+    "128px-area": Arm("batches", "128px", resize_method="area", resolution=128, epochs=6),
 }
 
 
@@ -131,17 +134,25 @@ def prepare(arm: str, seed: int, corpus: Path, work: Path) -> list[str]:
     return options
 
 
-def train(arm: str, seed: int, corpus: Path, work: Path, epochs: int) -> None:
+def train(arm: str, seed: int, corpus: Path, work: Path) -> None:
     """Runs the example, unless that is done; leaves its files in a folder of the arm and the seed."""
     folder = folder_of(work, arm, seed)
     if (folder / "metrics.json").exists():
         return
-    command = [sys.executable, os.fspath(EXAMPLE), *prepare(arm, seed, corpus, work), "--out", os.fspath(folder)]
-    steps = str(-(-epochs * len(read_image_index(images_folder(arm, work))) // TRIPLETS_PER_STEP))
-    command += ["--steps", steps, "--evaluate_every", steps, "--batch_size", str(TRIPLETS_PER_STEP)]
-    command += ["--threads", "1", "--verbose", "0", "--margin", str(MARGIN), "--seed", str(seed)]
-    command += ["--embeddings", os.fspath(folder)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    arguments = [*prepare(arm, seed, corpus, work), "--out", os.fspath(folder)]
+    steps = -(-ARMS[arm].epochs * len(read_image_index(images_folder(arm, work))) // TRIPLETS)
+    options = {"steps": steps, "evaluate_every": steps, "seed": seed, "margin": MARGIN, "threads": 1, "verbose": 0}
+    options |= {"batch_size": TRIPLETS, "landmarks_per_batch": LANDMARKS, "images_per_landmark": IMAGES_OF_EACH}
+    arguments += [f"--{name}={value}" for name, value in options.items()] + ["--filters", *map(str, FILTERS)]
+    if arm == MINED_FROM:
+        arguments += ["--embeddings", os.fspath(folder)]
+    sys.path.insert(0, os.fspath(EXAMPLES))
+    import keras
+    import train_embedding
+
+    keras.backend.clear_session()
+    with builds.quiet():
+        train_embedding.main(arguments)
 
 
 def read_results(work: Path, seeds: list[int]) -> dict[str, dict[int, dict[str, float]]]:
@@ -183,14 +194,13 @@ def main() -> None:
     program = Program(__doc__)
     add = program.parser.add_argument
     add("--seeds", type=int, nargs="+", default=list(range(5)), metavar="N", help="(default: 0 1 2 3 4)")
-    add("--epochs", type=int, default=30, help="of stored triplets, one for each image (default: %(default)s)")
     with program:
         args, corpus = program.args, program.corpus
         if not args.work:
             program.parser.error("--work is needed: datasets and results are kept there.")
         for seed, arm in itertools.product(args.seeds, ARMS):
             progress(f"{arm}, seed {seed}")
-            train(arm, seed, corpus, args.work, args.epochs)
+            train(arm, seed, corpus, args.work)
         progress("")
         print_results(read_results(args.work, args.seeds))
 

@@ -15,7 +15,7 @@ divided into queries and an index. Keras 3 on TensorFlow; one CPU or GPU, severa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import importlib.util
 import inspect
 import json
@@ -46,6 +46,7 @@ from landmark_triplets_tfds import (
     triplets_as_tf_dataset,
 )
 
+FILTERS = (32, 64, 128, 128)
 ROLES = ("anchor_img", "positive_img", "negative_img")
 
 _SHUFFLE_BUFFER = 4096  # stored triplets; TFDS stores them in random order already
@@ -54,7 +55,11 @@ _MANY_EPOCHS = 1 << 20  # more than anyone trains: --steps says when to stop
 
 
 def make_network(
-    resolution: int, embedding_size: int, backbone: str | None = None, weights: str | None = None
+    resolution: int,
+    embedding_size: int,
+    filters: Sequence[int] = FILTERS,
+    backbone: str | None = None,
+    weights: str | None = None,
 ) -> keras.Model:
     """Returns a network from uint8 images [n, resolution, resolution, 3] to vectors of length 1, [n, embedding_size].
 
@@ -63,8 +68,9 @@ def make_network(
     Args:
       resolution: px.
       embedding_size: of the vectors, which are float32 with mixed precision too.
-      backbone: of `keras.applications`, by its name there. None: four convolutions, 0.25 million weights, enough to see
-        differences between data, small enough for a CPU.
+      filters: of the convolutions. The default has 0.25 million weights: enough to see differences between data, small
+        enough for a CPU.
+      backbone: of `keras.applications`, by its name there, in place of convolutions.
       weights: file of the backbone's weights, without its classifier. None: random ones.
     """
     images = keras.Input((resolution, resolution, 3), dtype="uint8")
@@ -75,7 +81,7 @@ def make_network(
         features = network(preprocess(layers.Rescaling(1.0)(images)))
     else:
         features = layers.Rescaling(1 / 127.5, offset=-1)(images)
-        for num_filters in (32, 64, 128, 128):
+        for num_filters in filters:
             features = layers.Conv2D(num_filters, 3, strides=2, padding="same", use_bias=False)(features)
             features = layers.BatchNormalization(momentum=0.9)(features)
             features = layers.ReLU()(features)
@@ -175,9 +181,10 @@ class Evaluation(keras.callbacks.Callback):
         self._network, self._held_out, self._data_source = network, held_out, data_source
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        metrics = self._held_out.evaluate(embed(self._network, self._data_source))
+        self.embeddings = embed(self._network, self._data_source)
+        self.metrics = self._held_out.evaluate(self.embeddings)
         if logs is not None:
-            logs.update({f"val_{name}": value for name, value in metrics.items()})
+            logs.update({f"val_{name}": value for name, value in self.metrics.items()})
 
 
 def make_strategy(device: str) -> tf.distribute.Strategy:
@@ -219,7 +226,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     strategy = make_strategy(args.device)
     with strategy.scope():
         side = images.info.features["image"].shape[0]
-        network = make_network(side, args.embedding_size, args.backbone, args.backbone_weights)
+        network = make_network(side, args.embedding_size, args.filters, args.backbone, args.backbone_weights)
         if args.data == "batches":
             # A model around it: the one that is saved knows nothing of this file's loss.
             model, loss = keras.Sequential([network]), semi_hard_loss(args.margin)
@@ -235,7 +242,8 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     print(f"Evaluation on landmarks never trained on: {held_out.size}.")
     print(f"Before training: {describe(held_out.evaluate(embed(network, validation)))}")
 
-    callbacks: list[keras.callbacks.Callback] = [Evaluation(network, held_out, validation)]
+    evaluation = Evaluation(network, held_out, validation)
+    callbacks: list[keras.callbacks.Callback] = [evaluation]
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(out / "logs", update_freq="epoch", write_graph=False))
     else:
@@ -245,8 +253,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     data = data.prefetch(tf.data.AUTOTUNE)
     model.fit(data, epochs=num_epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=args.verbose, shuffle=False)
 
-    embeddings = embed(network, validation)
-    metrics = held_out.evaluate(embeddings)
+    embeddings, metrics = evaluation.embeddings, evaluation.metrics
     print(f"After {num_epochs * steps:,} steps: {describe(metrics)}")
     network.save(out / "embedding.keras")
     held_out.draw(out / "results.png", embeddings, validation)
@@ -273,7 +280,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--landmarks_per_batch", type=int, default=24, help="P, with --data batches (default: %(default)s)")
     add("--images_per_landmark", type=int, default=4, help="K, with --data batches (default: %(default)s)")
     add("--margin", type=float, default=0.2, help="of the loss (default: %(default)s)")
-    add("--backbone", metavar="NAME", help="of keras.applications, such as ResNet50 (default: four convolutions)")
+    add("--filters", type=int, nargs="+", default=FILTERS, help="of the convolutions (default: 32 64 128 128)")
+    add("--backbone", metavar="NAME", help="of keras.applications, such as ResNet50, in place of convolutions")
     add("--backbone_weights", metavar="FILE", help="its weights, without the classifier (default: random ones)")
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     add("--precision", choices=precisions, default=precisions[0], help="(default: %(default)s)")
