@@ -110,9 +110,9 @@ def test_backbone(example, tmp_path):
     import keras
 
     make_network, pixels = example("train_embedding").make_network, np.full((1, 32, 32, 3), 255, np.uint8)
-    trained = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    trained = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     trained.save_weights(tmp_path / "trained.weights.h5")
-    network = make_network(32, 8, backbone="MobileNetV2", weights=str(tmp_path / "trained.weights.h5"))
+    network = make_network(32, 8, backbone="MobileNet", weights=str(tmp_path / "trained.weights.h5"))
     network.save(tmp_path / "embedding.keras")
     dense = network.layers[-2]
     features = trained.predict(pixels / np.float32(127.5) - 1, verbose=0) @ dense.kernel + dense.bias
