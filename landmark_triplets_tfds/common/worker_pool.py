@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from types import TracebackType
@@ -184,6 +185,11 @@ class WorkerPool(Generic[Task, Result]):
 
 def _prepare_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent, which ends its workers, and ends this process when the parent is gone."""
+    import loky.process_executor
+
+    # loky takes a worker that has grown by 300 MB for one that leaks, and starts another in its place: again and again,
+    # where an image now and then needs TensorFlow, whose import takes more. Only later versions have an option for it.
+    vars(loky.process_executor)["_MAX_MEMORY_LEAK_SIZE"] = sys.maxsize
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # TensorFlow, where an image needs it, would take memory of all GPUs, and greet in every process.
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -30,6 +30,12 @@ def tell_process(task: Task) -> int:
     return os.getpid()
 
 
+def tell_memory_limit(task: Task) -> int:
+    import loky.process_executor
+
+    return int(vars(loky.process_executor)["_MAX_MEMORY_LEAK_SIZE"])
+
+
 def take_time(task: tuple[str, float]) -> int:
     time.sleep(task[1])
     return os.getpid()
@@ -55,6 +61,8 @@ def test_gives_all_results(tmp_path: Path, num_workers: int) -> None:
         assert sorted(run(pool, square, tasks_of(tmp_path), are_large=True)) == [n**2 for n in range(40)]
         assert list(run(pool, square, [])) == []
         assert list(run(pool, square, tasks_of(tmp_path, 1))) == [0]
+        # A worker that needs TensorFlow for an image is not restarted as one that leaks.
+        assert num_workers == 1 or min(run(pool, tell_memory_limit, tasks_of(tmp_path), are_large=True)) == sys.maxsize
 
 
 def test_one_worker_is_this_process(tmp_path: Path) -> None:
