@@ -2,11 +2,13 @@
 
     python -m benchmarks.cluster --corpus CORPUS
 
-It carries "How fast" in docs/clusters.md. Every build is measured less a build of few triplets by the same engine,
-which takes away what starting it costs: processes, imports, reading the table. So the figures are those of a long job.
+It carries "How fast" and "Full-size runs" in docs/clusters.md. Every build is measured less a build of few triplets by
+the same engine, which takes away what starting it costs: processes, imports, reading the table. So the figures are
+those of a long job.
 Flink's two slots are those of two task managers, each with one Python worker; it is left out where there is no Java or
 Maven. A build there takes half a minute to start, a few seconds more or less, so give it a corpus of at least 10,000
-images (2,400 landmarks).
+images, or one that is multiplied with ``--times``. Of Flink it also says what was shuffled, and how large the largest
+Python worker became.
 """
 
 from __future__ import annotations
@@ -14,10 +16,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 import contextlib
 import functools
+import math
 from pathlib import Path
+from typing import Any
 
 from benchmarks import builds
-from benchmarks.harness import Figures, Measurement, Program, divide, print_figures, print_ratios, temporary_folder
+from benchmarks.corpus import multiply_corpus
+from benchmarks.harness import (
+    Figures,
+    Measurement,
+    PeakMemory,
+    Program,
+    divide,
+    print_figures,
+    print_ratios,
+    temporary_folder,
+)
 
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
@@ -34,19 +48,20 @@ _ENGINES: dict[str, Sequence[str] | None] = {
 }
 
 
-def start_flink(stack: contextlib.ExitStack, folder: Path) -> dict[str, Sequence[str] | None]:
-    """Starts a Flink cluster that ends with the stack; returns its options for one slot and for two."""
+def start_flink(stack: contextlib.ExitStack, folder: Path) -> Any:
+    """Returns a Flink cluster that ends with the stack; None if there is none to be had."""
     from tests.cluster.fleet import Fleet, make_worker_python
-    from tests.cluster.flink import FlinkCluster, NotAvailableError
+    from tests.cluster.flink import FlinkCluster
+    from tests.cluster.machines import NotAvailableError
 
     python = make_worker_python(folder, Path(__file__).resolve().parents[1], fresh=False)
     try:
         cluster = FlinkCluster(stack.enter_context(Fleet(folder)), folder, python)
     except NotAvailableError as error:
         print(f"Flink is left out: {error}.")
-        return {}
+        return None
     print(cluster.versions)
-    return {f"{cluster.name}, {n} {'slots' if n > 1 else 'slot'}": cluster.job_options(n) for n in (1, 2)}
+    return cluster
 
 
 def main() -> None:
@@ -56,11 +71,16 @@ def main() -> None:
     add("--config", default="128px_all", help="(default: %(default)s)")
     add("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
     add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
+    add("--times", type=int, default=1, metavar="N", help="builds see each picture so often, under other ids")
     with program, contextlib.ExitStack() as stack:
         args, corpus = program.args, program.corpus
+        if args.times > 1:
+            originals, corpus = corpus, program.folder()
+            multiply_corpus(originals, args.times, corpus)
         engines = dict(_ENGINES) if args.engines != "flink" else {_LOCAL: None}
-        if args.engines != "beam":
-            engines |= start_flink(stack, program.folder())
+        cluster = start_flink(stack, program.folder()) if args.engines != "beam" else None
+        on_flink = {f"{cluster.name}, 2 slots": cluster.job_options()} if cluster else {}
+        engines |= on_flink
 
         def build(name: str, max_examples: int | None) -> tuple[Measurement, int]:
             with temporary_folder(program.work) as folder:
@@ -77,13 +97,17 @@ def main() -> None:
 
         def one_round(name: str) -> Figures:
             start, start_images = build(name, _FEW_TRIPLETS)
-            whole, whole_images = build(name, None)
+            with PeakMemory() as memory:
+                whole, whole_images = build(name, None)
             num_triplets, wall_s = whole.count - start.count, whole.wall_s - start.wall_s
+            sent = cluster.num_bytes_sent("MakeThumbnails") if cluster and name in on_flink else math.nan
             return {
                 "wall s": wall_s,
                 "images/s": (whole_images - start_images) / wall_s,
                 "triplets/s": num_triplets / wall_s,
                 "CPU ms a triplet": (whole.cpu_s - start.cpu_s) / num_triplets * 1000,
+                "kB shuffled a triplet": sent / whole.count / 1000,
+                "MB, largest worker": memory.largest_python_bytes / 1e6,
             }
 
         results = program.alternate({name: functools.partial(one_round, name) for name in engines}, args.warm_up)

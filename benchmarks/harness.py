@@ -127,6 +127,7 @@ class PeakMemory:
       before_bytes: what this process occupied on entering.
       own_bytes: peak of this process.
       largest_child_bytes: peak of the largest child.
+      largest_python_bytes: peak of the largest child that is a Python.
       peak_bytes: peak of this process plus peak of the sum of its children.
     """
 
@@ -134,6 +135,7 @@ class PeakMemory:
         self._this = psutil.Process()
         self.before_bytes = self.now_bytes()
         self.own_bytes = self.largest_child_bytes = self.peak_bytes = self._children_peak = 0
+        self.largest_python_bytes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -158,6 +160,8 @@ class PeakMemory:
             for process in self._this.children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it has ended
                     sizes.append(process.memory_info().rss)
+                    if process.name().startswith("python"):
+                        self.largest_python_bytes = max(self.largest_python_bytes, sizes[-1])
             self.largest_child_bytes = max(self.largest_child_bytes, *sizes)
             self._children_peak = max(self._children_peak, sum(sizes))
 

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from pathlib import Path
-import shutil
-import socket
-import subprocess
-import sys
 from typing import Any
+import urllib.error
 import urllib.request
-import zipfile
 
 from tests.cluster.fleet import Fleet, free_ports
+from tests.cluster.machines import Machines, NotAvailableError, check_programs, make_job_server_jar, resolve
 
 # Beam's Flink runner as published: with the job server in one jar, of the installed version of Beam; or, where Maven
-# does not find that, as a library with its dependencies. Portable pipelines cross versions of Beam. Flink 2 would need
-# another configuration.
+# does not find that, as a library, the newest of which it finds all parts. Portable pipelines cross versions of Beam.
+# Flink 2 would need another configuration.
 _JOB_SERVER_JARS = ("1.20", "1.19")
 _LIBRARIES = (("1.19", "2.62.0"),)
 _LOGGING = "org.slf4j:slf4j-simple:1.7.30"
 
 # One slot in each of two task managers.
 _PARALLELISM = 2
-
-# The pool of a task manager's own Python workers, by the name that each resolves for itself; see forward.py.
-_POOL_HOST = "worker-pool"
-
-_RESOLVE = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
-
-_POM = """\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>cluster</groupId><artifactId>cluster</artifactId><version>1</version>
-  <dependencies>{dependencies}</dependencies>
-</project>
-"""
 
 # What Flink's own start scripts open to it on Java 17.
 _JVM = [
@@ -78,17 +62,8 @@ io.tmp.dirs: {folder}
 """
 
 
-class NotAvailableError(Exception):
-    """Flink cannot be run here; the message says why."""
-
-
-class FlinkCluster:
-    """A cluster of processes of this machine. What it starts belongs to the fleet.
-
-    Attributes:
-      name: Flink with its version.
-      versions: of Flink and of Beam's runner for it.
-    """
+class FlinkCluster(Machines):
+    """A cluster of processes of this machine. What it starts belongs to the fleet."""
 
     def __init__(self, fleet: Fleet, folder: Path, worker_python: Path, num_task_managers: int = 2):
         """Starts everything and waits until it is ready.
@@ -102,25 +77,22 @@ class FlinkCluster:
         Raises:
           NotAvailableError: if there is no Java or Maven, or no Flink to be fetched.
         """
-        self._fleet = fleet
-        self._folder = folder
-        self._worker_python = worker_python
-        self._num_task_managers = 0
+        super().__init__(fleet, folder, worker_python)
         self.versions, self._classpath = _fetch(folder)
         self.name = self.versions.partition(",")[0]
-        rpc_port, self._rest_port, job_port, self._pool_port = free_ports(4)
+        rpc_port, self._rest_port, job_port = free_ports(3)
         (folder / "flink-conf.yaml").write_text(
             _CONFIG.format(rpc_port=rpc_port, rest_port=self._rest_port, slots=2, folder=folder)
         )
-        self._hosts = f"127.0.0.1 localhost {socket.gethostname()}\n"
-        (folder / "hosts").write_text(self._hosts)
         main = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
         hosts = f"-Djdk.net.hosts.file={folder / 'hosts'}"
         fleet.start("job_manager", self._java(hosts, main, "--configDir", folder))
         for _ in range(num_task_managers):
-            self.add_task_manager()
+            self.add_machine()
         self._job_endpoint = f"localhost:{job_port}"
-        self._job_server_jar = _job_server_jar(folder, self._classpath)
+        self._job_server_jar = make_job_server_jar(
+            folder, self._classpath, "org.apache.beam.runners.flink.FlinkJobServerDriver"
+        )
         server = (
             f"--flink-master=localhost:{self._rest_port}",
             f"--job-port={job_port}",
@@ -134,23 +106,21 @@ class FlinkCluster:
         self.wait_for_task_managers(num_task_managers)
 
     def recipe(self) -> list[str]:
-        """Returns the options of docs/clusters.md; with them each build starts a job server of its own."""
         return [
             "runner=FlinkRunner",
             f"flink_master=localhost:{self._rest_port}",
             f"flink_job_server_jar={self._job_server_jar}",
-            *self._worker_options(),
+            *self._flink_options(),
         ]
 
-    def job_options(self, parallelism: int = _PARALLELISM) -> list[str]:
+    def job_options(self) -> list[str]:
         """Returns the options with which a build uses the job server that runs already."""
-        return ["runner=PortableRunner", f"job_endpoint={self._job_endpoint}", *self._worker_options(parallelism)]
+        return ["runner=PortableRunner", f"job_endpoint={self._job_endpoint}", *self._flink_options()]
 
-    def _worker_options(self, parallelism: int = _PARALLELISM) -> list[str]:
+    def _flink_options(self) -> list[str]:
         return [
-            f"parallelism={parallelism}",
-            "environment_type=EXTERNAL",
-            f"environment_config={_POOL_HOST}:{self._pool_port}",
+            f"parallelism={_PARALLELISM}",
+            *self._worker_options(),
             # Workers stay for the next stage of the job. Otherwise each stage starts new ones. But dead ones are kept
             # as well, so this must be less than the pause before a restart.
             "environment_cache_millis=3000",
@@ -158,50 +128,28 @@ class FlinkCluster:
             f"flink_conf_dir={self._folder}",
         ]
 
-    def add_task_manager(self) -> int:
-        """Starts one more, with a pool of Python workers, and returns its number."""
-        number = self._num_task_managers
-        self._num_task_managers += 1
-        # The pool starts its workers as `python`; these must find the package that was installed, not its sources.
-        path = f"{self._worker_python.parent}{os.pathsep}{os.environ['PATH']}"
-        module = "apache_beam.runners.worker.worker_pool_main"
-        (port,) = free_ports(1)
-        command = [self._worker_python, "-m", module, "--service_port", port]
-        self._fleet.start(f"worker_pool_{number}", command, {"PATH": path, "PYTHONPATH": ""})
-        address = f"127.0.0.{2 + number}"
-        forward = [sys.executable, Path(__file__).parent / "forward.py", address, self._pool_port, port]
-        self._fleet.start(f"forward_{number}", forward)
-        hosts = self._folder / f"hosts_{number}"
-        hosts.write_text(f"{self._hosts}{address} {_POOL_HOST}\n")
+    def _start_machine(self, number: int, address: str, hosts: Path) -> None:
         memory = ("-Xmx768m", "-XX:MaxDirectMemorySize=512m", f"-Djdk.net.hosts.file={hosts}")
         main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-        self._fleet.start(f"task_manager_{number}", self._java(*memory, main, "--configDir", self._folder))
-        self._fleet.wait_for_port(port)
-        return number
-
-    def kill_task_manager(self, number: int) -> None:
-        """Kills a task manager as if its machine had lost power: its pool and its workers die with it."""
-        for name in ("task_manager", "worker_pool", "forward"):
-            self._fleet.kill(f"{name}_{number}")
-
-    def workers(self) -> dict[int, int]:
-        """Returns the numbers of their task managers by the process ids of all Python workers that run."""
-        numbers = range(self._num_task_managers)
-        return {pid: number for number in numbers for pid in self._fleet.children(f"worker_pool_{number}")}
+        self._fleet.start(f"machine_{number}", self._java(*memory, main, "--configDir", self._folder))
 
     def wait_for_task_managers(self, count: int, timeout_s: float = 120) -> None:
-        self._fleet.wait_until(
-            lambda: len(self._get("/taskmanagers")["taskmanagers"]) == count,
-            timeout_s,
-            f"There are not {count} task managers",
-        )
+        def are_there() -> bool:
+            with contextlib.suppress(urllib.error.HTTPError):  # 503: the job manager is not ready to answer
+                return len(self._get("/taskmanagers")["taskmanagers"]) == count
+            return False
 
-    def num_restarts(self) -> int:
-        """Returns how often the jobs so far were restarted, in all.
+        self._fleet.wait_until(are_there, timeout_s, f"There are not {count} task managers")
 
-        Counted in the job manager's log, since its metric of the same name is seconds late.
-        """
+    def num_failures(self) -> int:
+        """Counts restarts in the job manager's log, since its metric of them is seconds late."""
         return self._fleet.log("job_manager").count("switched from state RUNNING to RESTARTING")
+
+    def num_bytes_sent(self, step: str) -> int:
+        """Returns how much the tasks that do a step sent to others in the last job."""
+        job = max(self._get("/jobs/overview")["jobs"], key=lambda each: int(each["start-time"]))
+        tasks = self._get(f"/jobs/{job['jid']}")["vertices"]
+        return sum(task["metrics"]["write-bytes"] for task in tasks if step in task["name"])
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://localhost:{self._rest_port}{path}", timeout=10) as response:
@@ -213,9 +161,7 @@ class FlinkCluster:
 
 def _fetch(folder: Path) -> tuple[str, str]:
     """Fetches Flink and Beam's runner for it; returns their versions and the class path."""
-    for program in ("java", "mvn"):
-        if not shutil.which(program):
-            raise NotAvailableError(f"there is no {program} on this machine")
+    check_programs()
     import apache_beam
 
     version = apache_beam.__version__
@@ -223,52 +169,9 @@ def _fetch(folder: Path) -> tuple[str, str]:
     candidates = [(f, f"beam-runners-flink-{f}-job-server", version) for f in _JOB_SERVER_JARS]
     candidates += [(f, f"beam-runners-flink-{f}", v) for f, v in _LIBRARIES]
     for flink, artifact, beam in candidates:
-        classpath = _resolve(folder, [f"org.apache.beam:{artifact}:{beam}", _LOGGING])
+        classpath = resolve(folder, [f"org.apache.beam:{artifact}:{beam}", _LOGGING])
         if classpath:
             jar = next((name for name in classpath.split(":") if "/flink-runtime/" in name), f"flink-{flink}.jar")
             return f"Flink {Path(jar).stem.rpartition('-')[2]}, Beam's {artifact} {beam}", classpath
         tried.append(f"{artifact}:{beam}")
     raise NotAvailableError(f"Maven finds none of {', '.join(tried)}")
-
-
-def _job_server_jar(folder: Path, classpath: str) -> Path:
-    """Returns a jar that ``java -jar`` starts as Beam's job server: as published, or one that names the class path."""
-    paths = [Path(path) for path in classpath.split(":")]
-    for path in paths:
-        if "-job-server-" in path.name:
-            return path
-    attributes = {
-        "Manifest-Version": "1.0",
-        "Main-Class": "org.apache.beam.runners.flink.FlinkJobServerDriver",
-        "Class-Path": " ".join(path.as_uri() for path in paths),
-    }
-    jar = folder / "job-server.jar"
-    lines: list[str] = []
-    with zipfile.ZipFile(jar, "w") as file:
-        for name, value in attributes.items():
-            line = f"{name}: {value}"  # of 72 bytes at most, then it goes on in lines that begin with a space
-            lines += [line[:70], *(f" {line[i : i + 69]}" for i in range(70, len(line), 69))]
-        file.writestr("META-INF/MANIFEST.MF", "".join(f"{line}\r\n" for line in lines))
-    return jar
-
-
-def _resolve(folder: Path, artifacts: list[str]) -> str | None:
-    """Returns the class path of artifacts with all they need; None if Maven cannot find one of them."""
-    dependencies = ""
-    for artifact in artifacts:
-        group, name, version = artifact.split(":")
-        dependencies += f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>"
-        dependencies += f"<version>{version}</version></dependency>"
-    (folder / "pom.xml").write_text(_POM.format(dependencies=dependencies))
-    output = folder / "classpath"
-    output.unlink(missing_ok=True)
-    command = [
-        "mvn",
-        "-B",
-        "-q",
-        f"{_RESOLVE}:build-classpath",
-        f"-Dmdep.outputFile={output}",
-        "-DincludeScope=runtime",
-    ]
-    subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return output.read_text().strip() if output.exists() else None
