@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds.common.checks import check_int
 from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches, as_triplet, order_of_epoch
-from landmark_triplets_tfds.training.records import DataSource, ImageIndex, guard_forks, read_images, read_records
+from landmark_triplets_tfds.training.records import DataSource, ImageIndex, prepare_reading, read_images, read_records
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 Numbers = npt.NDArray[np.integer[Any]]
@@ -154,5 +154,5 @@ def _without_decoding(data_source: Any, index: ImageIndex | None) -> tuple[Any, 
     if index is not None:
         read_images(data_source, index, [0, len(index) - 1])
     raw = dataclasses.replace(data_source, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    guard_forks(raw)
+    prepare_reading(raw)
     return data_source.dataset_info.features, raw

@@ -1,14 +1,18 @@
 """The index of records: written, read, found and compared with the records. Forked processes read, or say why not."""
 
+from concurrent.futures import ThreadPoolExecutor
 import contextlib
+import functools
 import os
 import pathlib
+import pickle
 import random
 import sys
 
 from etils import epath
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.errors import ImageIndexError
 from landmark_triplets_tfds.training.records import (
@@ -151,6 +155,60 @@ def test_records_are_compared_with_the_index(source_class):
     other = ImageIndex(TRAIN.image_ids[::-1].copy(), TRAIN.landmark_ids)
     with pytest.raises(ImageIndexError, match="Record 0 holds image 9e3779b97f4a7c15, and the index says"):
         read_images(source_class(TRAIN), other, [0])
+
+
+# --- Records of array_record files
+
+
+def raw_source(folder, num_shards=3):
+    """Returns a data source of stored records, 45, and these records as array_record itself reads them."""
+    pytest.importorskip("array_record")
+    config = images_config(resolution=16, images_per_landmark=None)
+    builder = build_images(folder, config, file_format="array_record", num_shards=num_shards)
+    open_source = functools.partial(
+        builder.as_data_source, split="train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return open_source(), open_source().__getitems__(list(range(45)))
+
+
+def test_records_read_in_turn_are_those_of_array_record(tmp_path):
+    source, expected = raw_source(tmp_path)
+    find_index(source)
+    find_index(source)
+    numbers = np.random.default_rng(0).permutation(45)
+    assert source.__getitems__(numbers.tolist()) == [expected[number] for number in numbers]
+    assert [source[number] for number in numbers[:5]] == [expected[number] for number in numbers[:5]]
+    assert pickle.loads(pickle.dumps(source)).__getitems__([44, 0]) == [expected[44], expected[0]]
+    with pytest.raises(ValueError, match="Record key"):
+        source[45]
+    with ThreadPoolExecutor(8) as pool:
+        asked = [int(number) for number in np.random.default_rng(1).integers(0, 45, 2000)]
+        assert list(pool.map(source.__getitem__, asked)) == [expected[number] for number in asked]
+
+
+def read_each(source):
+    """Returns each record, None for one that is damaged."""
+    records = []
+    for number in range(45):
+        try:
+            records.append(source[number])
+        except RuntimeError:
+            records.append(None)
+    return records
+
+
+def test_a_damaged_record_leaves_the_others_readable(tmp_path):
+    source, expected = raw_source(tmp_path, num_shards=1)
+    (path,) = pathlib.Path(source.dataset_info.data_dir).glob("*array_record*")
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
+    filled = np.flatnonzero(content)  # the rest is padding
+    content[filled[len(filled) // 2]] ^= 1
+    path.write_bytes(content.tobytes())
+    as_array_record = read_each(source)
+    assert None in as_array_record
+    assert sum(record in expected for record in as_array_record) > 20
+    find_index(source)
+    assert read_each(source) == as_array_record
 
 
 # --- Forked processes
