@@ -9,8 +9,8 @@ Each case carries a figure of a page:
 * zip, tars: open a zip of as many images, and 500 tars of 8,266, for the first time and again. Members hold a few
   bytes, and the zip begins with a hole of 100 GiB, so that its offsets need zip64. It takes 6 GB (docs/sources.md).
 * triplets: reads and checks files of 5 million triplets (docs/triplets.md).
-* evaluate: `landmark-triplets evaluate` at the size of the public benchmark, recognition with a tenth of its queries
-  (docs/commands.md). It takes 5 GB.
+* evaluate: `landmark-triplets evaluate` at the size of the public benchmark, recognition with a tenth of its queries,
+  and with all of them in a part of the images (docs/commands.md). It takes 5 GB.
 * mine: mines hard triplets from made-up embeddings: landmarks are scattered around the centres of groups, images around
   their landmarks, all normally; there are as many groups as the root of the number of landmarks. `--search approximate`
   also says what faiss misses (docs/triplets.md).
@@ -78,7 +78,7 @@ _NUM_THREADS, _NUM_LOOKED_UP = 8, 20_000
 _DIM = 64
 _SPREAD_OF_LANDMARKS, _SPREAD_OF_IMAGES = 0.7, 0.5  # around a group and a landmark; centres of groups have 1
 # Of the Google Landmarks Dataset v2's benchmark: images, and queries that have answers among the index.
-_BENCHMARK_IMAGES = {"test": 117_577, "index": 761_757, "train": NUM_COMPETITION_IMAGES}
+_BENCHMARK_IMAGES = {"test": 117_577, "index": 761_757, "train": NUM_COMPETITION_IMAGES, "part_of_train": 16_384}
 _NUM_SCORED, _SCORED_DIM = 1_129, 512
 _NUM_PARTS, _PART_SIZE = 16, 64  # of the anchors for which both searches are compared
 
@@ -306,10 +306,11 @@ def mine(program: Program) -> None:
 # --- Scores
 
 
-def score(folder: Path, task: str, database: str) -> Figures:
+def score(folder: Path, database: str) -> Figures:
     """Runs the command."""
-    files = {"queries": "test.npy", "database": f"{database}.npy", "index": "", "solution": f"{task}.csv"}
+    files = {"queries": "test.npy", "database": f"{database}.npy", "index": "", "solution": f"{database}.csv"}
     arguments = ["evaluate", *(f"--{name}={folder / file}" for name, file in files.items())]
+    arguments.append(f"--database_split={database}")
     with PeakMemory() as memory, Stopwatch() as watch, builds.quiet():
         if cli.main(arguments):
             raise RuntimeError("landmark-triplets evaluate has failed.")
@@ -322,7 +323,7 @@ def evaluate(program: Program) -> None:
     splits = {}
     for split, count in _BENCHMARK_IMAGES.items():
         ids, landmarks = random_table(round(count * args.images / NUM_COMPETITION_IMAGES), rng)
-        splits[split] = ImageIndex(ids, (landmarks if split == "train" else np.full(len(ids), -1)).astype(np.int32))
+        splits[split] = ImageIndex(ids, (landmarks if "train" in split else np.full(len(ids), -1)).astype(np.int32))
         shape = len(ids), _SCORED_DIM
         vectors = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.float32, shape)
         for part in np.array_split(vectors, 1 + len(ids) // 65_536):
@@ -334,12 +335,13 @@ def evaluate(program: Program) -> None:
     for task, database, column, answer, num_scored in (
         ("retrieval", "index", "images", image, min(_NUM_SCORED, len(queries))),
         ("recognition", "train", "landmarks", landmark, round(args.share * len(queries))),
+        ("recognition", "part_of_train", "landmarks", landmark, len(queries)),
     ):
         usages = ["Private"] * num_scored + ["Ignored"] * (len(queries) - num_scored)
         lines = [f"{query},{answer},{usage}\n" for query, usage in zip(queries, usages, strict=True)]
-        (folder / f"{task}.csv").write_text(f"id,{column},Usage\n" + "".join(lines))
-        call = functools.partial(score, task=task, database=database)
-        cases[f"{task}, {num_scored:,} queries in {len(splits[database]):,} images"] = call, folder
+        (folder / f"{database}.csv").write_text(f"id,{column},Usage\n" + "".join(lines))
+        name = f"{task}, {num_scored:,} queries in {len(splits[database]):,} images"
+        cases[name] = functools.partial(score, database=database), folder
     measure(program, f"{_SCORED_DIM} numbers an image", cases)
 
 

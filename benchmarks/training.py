@@ -39,7 +39,6 @@ from landmark_triplets_tfds import (
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-VALIDATION_PERCENT = 90  # few images to train on, so that stored triplets run out; many queries, so that noise is low
 FILTERS = (16, 32, 64, 64)
 TRIPLETS, LANDMARKS, IMAGES_OF_EACH = 16, 12, 4  # of a step, of 48 images either way
 MARGIN = 0.5  # at the example's 0.2, most random triplets have no loss left after a hundred steps
@@ -58,6 +57,8 @@ class Arm:
       triplets: fields of the stored triplets, beside those all arms share.
       resize_method, resolution: of training and evaluation images alike.
       epochs: in which each image is an anchor of a triplet once; 'batches' take as many images.
+      held_out: percent of the landmarks. By default there are few images to train on, so that stored triplets run out,
+        and many queries.
     """
 
     data: str
@@ -66,6 +67,7 @@ class Arm:
     resize_method: str = "nearest"
     resolution: int = 32
     epochs: int = 30
+    held_out: int = 90
 
 
 MINED_FROM, MINED = "stored", "stored-mined"
@@ -75,9 +77,11 @@ ARMS = {
     "fresh": Arm("fresh", "stored"),
     MINED: Arm("triplets", "stored"),
     "batches": Arm("batches", "fresh"),
+    "fresh-many": Arm("fresh", epochs=5, held_out=30),
+    "batches-many": Arm("batches", "fresh-many", epochs=5, held_out=30),
     "64px": Arm("batches", resolution=64, epochs=6),
     "64px-area": Arm("batches", "64px", resize_method="area", resolution=64, epochs=6),
-    "128px": Arm("batches", "64px", resolution=128, epochs=6),
+    "128px": Arm("batches", resolution=128, epochs=6),
     "128px-area": Arm("batches", "128px", resize_method="area", resolution=128, epochs=6),
 }
 
@@ -87,13 +91,13 @@ def folder_of(work: Path, arm: str, seed: int) -> Path:
 
 
 def images_config(arm: str) -> LandmarkImagesConfig:
-    resolution, method = ARMS[arm].resolution, ARMS[arm].resize_method
+    resolution, method, held_out = ARMS[arm].resolution, ARMS[arm].resize_method, ARMS[arm].held_out
     return LandmarkImagesConfig(
-        name=f"images_{resolution}px_{method}",
+        name=f"images_{resolution}px_{method}_{held_out}",
         resolution=resolution,
         images_per_landmark=None,
         resize_method=method,
-        validation_percent=VALIDATION_PERCENT,
+        validation_percent=held_out,
     )
 
 
@@ -105,7 +109,7 @@ def triplets_config(arm: str, seed: int, work: Path) -> LandmarkTripletsConfig:
     if arm == MINED:  # the file holds triplets of training landmarks alone
         fields: dict[str, Any] = {"triplets_file": os.fspath(mine(seed, work))}
     else:
-        fields = {"images_per_landmark": None, "validation_percent": VALIDATION_PERCENT, "seed": seed}
+        fields = {"images_per_landmark": None, "validation_percent": ARMS[arm].held_out, "seed": seed}
     fields |= ARMS[arm].triplets | {"resolution": ARMS[arm].resolution, "resize_method": ARMS[arm].resize_method}
     return LandmarkTripletsConfig(name=f"{arm}-{seed}", **fields)
 
