@@ -18,7 +18,7 @@ SMALL = {
     "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
     "large_inputs": [
         *("plan", "zip", "tars", "triplets", "mine", "evaluate", "worker", "verify"),
-        *("--images=4000", "--tars=1", "--triplets=5000", "--embeddings=500"),
+        *("--images=4000", "--tars=1", "--triplets=5000", "--embeddings=2000"),
     ],
     "scaling": ["--runs=1", "--small=200", "--large=400"],
     "where_time_goes": ["--runs=1", "--images=20"],
