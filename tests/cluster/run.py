@@ -38,7 +38,7 @@ _IMAGES_PER_BROKEN = 16
 _WORKER_CPU_SECONDS = 2.5
 _MACHINE_CPU_SECONDS = 6.0
 _MAX_SECONDS_TO_WORK = 300
-_MAX_SECONDS_TO_NOTICE = 120
+_MAX_SECONDS_TO_NOTICE = 240  # Beam waits three minutes for a worker that dies before it has asked for data
 
 
 def say(text: str) -> None:
