@@ -53,7 +53,6 @@ from landmark_triplets_tfds.triplets.plan import (
     find_distinct_images,
     make_example,
 )
-from landmark_triplets_tfds.triplets.sampling import Rows
 
 _AnyBuild = TypeVar("_AnyBuild", bound="Build")
 
@@ -73,7 +72,7 @@ class SplitJob:
     Attributes:
       planned: what it is to hold.
       num_examples: how many of the examples to make.
-      rows: int64[num_images], ascending: the distinct images of these, before redraws.
+      rows: int32[num_images], ascending: the distinct images of these, before redraws.
       max_num_unreadable: of these images, how many may be.
       order: int32[num_examples], the numbers of the examples in the order of their records.
       num_shards: that they are cut into.
@@ -86,7 +85,7 @@ class SplitJob:
 
     planned: PlannedSplit
     num_examples: int
-    rows: Rows
+    rows: npt.NDArray[np.int32]
     max_num_unreadable: int
     order: npt.NDArray[np.int32]
     num_shards: int
@@ -122,7 +121,7 @@ class SplitJob:
         Raises:
           TooManyUnreadableError: if there are too many.
         """
-        planned = set(np.intersect1d(np.fromiter(errors, dtype=np.int64, count=len(errors)), self.rows).tolist())
+        planned = set(np.intersect1d(np.fromiter(errors, dtype=np.int32, count=len(errors)), self.rows).tolist())
         own = {row: error for row, error in errors.items() if row in planned or row in self.redrawn}
         unreadable = self.list_unreadable(own)
         check_num_unreadable(unreadable, self.max_num_unreadable, len(self.rows))
@@ -224,7 +223,7 @@ class Build:
             num_examples = plan.num_examples
             if self._max_examples is not None:
                 num_examples = min(num_examples, self._max_examples)
-            rows = find_distinct_images(plan, num_examples)
+            rows = find_distinct_images(plan, num_examples).astype(np.int32)
             job = SplitJob(
                 planned=planned,
                 num_examples=num_examples,
@@ -303,7 +302,7 @@ class Build:
         content = asked_for | {"build_options": options} | self.report.as_json()
         (self._data_dir / REPORT_NAME).write_text(json.dumps(content, indent=2) + "\n")
 
-    def _look_up(self, images: ImageSet, rows: Rows) -> None:
+    def _look_up(self, images: ImageSet, rows: npt.NDArray[np.int32]) -> None:
         """Raises MissingImagesError if more of a sample of the images is missing than may be unreadable."""
         source = images.source
         sample = rows[np.linspace(0, len(rows) - 1, min(_NUM_LOOKED_UP, len(rows))).astype(np.int64)]
