@@ -182,6 +182,8 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 
+_BYTES_PER_WRITE = 1 << 20
+
 
 def write_records(path: epath.PathLike, file_format: str, records: Iterable[bytes]) -> None:
     """Writes serialized examples to a file of one of TFDS's formats.
@@ -195,9 +197,17 @@ def write_records(path: epath.PathLike, file_format: str, records: Iterable[byte
         adapter.write_examples(path, enumerate(records))
         return
     with epath.Path(path).open("wb") as file:
+        parts: list[bytes] = []
+        num_bytes = 0
         for record in records:
             length = _LENGTH.pack(len(record))
-            file.write(b"".join((length, masked_crc(length), record, masked_crc(record))))
+            parts += (length, masked_crc(length), record, masked_crc(record))
+            num_bytes += len(record)
+            if num_bytes > _BYTES_PER_WRITE:
+                file.write(b"".join(parts))
+                parts.clear()
+                num_bytes = 0
+        file.write(b"".join(parts))
 
 
 def masked_crc(data: bytes) -> bytes:

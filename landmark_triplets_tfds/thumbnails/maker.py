@@ -53,8 +53,9 @@ _MAX_KILLS = 2
 
 _JOB, _IN_HAND = "job", "in_hand"
 
-# The folder of what workers have to know, int64[n] rows, and PLACE[n] of these.
-_Task = tuple[str, Rows, Places]
+# The folder of what workers have to know, int64[n] rows, PLACE[n] of these, and whether to note which one is in hand:
+# as that costs a write an image, only once a worker has died over the task.
+_Task = tuple[str, Rows, Places, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ class ThumbnailMaker:
         is_known = self.index.places["kind"][todo] != UNKNOWN
         size = min(_MAX_BATCH_SIZE, max(_MIN_BATCH_SIZE, len(todo) // _TASKS_PER_BUILD))
         parts = [*_cut(todo[is_known], _KNOWN_BATCH_SIZE), *_cut(todo[~is_known], size)]
-        tasks = ((str(self._folder), rows, self.index.places[rows]) for rows in parts)
+        tasks = ((str(self._folder), rows, self.index.places[rows], False) for rows in parts)
         for batch in self._pool.run(_make_batch, tasks, len(parts), self._sort_out):
             self._note(batch)
 
@@ -185,27 +186,29 @@ class ThumbnailMaker:
     def _sort_out(self, tasks: Sequence[_Task]) -> Iterable[_Task]:
         """Returns tasks during which a worker died, without the images that have killed too many.
 
-        Where several tasks were under way, the workers of all of them are gone, so only a task that was alone tells.
+        They are run again one by one, and then a worker notes which image it has in hand.
         """
         guilty = set()
         for path in (self._folder / _IN_HAND).iterdir():
-            row = int.from_bytes(path.read_bytes(), "little", signed=True)
+            content = path.read_text()
             path.unlink()
-            if row >= 0 and len(tasks) == 1:
-                self._kills[row] = self._kills.get(row, 0) + 1
-                if self._kills[row] >= _MAX_KILLS:
-                    guilty.add(row)
+            if not content:  # it was about to be written
+                continue
+            row = int(content)
+            self._kills[row] = self._kills.get(row, 0) + 1
+            if self._kills[row] >= _MAX_KILLS:
+                guilty.add(row)
         for row in guilty:
             error = (row, UnreadableImageError.DAMAGED, "the process that decodes it dies")
             none = np.zeros(0, dtype=np.int64)
             self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), [], [error], 1))
         for task in tasks:
-            folder, rows, places = task
+            folder, rows, places, is_watched = task
             is_left = ~np.isin(rows, list(guilty))
-            if is_left.all():
+            if is_watched and is_left.all():
                 yield task
             elif is_left.any():
-                yield folder, rows[is_left], places[is_left]
+                yield folder, rows[is_left], places[is_left], True
 
 
 def _cut(rows: Rows, size: int) -> Iterator[Rows]:
@@ -217,10 +220,10 @@ def _cut(rows: Rows, size: int) -> Iterator[Rows]:
 
 
 def _make_batch(task: _Task) -> _Batch:
-    folder, rows, places = task
+    folder, rows, places, is_watched = task
     if folder not in _workers:
         _workers[folder] = _Worker(pathlib.Path(folder))
-    return _workers[folder].make(rows, places)
+    return _workers[folder].make(rows, places, is_watched)
 
 
 class _Worker:
@@ -234,13 +237,12 @@ class _Worker:
         self._num_readers = job.num_readers
         self._threads: ThreadPoolExecutor | None = None
         self._read_s = 0.0  # running average
-        self._in_hand = open(folder / _IN_HAND / str(os.getpid()), "wb", buffering=0)  # noqa: SIM115
+        self._in_hand = folder / _IN_HAND / str(os.getpid())
 
     def close(self) -> None:
         self._writer.close()
-        self._in_hand.close()
 
-    def make(self, rows: Rows, places: Places) -> _Batch:
+    def make(self, rows: Rows, places: Places, is_watched: bool) -> _Batch:
         errors: list[tuple[int, str, str]] = []
         made: list[int] = []
         num_made = 0
@@ -257,7 +259,7 @@ class _Worker:
                 else:
                     reason, _, detail = content.decode(errors="surrogatepass").partition("\n")
                     errors.append((row, reason, detail))
-        for row, image_id, stamp, result, is_read in self._make(new):
+        for row, image_id, stamp, result, is_read in self._make(new, is_watched):
             num_made += 1
             if isinstance(result, UnreadableImageError):
                 errors.append((row, result.reason, result.detail))
@@ -269,12 +271,13 @@ class _Worker:
         return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, num_made, writer.trouble)
 
     def _make(
-        self, images: Sequence[tuple[int, int, Stamp]]
+        self, images: Sequence[tuple[int, int, Stamp]], is_watched: bool
     ) -> Iterator[tuple[int, int, Stamp, bytes | UnreadableImageError, bool]]:
         """Yields row, id, stamp and thumbnail of each image, or why there is none, and whether its file was read."""
         files = self._read_all([image_id for _, image_id, _ in images])
         for row, image_id, stamp in images:
-            self._take_in_hand(row)
+            if is_watched:
+                self._in_hand.write_text(str(row))
             file = next(files)
             result: bytes | UnreadableImageError
             try:
@@ -282,32 +285,35 @@ class _Worker:
             except UnreadableImageError as error:
                 result = error.without_traceback()
             yield row, image_id, stamp, result, isinstance(file, bytes)
-        self._take_in_hand(-1)
-
-    def _take_in_hand(self, row: int) -> None:
-        self._in_hand.seek(0)
-        self._in_hand.write(row.to_bytes(8, "little", signed=True))
+        if is_watched:
+            self._in_hand.unlink()
 
     def _read_all(self, image_ids: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
         if self._num_readers == 1 or self._read_s < _SLOW_READ_S:
-            yield from map(self._read, image_ids)
+            yield from map(self._time_reading, image_ids)
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._num_readers, "read")
         waiting = iter(image_ids)
+        first = list(itertools.islice(waiting, 1))
         ahead = [self._threads.submit(self._read, i) for i in itertools.islice(waiting, self._num_readers)]
+        # Here, where nothing else is done meanwhile: reading in threads waits for the codec too.
+        yield from map(self._time_reading, first)
         while ahead:
             yield ahead.pop(0).result()
             ahead += [self._threads.submit(self._read, i) for i in itertools.islice(waiting, 1)]
 
-    def _read(self, image_id: int) -> bytes | UnreadableImageError:
+    def _time_reading(self, image_id: int) -> bytes | UnreadableImageError:
         started = time.perf_counter()
+        content = self._read(image_id)
+        self._read_s += (time.perf_counter() - started - self._read_s) / 4
+        return content
+
+    def _read(self, image_id: int) -> bytes | UnreadableImageError:
         try:
             return self._source.read(image_id)
         except UnreadableImageError as error:
             return error.without_traceback()
-        finally:
-            self._read_s += (time.perf_counter() - started - self._read_s) / 16
 
     def _add(self, image_id: int, stamp: Stamp, result: bytes | UnreadableImageError) -> None:
         if isinstance(result, bytes):

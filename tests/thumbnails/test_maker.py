@@ -22,6 +22,7 @@ import pytest
 from landmark_triplets_tfds.common import worker_pool
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
 from landmark_triplets_tfds.errors import UnreadableImageError
+from landmark_triplets_tfds.thumbnails import maker as maker_module
 from landmark_triplets_tfds.thumbnails import store as store_module
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
 from landmark_triplets_tfds.thumbnails.store import StoreIndex, StoreReader, StoreWriteError
@@ -50,6 +51,7 @@ class FakeSource:
       stamps: of files that have another stamp than (1, 1).
       killers: rows whose reading kills the process.
       seconds: that a read takes.
+      num_slow: rows of which a read takes so long; None: all.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class FakeSource:
     stamps: dict[int, int] = dataclasses.field(default_factory=dict)
     killers: set[int] = dataclasses.field(default_factory=set)
     seconds: float = 0.0
+    num_slow: int | None = None
 
     def share(self, folder: object) -> FakeSource:
         return self
@@ -73,7 +76,8 @@ class FakeSource:
             file.write(f"{row}\n")
         if row in self.killers:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.seconds)
+        if self.num_slow is None or row < self.num_slow:
+            time.sleep(self.seconds)
         content = self.special.get(row)
         if isinstance(content, Exception):
             raise content
@@ -274,5 +278,18 @@ def test_slow_files_are_read_ahead_by_threads(tmp_path: Path, source: FakeSource
     started = time.monotonic()
     with open_maker(tmp_path, source, 300, num_readers=16) as maker:
         maker.make(np.arange(300))
-    assert len(list(source.folder.iterdir())) > 8  # threads that have read
+    assert len(list(source.folder.iterdir())) > 4  # threads that have read
     assert time.monotonic() - started < 300 * source.seconds
+
+
+def test_threads_read_no_further_ahead_once_files_are_quick(
+    tmp_path: Path, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker_module, "_SLOW_READ_S", 0.01)  # to draw a picture takes a part of it
+    source.seconds, source.num_slow = 0.05, 100
+    with open_maker(tmp_path, source, 400, num_readers=16) as maker:
+        maker.make(np.arange(400))
+    by_threads = [path.read_text().split() for path in source.folder.iterdir()]
+    assert len(by_threads) > 4
+    assert [rows[-1] for rows in by_threads].count("399") == 1
+    assert max(by_threads, key=len)[-50:] == [str(row) for row in range(350, 400)]
