@@ -53,10 +53,9 @@ from benchmarks.harness import (
     progress,
 )
 from landmark_triplets_tfds.commands import cli
-from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
-from landmark_triplets_tfds.competition.selection import ImageSet, Selection
-from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.selection import ImageSet, Selection, open_copy
+from landmark_triplets_tfds.competition.source import FolderSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
 from landmark_triplets_tfds.mining.embeddings import arrange
 from landmark_triplets_tfds.mining.hard_triplets import MiningSpec, mine_triplets

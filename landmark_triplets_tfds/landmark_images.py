@@ -78,7 +78,7 @@ class LandmarkImages(LandmarkBuilder):
     DEFAULT_BUILDER_CONFIG_NAME = "128px_all"
 
     def _target(self, download_config: tfds.download.DownloadConfig) -> Target:
-        check_landmark_ids(self._build.table.landmark_ids)  # now, not when all is done
+        check_landmark_ids(self._build.selection.images.table.landmark_ids)  # now, not when all is done
         return super()._target(download_config)
 
     def _write_more(self, build: Build) -> None:

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from landmark_triplets_tfds import LandmarkImages, LandmarkTripletsConfig
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import select_images_of
-from landmark_triplets_tfds.competition.folder import FolderSource
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
+from landmark_triplets_tfds.competition.source import FolderSource
 from landmark_triplets_tfds.errors import (
     ImageIndexError,
     PreparedDataMismatchError,

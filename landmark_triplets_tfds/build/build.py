@@ -1,20 +1,18 @@
 """One build, here or on a cluster: from the folder with the competition's files to the finished report.
 
 `hooks` says when TFDS wants what; a build reads the table, plans splits, looks whether the images are there, and stops
-when too much would be left out. How thumbnails and shards are made is up to `local` and `beam`.
+when too much would be left out. How thumbnails and shards are made is up to `local` and `beam_pipeline`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-import contextlib
 import dataclasses
 import functools
 import json
 import time
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -33,8 +31,7 @@ from landmark_triplets_tfds.build.report import (
 from landmark_triplets_tfds.build.shards import ShardResult, Target, choose_num_shards, record_order, shard_bounds
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.common.progress import say
-from landmark_triplets_tfds.competition.selection import ImageSet
-from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.selection import ImageSet, open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import (
     MissingImagesError,
@@ -46,15 +43,14 @@ from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.triplets import triplets_file
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.plan import (
-    CHUNK_SIZE,
     Example,
     ExampleCounts,
+    Exceptions,
     assemble,
     find_distinct_images,
     make_example,
+    plan_in_chunks,
 )
-
-_AnyBuild = TypeVar("_AnyBuild", bound="Build")
 
 # Images looked up before a build starts: enough to estimate the missing share to about 2 %, done within seconds.
 _NUM_LOOKED_UP = 2000
@@ -76,10 +72,10 @@ class SplitJob:
       max_num_unreadable: of these images, how many may be.
       order: int32[num_examples], the numbers of the examples in the order of their records.
       num_shards: that they are cut into.
-      counts: what became of the examples.
+      exceptions: the examples that are not made as planned.
       redrawn: rows of the images that were looked at for redraws, readable or not.
-      record_numbers: int32[n], the numbers of the examples that are made, in the order of their records.
-      record_rows: int32[n, k], the rows of their images.
+      record_rows: int32[n, k], the rows of the images in each record, in their order.
+      bounds: where shards begin and end among the records, num_shards + 1 numbers.
       shards: what came of each, by its number.
     """
 
@@ -89,10 +85,10 @@ class SplitJob:
     max_num_unreadable: int
     order: npt.NDArray[np.int32]
     num_shards: int
-    counts: ExampleCounts
+    exceptions: Exceptions = dataclasses.field(default_factory=dict)
     redrawn: set[int] = dataclasses.field(default_factory=set)
-    record_numbers: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-    record_rows: npt.NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
+    record_rows: npt.NDArray[np.int32] = dataclasses.field(init=False)
+    bounds: list[int] = dataclasses.field(init=False)
     shards: dict[int, ShardResult] = dataclasses.field(default_factory=dict)
 
     @property
@@ -113,10 +109,7 @@ class SplitJob:
         return sorted(images)
 
     def check_unreadable(self, errors: Mapping[int, UnreadableImageError]) -> list[UnreadableImage]:
-        """Returns the unreadable images of this split in order of their ids.
-
-        Args:
-          errors: why, by row, for images of this split and perhaps of others.
+        """Returns the unreadable images of this split, of those given and perhaps of others, in order of their ids.
 
         Raises:
           TooManyUnreadableError: if there are too many.
@@ -127,18 +120,21 @@ class SplitJob:
         check_num_unreadable(unreadable, self.max_num_unreadable, len(self.rows))
         return unreadable
 
-    def set_examples(self, rows: npt.NDArray[np.int32], is_made: npt.NDArray[np.bool_]) -> None:
-        """Takes int32[num_examples, k], rows of the images of each example, and bool[num_examples], if it is made."""
-        self.record_numbers = self.order[is_made[self.order]]
-        self.record_rows = rows[self.record_numbers]
-
-    def record_bounds(self) -> list[int]:
-        """Returns where shards begin and end, num_shards + 1 numbers, among the records."""
-        is_made = np.zeros(self.num_examples, dtype=bool)
-        is_made[self.record_numbers] = True
-        num_made = np.concatenate([[0], np.cumsum(is_made[self.order])])
-        bounds: list[int] = num_made[shard_bounds(self.num_examples, self.num_shards)].tolist()
-        return bounds
+    def set_records(self) -> None:
+        """Finds out, once the exceptions are known, what the records hold."""
+        rows = np.empty((self.num_examples, self.planned.plan.kind.num_images), dtype=np.int32)
+        for first, planned in plan_in_chunks(self.planned.plan, self.num_examples):
+            rows[first : first + len(planned)] = planned
+        is_made = np.ones(self.num_examples, dtype=bool)
+        for number, chosen in self.exceptions.items():
+            if isinstance(chosen, str):
+                is_made[number] = False
+            else:
+                rows[number] = chosen
+        is_record = is_made[self.order]
+        self.record_rows = rows[self.order[is_record]]
+        num_records = np.concatenate([[0], np.cumsum(is_record)])
+        self.bounds = num_records[shard_bounds(self.num_examples, self.num_shards)].tolist()
 
     def split_info(self, template: Any) -> tfds.core.SplitInfo:
         """Returns what TFDS wants to know of a split that is written."""
@@ -152,11 +148,11 @@ class SplitJob:
 
 
 class Build:
-    """A build in progress. A context manager: leaving it lets go of all that was opened.
+    """A build in progress.
 
     Attributes:
-      options: what it may use.
-      planner: of its splits.
+      selection: of the images.
+      planner: of the splits.
       jobs: the splits so far.
       report: what came of it so far.
     """
@@ -183,25 +179,14 @@ class Build:
         self._data_dir = data_dir
         self._thumbnail_spec = config.thumbnail_spec()
         self._max_examples = max_examples
-        self._resources = contextlib.ExitStack()
         started = time.perf_counter()
-        num_threads = options.num_readers_of(manual_dir)
-        self.source = open_copy(manual_dir, options.bank, num_threads)
-        self._selection = select_images_of(config, self.source, options)
-        for images in (self._selection.images, *self._selection.unlabeled.values()):
+        self.source = open_copy(manual_dir, options.bank, options.num_readers_of(manual_dir))
+        self.selection = select_images_of(config, self.source, options)
+        for images in (self.selection.images, *self.selection.unlabeled.values()):
             for remark in images.source.remarks():
                 say(remark)
-        self.table = self._selection.images.table
-        self.report = BuildReport(self._selection, config.kind, seconds={"read_table": time.perf_counter() - started})
-        self.planner = SplitPlanner(self._selection, config, self.report.stage)
-
-    def __enter__(self: _AnyBuild) -> _AnyBuild:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.close()
+        self.report = BuildReport(self.selection, config.kind, seconds={"read_table": time.perf_counter() - started})
+        self.planner = SplitPlanner(self.selection, config, self.report.stage)
 
     def make_splits(self, target: Target) -> list[tfds.core.SplitInfo]:
         """Makes all splits: writes their shards, and completes the report.
@@ -214,6 +199,8 @@ class Build:
         """
         self.jobs = [self._plan(split, target) for split in self.planner.splits()]
         self._make_splits(target)
+        for job in self.jobs:
+            self._write_triplets_csv(job)
         return [job.split_info(target.template_of(job.split)) for job in self.jobs]
 
     def _plan(self, split: str, target: Target) -> SplitJob:
@@ -231,16 +218,32 @@ class Build:
                 max_num_unreadable=self.options.max_num_unreadable(len(rows)),
                 order=record_order(plan, num_examples, split),
                 num_shards=choose_num_shards(num_examples, plan.kind, self._thumbnail_spec, target.shard_config),
-                counts=ExampleCounts(left_out=planned.left_out),
             )
         with self.report.stage("look_up_images"):
             self._look_up(images, rows)
-        self.report.splits[split] = job.counts
         return job
 
     def _make_splits(self, target: Target) -> None:
         """Makes thumbnails and shards, and notes in the jobs and in the report what came of them."""
         raise NotImplementedError
+
+    def _settle(self, job: SplitJob, errors: Mapping[int, UnreadableImageError]) -> None:
+        """Takes a job whose exceptions are known into the report; errors say by row why images are unreadable.
+
+        Raises:
+          TooManyUnreadableError: if too many are, or no example is left.
+        """
+        self.report.unreadable += job.check_unreadable(errors)
+        counts = ExampleCounts.of(job.num_examples, job.exceptions)
+        counts.left_out += job.planned.left_out
+        self.report.splits[job.split] = counts
+        if not counts.num_made:
+            images = job.list_unreadable(errors)
+            raise TooManyUnreadableError(
+                f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
+                f" images: {describe_unreadable(images)}\n{advise_on_unreadable({image.reason for image in images})}"
+            )
+        job.set_records()
 
     def examples_of(self, split: str) -> Iterator[tuple[str, Example]]:
         """Yields the keyed examples of a split in the order of the plan, one after the other, by this thread alone.
@@ -257,44 +260,26 @@ class Build:
             except UnreadableImageError:
                 return None
 
-        yield from assemble(planned.plan, get_thumbnail, planned.plan.num_examples, ExampleCounts())
-
-    def _check_examples(self, job: SplitJob, errors: Mapping[int, UnreadableImageError]) -> None:
-        """Raises TooManyUnreadableError if no example of a split could be made."""
-        if not job.counts.num_made:
-            images = job.list_unreadable(errors)
-            raise TooManyUnreadableError(
-                f"Stopped, and nothing was published: no example of split {job.split!r} could be made. Unreadable"
-                f" images: {describe_unreadable(images)}\n{advise_on_unreadable({image.reason for image in images})}"
-            )
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Returns what tells whether another build is from the same images."""
-        return self._selection.fingerprints()
+        yield from assemble(planned.plan, get_thumbnail, planned.plan.num_examples, {})
 
     def workers_and_readers(self) -> dict[str, int | None]:
         """Returns the numbers of workers and readers; None: not decided here."""
         raise NotImplementedError
 
-    def _lists_triplets(self, job: SplitJob) -> bool:
-        return self.options.triplets_csv and job.planned.plan.kind is TRIPLETS
-
     def _write_triplets_csv(self, job: SplitJob) -> None:
         """Writes, as a build option, the ids of the triplets of a split in the order of the plan."""
-        if not self._lists_triplets(job):
-            return
         plan = job.planned.plan
-        in_plan = np.argsort(job.record_numbers)
-        numbers, all_rows = job.record_numbers[in_plan], job.record_rows[in_plan]
-        no_thumbnails = [None] * plan.kind.num_images
+        if not self.options.triplets_csv or plan.kind is not TRIPLETS:
+            return
         with (self._data_dir / triplets_file.csv_name(job.split)).open("w") as file:
             file.write(triplets_file.CSV_HEADER)
-            for first in range(0, job.num_examples, CHUNK_SIZE):
-                keys = plan.keys(first, min(first + CHUNK_SIZE, job.num_examples))
-                start, stop = np.searchsorted(numbers, [first, first + CHUNK_SIZE])
-                for number, rows in zip(numbers[start:stop].tolist(), all_rows[start:stop].tolist(), strict=True):
-                    example = make_example(plan.kind, plan.table, rows, no_thumbnails)
-                    file.write(triplets_file.format_csv_line(keys[number - first], example))
+            for first, rows in plan_in_chunks(plan, job.num_examples):
+                keys = plan.keys(first, first + len(rows))
+                for number, (key, planned) in enumerate(zip(keys, rows.tolist(), strict=True), first):
+                    chosen = job.exceptions.get(number, planned)
+                    if not isinstance(chosen, str):
+                        example = make_example(plan.kind, plan.table, chosen, [None] * len(chosen))
+                        file.write(triplets_file.format_csv_line(key, example))
 
     def write_report(self, asked_for: dict[str, Any]) -> None:
         """Writes build_report.json: what was asked for, the options and what came of it."""

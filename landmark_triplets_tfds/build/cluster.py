@@ -4,10 +4,10 @@ A worker gets no table and no examples: it reads train.csv once, or the list of 
 computes the examples of its shards with the stateless sampler. So a job is described by a few kilobytes, whatever its
 size.
 
-What comes back beside the shards are counts and unreadable images. Workers make small outcomes, the engine adds them
-up, one worker writes the sum as a file into the folder of the unfinished dataset, and the program that started it all
-reads it there. Beam's metrics would be no replacement: engines report what was attempted, and a bundle that is tried
-again counts twice.
+What comes back beside the shards are unreadable images and the examples that are not as planned. Workers make small
+outcomes, the engine adds them up, one worker writes the sum as a file into the folder of the unfinished dataset, and
+the program that started it all reads it there. Beam's metrics would be no replacement: engines report what was
+attempted, and a bundle that is tried again counts twice.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import dataclasses
 import functools
 from typing import Any
 
-from etils import epath
 import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.shards import ShardResult, make_record, shard_bounds, write_shard
-from landmark_triplets_tfds.common.checked_files import load_object, save_object
+from landmark_triplets_tfds.common.checked_files import load_object
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, ExamplePlan, find_thumbnails, make_plan
+from landmark_triplets_tfds.triplets.plan import ExamplePlan, Exceptions, find_thumbnails, make_plan
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, Rows, SamplingSpec
 
 # Pieces that the images of a small build are cut into at least, as far as it goes: many more than there are workers, so
@@ -48,16 +47,11 @@ class ClusterPlan:
       table_sha256: fingerprint of the table that examples are drawn from.
       kept_rows_path: a file with bool[rows of train.csv], the rows to draw from; None: all.
       spec: says which examples; a path: of a file with the rows of triplets that are given.
-      thumbnail_spec: of the images.
       order_path: a file with int32[num_examples], the numbers of the examples in the order of their records.
-      num_examples: how many to make.
-      num_shards: that they are cut into.
       template: the ``tfds.core.ShardedFileTemplate`` of the shards.
-      file_format: of the shards.
       images_per_chunk: images that are read and encoded at a time.
       num_readers: threads that read ahead, in each process that makes thumbnails; 1: it reads for itself.
       image_ids_path: a file with uint64[num_images], images without labels to draw from; None: those of train.csv.
-      examples_path: a folder for files that say which examples each shard holds; None: nobody asks.
     """
 
     source: ImageSource
@@ -73,12 +67,6 @@ class ClusterPlan:
     images_per_chunk: int
     num_readers: int
     image_ids_path: str | None = None
-    examples_path: str | None = None
-
-    def numbers_of(self, shard: int, order: npt.NDArray[np.int32]) -> Rows:
-        """Returns the numbers of the planned examples of a shard, in the order of their records."""
-        start, stop = shard_bounds(self.num_examples, self.num_shards)[shard : shard + 2]
-        return order[start:stop].astype(np.int64)
 
 
 def choose_images_per_chunk(num_images: int) -> int:
@@ -126,41 +114,34 @@ class ClusterWorker:
         return make_plan(self.table, load_object(spec) if isinstance(spec, str) else spec)
 
     @functools.cached_property
-    def _order(self) -> Any:
-        return load_object(self.plan.order_path)
+    def _order(self) -> npt.NDArray[np.int32]:
+        order: npt.NDArray[np.int32] = load_object(self.plan.order_path)
+        return order
+
+    def _numbers_of(self, shard: int) -> Rows:
+        """Returns the numbers of the planned examples of a shard, in the order of their records."""
+        start, stop = shard_bounds(self.plan.num_examples, self.plan.num_shards)[shard : shard + 2]
+        return self._order[start:stop].astype(np.int64)
 
     def images_of_shard(self, shard: int) -> Rows:
         """Returns the rows, ascending and each once, of the images that a shard needs before redraws."""
-        rows: Rows = np.unique(self.examples.rows_at(self.plan.numbers_of(shard, self._order)))
+        rows: Rows = np.unique(self.examples.rows_at(self._numbers_of(shard)))
         return rows
 
     def write_shard(
-        self, shard: int, get_thumbnail: Callable[[int], bytes | None], counts: ExampleCounts
+        self, shard: int, get_thumbnail: Callable[[int], bytes | None], exceptions: Exceptions
     ) -> ShardResult:
-        """Writes a shard.
-
-        Args:
-          shard: its number.
-          get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
-          counts: what becomes of its examples is added to them.
-        """
-        plan = self.plan
-        numbers = plan.numbers_of(shard, self._order)
-        made: list[tuple[int, ...]] = []
+        """Writes a shard; see `find_thumbnails`."""
+        plan, numbers = self.plan, self._numbers_of(shard)
 
         def records() -> Iterator[bytes]:
             for number, rows in zip(numbers.tolist(), self.examples.rows_at(numbers).tolist(), strict=True):
-                found = find_thumbnails(self.examples, number, rows, get_thumbnail, counts)
+                found = find_thumbnails(self.examples, number, rows, get_thumbnail, exceptions)
                 if found is not None:
-                    made.append((number, *found[0]))
                     yield make_record(self.examples.kind, self.table, *found)
 
         path = plan.template.sharded_filepath(shard_index=shard, num_shards=plan.num_shards)
-        result = write_shard(path, plan.file_format, records())
-        if plan.examples_path is not None:
-            width = 1 + self.examples.kind.num_images
-            save_object(epath.Path(plan.examples_path) / str(shard), np.array(made, dtype=np.int64).reshape(-1, width))
-        return result
+        return write_shard(path, plan.file_format, records())
 
     def read(self, row: int) -> bytes | UnreadableImageError:
         """Returns a file's bytes, or why it cannot be read."""
@@ -188,36 +169,27 @@ def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:
 
 @dataclasses.dataclass
 class Outcome:
-    """Part of what a build found out. Adding a part twice changes its counts, but nothing else.
+    """Part of what a build found out. Adding a part twice changes nothing.
 
     Attributes:
-      counts: of examples.
       shards: what came of each, by its number.
-      unreadable: reason and detail, by row of the table.
+      exceptions: the examples that are not made as planned.
+      unreadable: why, by row of the table.
       redrawn: rows of the images that were looked at for redraws, readable or not.
     """
 
-    counts: ExampleCounts = dataclasses.field(default_factory=ExampleCounts)
     shards: dict[int, ShardResult] = dataclasses.field(default_factory=dict)
-    unreadable: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    exceptions: Exceptions = dataclasses.field(default_factory=dict)
+    unreadable: dict[int, UnreadableImageError] = dataclasses.field(default_factory=dict)
     redrawn: set[int] = dataclasses.field(default_factory=set)
-
-    def add(self, other: Outcome) -> None:
-        self.counts.add(other.counts)
-        self.shards.update(other.shards)
-        self.unreadable.update(other.unreadable)
-        self.redrawn.update(other.redrawn)
-
-    def note(self, row: int, error: UnreadableImageError) -> None:
-        self.unreadable[row] = (error.reason, error.detail)
-
-    def errors(self) -> dict[int, UnreadableImageError]:
-        """Returns why, by row, for every unreadable image."""
-        return {row: UnreadableImageError(*parts) for row, parts in self.unreadable.items()}
 
     @classmethod
     def add_up(cls, outcomes: Iterable[Outcome]) -> Outcome:
+        """Returns one outcome of all parts."""
         total = cls()
         for outcome in outcomes:
-            total.add(outcome)
+            total.shards |= outcome.shards
+            total.exceptions |= outcome.exceptions
+            total.unreadable |= outcome.unreadable
+            total.redrawn |= outcome.redrawn
         return total

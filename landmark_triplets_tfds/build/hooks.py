@@ -1,9 +1,7 @@
-"""What TFDS calls of a builder: the comparison with prepared data, the lock, the build itself, the bytes of records.
+"""What TFDS calls of a builder: the comparison with prepared data, the build itself, what is known of a dataset.
 
 TFDS calls `_download_and_prepare` inside the folder of the unfinished version, ``incomplete.*`` beside the version's,
-and renames that folder only if the call returns. So whatever fails in here publishes nothing. Of two builds at a time
-the second would fail at the renaming, after all its work, and a build that was killed leaves its folder behind: see
-`lock`.
+and renames that folder only if the call returns. So whatever fails in here publishes nothing.
 
 Overriding methods is how TFDS is meant to be used, but not of these methods, and a few names are needed elsewhere too.
 This is the list of all names of TFDS in this package that are no public API; tests/build/test_hooks.py fails when one
@@ -17,7 +15,7 @@ of them goes or changes its arguments:
     DatasetInfo.set_nondeterministic_order(bool)                               here
     DatasetBuilder._post_download_and_prepare_hook()                           here
     DownloadManager.manual_dir raises AssertionError without a folder          here
-    incomplete.*_<version>, the folder of an unfinished version                build.lock
+    incomplete.*_<version>, the folder of an unfinished version                build.folder
     tensorflow_datasets.proto.tf_example_pb2                                   here, build.shards, readers of records
     tensorflow_datasets.core.hashing.Hasher(salt).hash_key(key)                build.shards
     tfds.core.utils.shard_utils.ShardConfig, its get_shard_boundaries           build.shards
@@ -32,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import functools
+import json
 import os
 import signal
 import sys
@@ -43,22 +41,26 @@ from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.build.beam import BeamBuild
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.disk_space import no_space_is_explained
-from landmark_triplets_tfds.build.info import METADATA_NAME, LandmarkDatasetInfo, damage_is_named
+from landmark_triplets_tfds.build.folder import (
+    build_lock,
+    kept_until_replaced,
+    no_space_is_explained,
+    settle_replaced,
+)
 from landmark_triplets_tfds.build.local import LocalBuild
-from landmark_triplets_tfds.build.lock import build_lock
 from landmark_triplets_tfds.build.options import BuildOptions
-from landmark_triplets_tfds.build.replacing import kept_until_replaced, settle_replaced
 from landmark_triplets_tfds.build.shards import Target, write_records
 from landmark_triplets_tfds.build.splits import select_images_of
 from landmark_triplets_tfds.common.checks import did_you_mean
-from landmark_triplets_tfds.common.progress import UnfailingStream, say
+from landmark_triplets_tfds.common.progress import UnfailingStream, say, showable
 from landmark_triplets_tfds.competition.layout import LAYOUT_INSTRUCTIONS
-from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import PreparedDataMismatchError, SourceLayoutError
+from landmark_triplets_tfds.competition.selection import find_source
+from landmark_triplets_tfds.errors import PreparedDataError, PreparedDataMismatchError, SourceLayoutError
+
+# What TFDS keeps of a prepared dataset beside its shards.
+INFO_NAME, FEATURES_NAME, METADATA_NAME = "dataset_info.json", "features.json", "metadata.json"
 
 # What fingerprints in the metadata are of, see `Selection.fingerprints`.
 _FINGERPRINTED = {"table_sha256": "another table", "unlabeled_sha256": "other images without labels"}
@@ -166,39 +168,26 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
           NoSpaceError: if a disk is full.
         """
         config = download_config or tfds.download.DownloadConfig()
-        with (
-            contextlib.redirect_stdout(UnfailingStream(sys.stdout) if sys.stdout else None),  # TFDS prints too
-            _ended_by_sigterm(),
-            self._no_space_is_explained(config),
-        ):
-            self._build_or_reuse(download_dir, config, **kwargs)
-
-    def _build_or_reuse(
-        self, download_dir: epath.PathLike | None, config: tfds.download.DownloadConfig, **kwargs: Any
-    ) -> None:
-        build = functools.partial(
-            super().download_and_prepare, download_dir=download_dir, download_config=config, **kwargs
-        )
         manual_dir = epath.Path(
             config.manual_dir or epath.Path(download_dir or self.data_dir_root / "downloads") / "manual"
         ).expanduser()
         overwrite = config.download_mode.overwrite_dataset
-        if not overwrite and self.data_path.exists():  # it may be on a read-only disk, so there is no lock
-            self._compare_with_prepared(manual_dir, config)
-            build()
-            return
-        with build_lock(self.data_path):
-            settle_replaced(self.data_path)
-            if not self.data_path.exists():
-                build()
-            elif not overwrite:  # another process has built it while this one waited
-                self._compare_with_prepared(manual_dir, config)
-                build()
-            else:
+        with (
+            contextlib.redirect_stdout(UnfailingStream(sys.stdout) if sys.stdout else None),  # TFDS prints too
+            _ended_by_sigterm(),
+            self._no_space_is_explained(config),
+            contextlib.ExitStack() as stack,
+        ):
+            if overwrite or not self.data_path.exists():  # what is there may be on a read-only disk, without a lock
+                stack.enter_context(build_lock(self.data_path))
+                settle_replaced(self.data_path)
+            if overwrite and self.data_path.exists():
                 find_source(manual_dir, self._options().bank)  # now, while what is there can still be read
                 self.builder_config.dataset_fields()
-                with kept_until_replaced(self.data_path):
-                    build()
+                stack.enter_context(kept_until_replaced(self.data_path))
+            elif self.data_path.exists():  # perhaps by now: another process may have built it while this one waited
+                self._compare_with_prepared(manual_dir, config)
+            super().download_and_prepare(download_dir=download_dir, download_config=config, **kwargs)
 
     def _no_space_is_explained(self, config: tfds.download.DownloadConfig) -> contextlib.AbstractContextManager[None]:
         replaces = config.download_mode.overwrite_dataset
@@ -236,8 +225,6 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                     differences.append(
                         f"max_examples_per_split was {recorded.get('max_examples_per_split')}, {cap} asked for"
                     )
-        if not differences:
-            self.info.check_prepared()
         if differences:
             raise PreparedDataMismatchError(
                 f"{self.data_path} holds {self.info.full_name} made from something else: {'; '.join(differences)}."
@@ -246,6 +233,7 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                 "download_mode=tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS), which keeps it until the new one is"
                 " complete), or give the config another name, or use another --data_dir."
             )
+        self.info.check_prepared()
 
     # --- The build
 
@@ -261,18 +249,19 @@ class LandmarkBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         except AssertionError as error:  # TFDS's way to say that the folder is missing or empty
             raise SourceLayoutError(str(error)) from None
         config: LandmarkBuilderConfig = self.builder_config
-        on_cluster = download_config.beam_options is not None or download_config.beam_runner is not None
-        build = BeamBuild if on_cluster else LocalBuild
+        build: type[Build] = LocalBuild
+        if download_config.beam_options is not None or download_config.beam_runner is not None:
+            from landmark_triplets_tfds.build.beam_pipeline import BeamBuild  # late: Beam takes a second to import
+
+            build = BeamBuild
         fields = config.dataset_fields()  # now: a file that it names may be another one when the build has ended
-        with (
-            self._no_space_is_explained(download_config),  # here, where what has filled a disk is still there
-            build(manual_dir, self.data_path, config, self._max_examples, self._options()) as self._build,
-        ):
+        with self._no_space_is_explained(download_config):  # here, where what has filled a disk is still there
+            self._build = build(manual_dir, self.data_path, config, self._max_examples, self._options())
             split_infos = self._build.make_splits(self._target(download_config))
             self._write_more(self._build)
             asked_for = {
                 "config": fields | self._build.planner.file_hashes,
-                **self._build.fingerprints(),
+                **self._build.selection.fingerprints(),
                 "max_examples_per_split": self._max_examples,
             }
             self._build.write_report({"dataset": self.info.full_name} | asked_for)
@@ -329,3 +318,66 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# --- What is known of a dataset
+
+
+class LandmarkDatasetInfo(tfds.core.DatasetInfo):
+    """Information about a dataset.
+
+    `repr` is a line, for TFDS's command prints it below what a build came to; `str` is all that TFDS has to tell.
+    """
+
+    def read_from_directory(self, dataset_info_dir: epath.PathLike) -> None:
+        """Reads what is prepared in a folder.
+
+        Raises:
+          PreparedDataError: if its dataset_info.json is missing, damaged or of another dataset.
+          OSError: if it cannot be read.
+        """
+        wanted = self.name
+        with damage_is_named(epath.Path(dataset_info_dir) / INFO_NAME):
+            super().read_from_directory(dataset_info_dir)
+            if self.name != wanted:
+                raise ValueError(f"it is of {self.name!r}")
+
+    @property
+    def metadata(self) -> Any:
+        """What is recorded beside what TFDS itself records; it is read when it is asked for."""
+        with damage_is_named(epath.Path(self.data_dir) / METADATA_NAME):
+            return super().metadata
+
+    def check_prepared(self) -> None:
+        """Raises PreparedDataError if the files do not say what is needed to read the data, here and elsewhere."""
+        with damage_is_named(epath.Path(self.data_dir) / INFO_NAME):
+            if not self.splits:
+                raise ValueError("it lists no split")
+        with damage_is_named(epath.Path(self.data_dir) / FEATURES_NAME) as path:
+            found = tfds.features.FeatureConnector.from_json(json.loads(path.read_text()))
+            if found.get_tensor_info() != self.features.get_tensor_info():
+                raise ValueError("it lists other features")
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {split.num_examples:,}" for name, split in self.splits.items())
+        return showable(f"<{self.full_name}: {splits or 'not built'}, {self.dataset_size}, in {self.data_dir}>")
+
+    def __str__(self) -> str:
+        return str(super().__repr__())
+
+
+@contextlib.contextmanager
+def damage_is_named(path: epath.Path) -> Iterator[epath.Path]:
+    """Turns whatever the reading of a file comes upon, other than errors of its disk, into one error that names it."""
+    try:
+        yield path
+    except PreparedDataError:
+        raise
+    except Exception as error:  # TFDS and protobuf raise many types
+        if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
+            what = "is missing"
+        elif isinstance(error, OSError):
+            raise
+        else:
+            what = f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise PreparedDataError(f"{path} {what}. Delete {path.parent} and build the dataset anew.") from error

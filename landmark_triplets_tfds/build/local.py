@@ -7,15 +7,15 @@ path and a few numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import tempfile
 from typing import Any
 
-from etils import epath
 import numpy as np
 import numpy.typing as npt
 
@@ -25,17 +25,14 @@ from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.file_access import OFF, is_remote
 from landmark_triplets_tfds.common.progress import progress_bar, say
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
-from landmark_triplets_tfds.competition.selection import ImageSet
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import UnreadableImageError
-from landmark_triplets_tfds.thumbnails.bank import open_bank
 from landmark_triplets_tfds.thumbnails.maker import ThumbnailMaker
-from landmark_triplets_tfds.thumbnails.store import Places, StoreIndex, StoreReader, num_bytes
+from landmark_triplets_tfds.thumbnails.store import Places, StoreIndex, StoreReader, num_bytes, open_bank
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import plan_in_chunks
-from landmark_triplets_tfds.triplets.sampling import Rows
 
 # Records whose thumbnails are looked up together.
 _RECORDS_TOGETHER = 256
@@ -45,9 +42,6 @@ _MANY_SHARDS = 8
 
 _JOB = "job"
 
-# The store of a build without a bank, beside what workers have to know.
-_THUMBNAILS = "thumbnails"
-
 # A folder with what a worker has to know of a split, and the number of a shard.
 ShardTask = tuple[str, int]
 
@@ -56,24 +50,23 @@ class LocalBuild(Build):
     """A build on this machine."""
 
     def _make_splits(self, target: Target) -> None:
+        self._bank = self.options.bank  # 'off' once the build goes without
+        place = None if is_remote(str(self._data_dir)) else str(self._data_dir)
         with contextlib.ExitStack() as stack:
-            self._folder = folder = self._folder_for_workers(stack)
+            # Removed at the end, or with the unfinished dataset, if a build is killed.
+            self._folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="workers.")))
             pool: WorkerPool[Any, Any] = stack.enter_context(WorkerPool(self.options.num_workers()))
-            self._bank = self.options.bank  # 'off' once the build goes without
-            makers = [
-                stack.enter_context(self._make_thumbnails(images, jobs, folder / f"images-{number}", pool))
-                for number, (images, jobs) in enumerate(self._jobs_by_images())
-            ]
-            tasks = [
-                task
-                for maker, (_, jobs) in zip(makers, self._jobs_by_images(), strict=True)
-                for job in jobs
-                for task in self._prepare_shards(job, maker, folder / job.split, target)
-            ]
+            tasks: list[ShardTask] = []
+            for _, together in itertools.groupby(self.jobs, key=lambda job: id(job.images)):
+                jobs = list(together)
+                maker = stack.enter_context(self._make_thumbnails(jobs, pool))
+                for job in jobs:
+                    self._tell_workers(job, maker, target)
+                    tasks += ((str(self._folder / job.split), number) for number in range(job.num_shards))
             with self.report.stage("write_shards"):
                 self._write_shards(tasks, pool)
             if self._bank != OFF:
-                bank = makers[0].index.folder
+                bank = maker.index.folder
                 self.report.bank, self.report.num_bank_bytes = str(bank), num_bytes(bank)
 
     def workers_and_readers(self) -> dict[str, int | None]:
@@ -82,31 +75,26 @@ class LocalBuild(Build):
             "readers": self.options.num_readers(self.source.is_remote),
         }
 
-    def _folder_for_workers(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """Returns a folder that is removed at the end: with the unfinished dataset, if a build is killed."""
-        place = None if is_remote(str(self._data_dir)) else str(self._data_dir)
-        return pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="workers.")))
-
-    def _jobs_by_images(self) -> list[tuple[ImageSet, list[SplitJob]]]:
-        """Returns the splits that are made from the same images together."""
-        groups: dict[int, tuple[ImageSet, list[SplitJob]]] = {}
-        for job in self.jobs:
-            groups.setdefault(id(job.images), (job.images, []))[1].append(job)
-        return list(groups.values())
-
     # --- Thumbnails
 
-    def _make_thumbnails(
-        self, images: ImageSet, jobs: Sequence[SplitJob], folder: pathlib.Path, pool: WorkerPool[Any, Any]
-    ) -> ThumbnailMaker:
-        """Makes the thumbnails of some splits, and of what they draw in place of unreadable images.
+    def _make_thumbnails(self, jobs: Sequence[SplitJob], pool: WorkerPool[Any, Any]) -> ThumbnailMaker:
+        """Makes the thumbnails of splits of the same images, and of what they draw in place of unreadable ones.
 
         Raises:
           TooManyUnreadableError: if too many images of a split turn out unreadable.
         """
-        rows = np.unique(np.concatenate([job.rows for job in jobs]))
+        images, rows = jobs[0].images, np.unique(np.concatenate([job.rows for job in jobs]))
         limit = sum(job.max_num_unreadable for job in jobs)
         splits = " and ".join(job.split for job in jobs)
+        image_ids, spec, own_store = images.table.image_ids, self._thumbnail_spec, self._folder / "thumbnails"
+        bank = open_bank(spec, self._bank, image_ids, rows)
+        if bank is None:
+            self._bank = OFF
+        index = bank or StoreIndex.read(own_store, image_ids)
+        spare = own_store if bank else None
+        num_readers = -(-self.options.num_readers(images.source.is_remote) // self.options.num_workers())
+        folder = self._folder / f"images-{jobs[0].split}"
+        folder.mkdir()
         with progress_bar(len(rows), f"Making thumbnails of {splits}", " images") as bar:
 
             def advance(count: int) -> None:
@@ -121,53 +109,31 @@ class LocalBuild(Build):
                     for job in jobs:
                         job.check_unreadable(maker.unreadable)
 
-            maker = self._open_maker(images, rows, folder, pool, advance)
+            maker = ThumbnailMaker(images.source, image_ids, spec, index, spare, folder, pool, num_readers, advance)
             with self.report.stage("make_thumbnails"):
                 maker.make(rows)
             for job in jobs:
                 with self.report.stage("redraw"):
-                    settle(job, maker)
-                self.report.unreadable += job.check_unreadable(maker.unreadable)
-                self._check_examples(job, maker.unreadable)
+                    redraw(job, maker)
+                self._settle(job, maker.unreadable)
         self.report.num_images_read += int(maker.is_done.sum())
         self.report.num_thumbnails_made += maker.num_made
         return maker
 
-    def _open_maker(
-        self,
-        images: ImageSet,
-        rows: Rows,
-        folder: pathlib.Path,
-        pool: WorkerPool[Any, Any],
-        on_done: Callable[[int], object],
-    ) -> ThumbnailMaker:
-        folder.mkdir()
-        num_readers = -(-self.options.num_readers(images.source.is_remote) // self.options.num_workers())
-        image_ids, spec, own_store = images.table.image_ids, self._thumbnail_spec, self._folder / _THUMBNAILS
-        bank = open_bank(spec, self._bank, image_ids, rows)
-        if bank is None:
-            self._bank = OFF
-        index = bank or StoreIndex.read(own_store, image_ids)
-        spare = own_store if bank else None
-        return ThumbnailMaker(images.source, image_ids, spec, index, spare, folder, pool, num_readers, on_done)
-
     # --- Shards
 
-    def _prepare_shards(
-        self, job: SplitJob, maker: ThumbnailMaker, folder: pathlib.Path, target: Target
-    ) -> Iterator[ShardTask]:
-        """Writes down what workers have to know of a split; yields a task for each of its shards."""
+    def _tell_workers(self, job: SplitJob, maker: ThumbnailMaker, target: Target) -> None:
+        """Writes down what workers have to know of a split."""
         table, template = job.images.table, target.template_of(job.split)
-        bounds = job.record_bounds()
+        folder = self._folder / job.split
         folder.mkdir()
-        paths = [
-            str(template.sharded_filepath(shard_index=i, num_shards=job.num_shards)) for i in range(job.num_shards)
-        ]
         known = _ShardJob(
             kind=job.planned.plan.kind,
             file_format=target.file_format,
-            paths=paths,
-            bounds=bounds,
+            paths=[
+                str(template.sharded_filepath(shard_index=i, num_shards=job.num_shards)) for i in range(job.num_shards)
+            ],
+            bounds=job.bounds,
             source=maker.shared_source,
             spec=self._thumbnail_spec,
             files=maker.index.files,
@@ -175,9 +141,7 @@ class LocalBuild(Build):
             places=maker.index.places,
             rows=job.record_rows,
         )
-        save_object(epath.Path(folder / _JOB), known)
-        self._write_triplets_csv(job)
-        yield from ((str(folder), number) for number in range(job.num_shards))
+        save_object(folder / _JOB, known)
 
     def _write_shards(
         self, tasks: Sequence[ShardTask], pool: WorkerPool[ShardTask, tuple[ShardTask, ShardResult]]
@@ -189,7 +153,7 @@ class LocalBuild(Build):
             ):
                 jobs[pathlib.Path(folder).name].shards[number] = result
                 bar.update()
-        _writer_of.cache_clear()  # where this process was the worker
+        _job_in.cache_clear()  # where this process was the worker
 
 
 class _NotLookedAtError(Exception):
@@ -200,11 +164,8 @@ class _NotLookedAtError(Exception):
         self.row = row
 
 
-def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
-    """Decides which images each example holds, making what redraws need, round by round: each image once.
-
-    Adds to the job what became of its examples, in its counts and as `SplitJob.set_examples` says.
-    """
+def redraw(job: SplitJob, maker: ThumbnailMaker) -> None:
+    """Finds the exceptions of a job, making what redraws need, round by round: each image once."""
 
     def is_readable(row: int) -> bool:
         if not maker.is_done[row]:
@@ -212,32 +173,21 @@ def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
         return bool(maker.is_readable[row])
 
     plan = job.planned.plan
-    all_rows = np.zeros((job.num_examples, plan.kind.num_images), dtype=np.int32)
-    is_made = np.zeros(job.num_examples, dtype=bool)
     pending: list[tuple[int, list[int]]] = []
     for first, rows in plan_in_chunks(plan, job.num_examples):
         is_whole = maker.is_readable[rows].all(axis=1)
-        all_rows[first : first + len(rows)], is_made[first : first + len(rows)] = rows, is_whole
         pending += [(first + i, rows[i].tolist()) for i in np.flatnonzero(~is_whole).tolist()]
     while pending:
         again, needed = [], set()
         for number, planned in pending:
             try:
-                chosen = plan.choose(number, planned, is_readable)
+                job.exceptions[number] = plan.choose(number, planned, is_readable)
             except _NotLookedAtError as error:
                 again.append((number, planned))
                 needed.add(error.row)
-                continue
-            if isinstance(chosen, str):
-                job.counts.left_out[chosen] += 1
-                continue
-            job.counts.num_redrawn += 1
-            all_rows[number], is_made[number] = chosen, True
         maker.make(np.array(sorted(needed), dtype=np.int64))
         job.redrawn.update(needed)
         pending = again
-    job.counts.num_made += int(is_made.sum())
-    job.set_examples(all_rows, is_made)
 
 
 # --- In a worker
@@ -245,7 +195,7 @@ def settle(job: SplitJob, maker: ThumbnailMaker) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ShardJob:
-    """What a worker has to know of a split.
+    """What a worker has to know of a split, and does.
 
     Attributes:
       paths: of the shards.
@@ -266,36 +216,22 @@ class _ShardJob:
     places: Places
     rows: npt.NDArray[np.int32]
 
-
-def _write_one(task: ShardTask) -> tuple[ShardTask, ShardResult]:
-    folder, number = task
-    return task, _writer_of(folder).write(number)
-
-
-@functools.lru_cache(maxsize=1)
-def _writer_of(folder: str) -> _ShardWriter:
-    return _ShardWriter(pathlib.Path(folder))
-
-
-class _ShardWriter:
-    """Writes shards of a split."""
-
-    def __init__(self, folder: pathlib.Path):
-        self._job: _ShardJob = load_object(str(folder / _JOB))
-        self._reader = StoreReader(self._job.files)
-
     def write(self, number: int) -> ShardResult:
-        start, stop = self._job.bounds[number : number + 2]
-        return write_shard(self._job.paths[number], self._job.file_format, self._records(start, stop))
+        """Writes a shard."""
+        start, stop = self.bounds[number : number + 2]
+        return write_shard(self.paths[number], self.file_format, self._records(start, stop))
 
     def _records(self, start: int, stop: int) -> Iterator[bytes]:
-        kind, table = self._job.kind, self._job.table
         for first in range(start, stop, _RECORDS_TOGETHER):
-            rows = self._job.rows[first : min(first + _RECORDS_TOGETHER, stop)]
-            places = iter(self._job.places[rows.ravel()].tolist())
+            rows = self.rows[first : min(first + _RECORDS_TOGETHER, stop)]
+            places = iter(self.places[rows.ravel()].tolist())
             for rows_of_example in rows.tolist():
                 thumbnails = [self._thumbnail(next(places)) for _ in rows_of_example]
-                yield make_record(kind, table, rows_of_example, thumbnails)
+                yield make_record(self.kind, self.table, rows_of_example, thumbnails)
+
+    @functools.cached_property
+    def _reader(self) -> StoreReader:
+        return StoreReader(self.files)
 
     def _thumbnail(self, place: tuple[int, ...]) -> bytes:
         thumbnail = self._reader.read(place)
@@ -303,9 +239,20 @@ class _ShardWriter:
             return thumbnail
         image_id = place[0]  # what the store has lost is made again
         try:
-            return make_thumbnail(self._job.source.read(image_id), self._job.spec)
+            return make_thumbnail(self.source.read(image_id), self.spec)
         except UnreadableImageError as error:
             raise OSError(
-                f"{self._job.source.locate(image_id)} was readable when this build began, and is not any more"
-                f" ({error}). Build again."
+                f"{self.source.locate(image_id)} was readable when this build began, and is not any more ({error})."
+                " Build again."
             ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _job_in(folder: str) -> _ShardJob:
+    job: _ShardJob = load_object(f"{folder}/{_JOB}")
+    return job
+
+
+def _write_one(task: ShardTask) -> tuple[ShardTask, ShardResult]:
+    folder, number = task
+    return task, _job_in(folder).write(number)

@@ -58,11 +58,10 @@ class BuildReport:
       kind: what an example is.
       num_images_read: distinct images looked at.
       splits: what became of the planned examples, by split.
-      unreadable: the images without readable pixels, in order of their ids.
+      unreadable: images without readable pixels, in order of their ids.
       seconds: wall time of each stage; stages do not overlap.
       num_thumbnails_made: images that were decoded and encoded; the others were in the bank.
       bank: folder of the bank; None: the build went without.
-      num_bank_bytes: its size.
     """
 
     selection: Selection
@@ -82,18 +81,15 @@ class BuildReport:
         try:
             yield
         finally:
-            self.add_seconds(name, time.perf_counter() - started)
-
-    def add_seconds(self, name: str, seconds: float) -> None:
-        """Adds to ``seconds[name]``."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def examples(self) -> ExampleCounts:
         """Returns what became of the examples of all splits."""
-        total = ExampleCounts()
+        left_out: Counter[str] = Counter()
         for counts in self.splits.values():
-            total.add(counts)
-        return total
+            left_out += counts.left_out
+        num_made = sum(counts.num_made for counts in self.splits.values())
+        return ExampleCounts(num_made, sum(counts.num_redrawn for counts in self.splits.values()), left_out)
 
     def working_seconds(self) -> float:
         """Returns the wall time of the build."""
@@ -102,6 +98,7 @@ class BuildReport:
     def counts(self) -> dict[str, Any]:
         """Returns what is the same for every build of the same dataset, ready for JSON."""
         table, without_excluded, whole = self.selection.images.table, self.selection.not_excluded, self.selection.whole
+        unlabeled = {split: images.table.num_images for split, images in self.selection.unlabeled.items()}
         return {
             "num_images": table.num_images,
             "num_landmarks": table.num_landmarks,
@@ -110,19 +107,13 @@ class BuildReport:
             "num_landmarks_excluded": whole.num_landmarks - without_excluded.num_landmarks,
             "num_images_dropped": without_excluded.num_images - table.num_images,
             "num_landmarks_dropped": without_excluded.num_landmarks - table.num_landmarks,
-            **self._count_unlabeled(),
+            **({"num_images_unlabeled": unlabeled} if unlabeled else {}),
             "num_images_read": self.num_images_read,
             "num_images_unreadable": len(self.unreadable),
             "num_images_unreadable_by_reason": dict(sorted(Counter(i.reason for i in self.unreadable).items())),
             **self._describe_examples(self.examples()),
             "splits": {split: self._describe_examples(counts) for split, counts in self.splits.items()},
         }
-
-    def _count_unlabeled(self) -> dict[str, Any]:
-        if not self.selection.unlabeled:
-            return {}
-        counts = {split: images.table.num_images for split, images in self.selection.unlabeled.items()}
-        return {"num_images_unlabeled": counts}
 
     def _describe_examples(self, counts: ExampleCounts) -> dict[str, Any]:
         prefix = f"num_{self.kind.count_name}"
@@ -156,7 +147,9 @@ class BuildReport:
         """Returns the few lines shown when a build has ended."""
         seconds, counts, total = self.working_seconds(), self.counts(), self.examples()
         rate = f" ({total.num_made / seconds:,.0f} {self.kind.noun}/s)" if seconds else ""
-        lines = [f"Built {name}: {self._describe_total(total)} in {seconds:,.1f} s{rate}.", f"  in {folder}"]
+        source = f" from {self.num_images_read:,} distinct images" if self.kind is TRIPLETS else ""
+        made = f"{total.num_made:,} {self.kind.noun}{source}"
+        lines = [f"Built {name}: {made} in {seconds:,.1f} s{rate}.", f"  in {folder}"]
         if any("\ud800" <= character <= "\udfff" for character in folder):  # as Python has bytes that are not UTF-8
             lines.append("  TensorFlow cannot read it there, since the path is not UTF-8: move it to another folder.")
         if len(self.splits) > 1:
@@ -187,11 +180,6 @@ class BuildReport:
             )
         return "\n".join(lines)
 
-    def _describe_total(self, total: ExampleCounts) -> str:
-        if self.kind is TRIPLETS:
-            return f"{total.num_made:,} triplets from {self.num_images_read:,} distinct images"
-        return f"{total.num_made:,} images"
-
 
 def describe_unreadable(images: list[UnreadableImage]) -> str:
     """Returns how many images are unreadable, by reason, and the first few of them on lines of their own."""
@@ -205,16 +193,7 @@ def describe_unreadable(images: list[UnreadableImage]) -> str:
 
 
 def check_num_unreadable(images: list[UnreadableImage], limit: int, num_images: int) -> None:
-    """Ends a build that would be made from too little.
-
-    Args:
-      images: the unreadable ones found so far.
-      limit: how many there may be.
-      num_images: in the plan, for the message.
-
-    Raises:
-      TooManyUnreadableError: if there are more than ``limit``.
-    """
+    """Raises TooManyUnreadableError if, of ``num_images`` in the plan, more than ``limit`` are unreadable so far."""
     if len(images) > limit:
         # How many there are in all is not known yet; twice what was found, and one in ten at least, may be enough.
         share = min(1.0, max(0.1, 2 * len(images) / num_images))

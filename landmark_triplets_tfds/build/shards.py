@@ -26,7 +26,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, expected_bytes
 from landmark_triplets_tfds.triplets.examples import ExampleKind
-from landmark_triplets_tfds.triplets.plan import ExamplePlan, make_example, plan_in_chunks
+from landmark_triplets_tfds.triplets.plan import CHUNK_SIZE, ExamplePlan, make_example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +70,8 @@ def record_order(plan: ExamplePlan, num_examples: int, split: str) -> npt.NDArra
 
     hash_key = hashing.Hasher(split).hash_key
     hashes = bytearray()
-    for first, rows in plan_in_chunks(plan, num_examples):
-        for key in plan.keys(first, first + len(rows)):
+    for first in range(0, num_examples, CHUNK_SIZE):
+        for key in plan.keys(first, min(first + CHUNK_SIZE, num_examples)):
             hashes += hash_key(key).to_bytes(16, "big")
     words = np.frombuffer(hashes, dtype=">u8").reshape(-1, 2).astype(np.uint64)
     order = np.lexsort((words[:, 1], words[:, 0])).astype(np.int32)

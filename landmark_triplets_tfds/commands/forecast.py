@@ -13,7 +13,7 @@ from landmark_triplets_tfds.commands.datasets import build_command, fields_as_js
 from landmark_triplets_tfds.commands.forecaster import Forecast, Forecaster
 from landmark_triplets_tfds.common.file_access import OFF
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.selection import open_copy
 from landmark_triplets_tfds.errors import CommandError
 
 # What is shown where no config is asked for.

@@ -39,12 +39,12 @@ from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands.datasets import BUILDERS, fields_as_json
 from landmark_triplets_tfds.commands.prepared import TFRECORD, parse_example, read_records
 from landmark_triplets_tfds.common.file_access import OFF, stat_file
-from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, image_path
 from landmark_triplets_tfds.competition.selection import Selection
 from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import ID_COLUMN, LANDMARK_COLUMN, LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import CommandError, NoExampleError, TooManyUnreadableError, UnreadableImageError
+from landmark_triplets_tfds.thumbnails.thumbnail import import_tensorflow
 from landmark_triplets_tfds.triplets.draws import TRAIN, choose_rows
 from landmark_triplets_tfds.triplets.examples import ExampleKind
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, SplitSpec, plan_in_chunks

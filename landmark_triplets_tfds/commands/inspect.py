@@ -23,9 +23,9 @@ from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.file_access import ADVICE
 from landmark_triplets_tfds.competition.archive import ArchiveSource
-from landmark_triplets_tfds.competition.folder import FolderSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
-from landmark_triplets_tfds.competition.source import ImageSource, open_copy
+from landmark_triplets_tfds.competition.selection import open_copy
+from landmark_triplets_tfds.competition.source import FolderSource, ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.competition.tar_archives import TarSource
 from landmark_triplets_tfds.errors import (

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, MissingPackageError, NoExampleError
 from landmark_triplets_tfds.mining.embeddings import landmarks_of, read_embeddings, read_image_ids
 from landmark_triplets_tfds.mining.hard_triplets import (

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from landmark_triplets_tfds.build.info import FEATURES_NAME, INFO_NAME, METADATA_NAME
+from landmark_triplets_tfds.build.hooks import FEATURES_NAME, INFO_NAME, METADATA_NAME
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.build.shards import masked_crc
 from landmark_triplets_tfds.common import file_access

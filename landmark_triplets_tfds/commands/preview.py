@@ -21,7 +21,7 @@ from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import builder_class, find_config, full_name
 from landmark_triplets_tfds.commands.prepared import find_version_folder, parse_example, read_prepared_data, read_record
-from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.selection import open_copy
 from landmark_triplets_tfds.errors import CommandError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index

@@ -1,1 +1,1 @@
-"""What several rooms need and none owns: reading files, progress bars, checks of values, calling TensorFlow late."""
+"""What several rooms need and none owns: reading files, progress bars, checks of values."""

@@ -69,11 +69,11 @@ def read_parts(path: str, *, is_mapped: bool = False) -> list[memoryview]:
     return parts
 
 
-def save_object(path: epath.Path, value: Any) -> None:
+def save_object(path: epath.PathLike, value: Any) -> None:
     """Writes an object for processes that this one trusts and is trusted by, its arrays as they are in memory."""
     buffers: list[pickle.PickleBuffer] = []
     content = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    with path.open("wb") as file:
+    with epath.Path(path).open("wb") as file:
         write_parts(file, [content, *buffers])
 
 

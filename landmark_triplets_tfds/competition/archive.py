@@ -26,6 +26,7 @@ from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.common.checked_files import read_parts, write_parts
 from landmark_triplets_tfds.common.file_access import OFF, cache_folder, refuse_large, replace_file
 from landmark_triplets_tfds.common.progress import say
+from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.errors import DamagedFileError, UnreadableImageError
 
 FORMAT_VERSION = 3
@@ -100,7 +101,7 @@ class ArchiveIndex:
 _Source = TypeVar("_Source", bound="ArchiveSource")
 
 
-class ArchiveSource:
+class ArchiveSource(ImageSource):
     """Base of the sources that read members of archives in place. Used from many threads, sent to other processes.
 
     A process that is sent a source gets paths only, and opens the index when it first needs it.
@@ -138,10 +139,6 @@ class ArchiveSource:
         """Returns two numbers that tell a changed image."""
         raise NotImplementedError
 
-    def locate(self, image_id: int) -> str:
-        """Returns where the image is, for messages."""
-        raise NotImplementedError
-
     # --- ImageSource
 
     def prepare(self, num_threads: int) -> None:
@@ -176,15 +173,9 @@ class ArchiveSource:
         refuse_large(max(int(member["size"]), int(member["stored_size"])))
         return self._read_member(member)
 
-    def remarks(self) -> list[str]:
-        return []
-
     def stamp(self, image_id: int) -> tuple[int, int]:
         member = self.index().find(image_id)
         return (-1, -1) if member is None else self._stamp_member(member)
-
-    def exists(self, image_id: int) -> bool:
-        return self.index().find(image_id) is not None
 
     def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         members = self.index().members
@@ -192,9 +183,6 @@ class ArchiveSource:
         if not len(members):
             return np.arange(len(image_ids))
         return np.lexsort((members["offset"][places], members["archive"][places]))
-
-    def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
-        return np.isin(image_ids, self.index().members["image_id"])
 
     def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
         ids: npt.NDArray[np.uint64] = self.index().members["image_id"]  # ascending; some perhaps several times

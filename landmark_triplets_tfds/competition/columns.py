@@ -205,12 +205,9 @@ class CsvColumns(Columns):
                 yield line, chunk
 
     def _records(self, line: int, chunk: bytes, num_fields: int = 0) -> Iterator[tuple[int, list[str]]]:
-        """Yields line and fields of each record in a chunk; raises the error for the first wrong one.
+        """Yields line and fields of each record in a chunk, which starts on a line; raises for the first wrong one.
 
-        Args:
-          line: that the chunk starts on.
-          chunk: part of the file.
-          num_fields: that each record must have; 0: as many as the first.
+        Each must have ``num_fields`` fields; 0: as many as the first.
         """
         reader = csv.reader(self._lines(line, chunk), strict=True)  # an open quote at the end is an error
         while True:
@@ -306,10 +303,8 @@ def _split(content: Content) -> Iterator[tuple[int, bytes, bool]]:
 def _find_end(chunk: bytes, *, is_last: bool, num_quoted: int | None = 64) -> int:
     """Returns where the last record ends that ends in a chunk, which starts with a record; 0 if none ends.
 
-    Args:
-      chunk: part of the file.
-      is_last: whether it is the last part, in which the last record may have no line end.
-      num_quoted: how many quoted fields are remembered, which saves time; None: all.
+    In the last chunk of a file, the last record may have no line end. That but ``num_quoted`` quoted fields are
+    remembered saves time.
     """
     end = len(chunk) if is_last else len(chunk) - 1  # behind a "\r" at the end, there may be a "\n"
     quoted = deque(_QUOTED_PATTERN.finditer(chunk) if b'"' in chunk else (), num_quoted)

@@ -1,23 +1,90 @@
-"""Which images a dataset is made from.
-
-Of train.csv all, but for excluded landmarks and, if wanted, missing files. If wanted, also those of the folders
-``index/`` and ``test/``, which no table lists: they are found by looking.
-"""
+"""Which copy of the competition a folder holds, and what is selected of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
+import os
 from typing import Any
 
 from etils import epath
-import numpy as np
-import numpy.typing as npt
 
-from landmark_triplets_tfds.competition.layout import IMAGES_NAME
-from landmark_triplets_tfds.competition.source import ImageSource, find_folder
+from landmark_triplets_tfds.competition.layout import (
+    COMPETITION,
+    IMAGES_NAME,
+    LAYOUT_INSTRUCTIONS,
+    TAR_PATTERN,
+    ZIP_NAME,
+    ZIP_PATTERN,
+    describe_wrong_layout,
+    find_names,
+    find_table,
+    holds_image_folders,
+)
+from landmark_triplets_tfds.competition.source import FolderSource, ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError
+from landmark_triplets_tfds.competition.tar_archives import TarSource
+from landmark_triplets_tfds.competition.zip_archive import ZipSource
+from landmark_triplets_tfds.errors import SourceLayoutError
+
+
+def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> ImageSource:
+    """Finds the competition's files in a folder, or in ``landmark-retrieval-2020/`` within it.
+
+    Of several copies, an extracted one counts before tars, and tars before a zip: what took more work to put there is
+    what is meant. No archive is opened yet.
+
+    Args:
+      manual_dir: the folder.
+      index_folder: where indexes of archives are kept: None: the user's cache folder; 'off': nowhere, so that no index
+        made before is trusted, and this source's own ends with it.
+
+    Raises:
+      SourceLayoutError: with the path looked at, what is there, the layout expected and how to get it.
+    """
+    roots = [manual_dir, manual_dir / COMPETITION]
+    for root in roots:
+        if (table_name := find_table(root)) and holds_image_folders(root / IMAGES_NAME):
+            return FolderSource(root, table_name)
+    for root in roots:
+        if (table_name := find_table(root)) and find_names(root / IMAGES_NAME, TAR_PATTERN):
+            return TarSource(root, table_name, index_folder)
+    for root in roots:
+        zips = find_names(root, ZIP_PATTERN)
+        if ZIP_NAME in zips or len(zips) == 1:
+            return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
+    raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")
+
+
+def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int) -> ImageSource:
+    """Finds the competition's files, see `find_source`, and makes what reading them needs.
+
+    Raises:
+      SourceLayoutError: if there is no copy.
+      ArchiveError: if an archive cannot be used.
+    """
+    source = find_source(manual_dir, index_folder)
+    source.prepare(num_threads)
+    return source
+
+
+def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:
+    """Finds another folder of the same copy: beside ``train/``, extracted or as tars, or in the same zip.
+
+    Args:
+      source: of ``train/``.
+      folder: 'index' or 'test'.
+      index_folder: see `find_source`.
+
+    Returns:
+      A source of its images, which may turn out to hold none.
+    """
+    if isinstance(source, ZipSource):
+        return source.of_folder(folder)
+    table = epath.Path(source.table_path)
+    if not holds_image_folders(table.parent / folder) and find_names(table.parent / folder, TAR_PATTERN):
+        return TarSource(table.parent, table.name, index_folder, folder)
+    return FolderSource(table.parent, table.name, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,64 +120,3 @@ class Selection:
                 split: images.table.fingerprint for split, images in self.unlabeled.items() if images.table.num_images
             }
         return recorded
-
-
-def select_images(
-    source: ImageSource,
-    *,
-    excluded_landmarks: npt.NDArray[np.int64],
-    missing_images: str,
-    unlabeled_folders: Sequence[str],
-    index_folder: str | None,
-    num_threads: int,
-) -> Selection:
-    """Reads the table of a source, takes out what is not wanted, and finds the images without labels that are.
-
-    Args:
-      source: of the files.
-      excluded_landmarks: ids of the landmarks to leave out.
-      missing_images: 'drop' leaves out images that have no file; 'error' does not look for files.
-      unlabeled_folders: 'index' and 'test', or fewer.
-      index_folder: where indexes of archives are kept, see `find_source`.
-      num_threads: that may list folders at a time.
-
-    Raises:
-      LandmarkTableError: if the table is invalid, or nothing is left of it.
-      SourceLayoutError: if images without labels are wanted, and there are none.
-      ArchiveError: if an archive with them cannot be used.
-    """
-    whole = source.read_table()
-    excluded = np.isin(whole.landmark_ids, excluded_landmarks)
-    if excluded.all():
-        raise LandmarkTableError(
-            f"exclude_landmarks excludes all {whole.num_landmarks:,} landmarks of {source.table_path}."
-        )
-    table = not_excluded = whole.restrict(~excluded) if excluded.any() else whole
-    if missing_images == "drop":
-        table = _drop_missing(not_excluded, source, num_threads)
-    unlabeled = {folder: _find_unlabeled(source, folder, index_folder, num_threads) for folder in unlabeled_folders}
-    if unlabeled and not any(images.table.num_images for images in unlabeled.values()):
-        root = epath.Path(source.table_path).parent
-        raise SourceLayoutError(
-            "unlabeled_splits=True, but there is no image in"
-            f" {' or '.join(str(root / folder) for folder in unlabeled_folders)}. Such a folder is beside"
-            f" {IMAGES_NAME}/, in the same folder or the same zip, and holds a/b/c/<id>.jpg or, outside of zips,"
-            " images_000.tar and so on. Put one of them there, or use a config without unlabeled_splits."
-        )
-    return Selection(ImageSet(table, source), whole, not_excluded, unlabeled)
-
-
-def _drop_missing(table: LandmarkTable, source: ImageSource, num_threads: int) -> LandmarkTable:
-    present = source.find_present(table.image_ids, num_threads)
-    if not present.any():
-        raise LandmarkTableError(
-            f"None of the {table.num_images:,} images in {source.table_path} has a file; the first would be"
-            f" {source.locate(int(table.image_ids[0]))}."
-        )
-    return table if present.all() else table.restrict(present)
-
-
-def _find_unlabeled(source: ImageSource, folder: str, index_folder: str | None, num_threads: int) -> ImageSet:
-    images = find_folder(source, folder, index_folder)
-    images.prepare(num_threads)
-    return ImageSet(LandmarkTable.without_labels(images.list_images(num_threads)), images)

@@ -1,38 +1,28 @@
-"""Where image bytes come from: which kind of copy a folder holds, found by looking.
+"""Where image bytes come from: what every kind of copy gives, and the plain one, ``train/a/b/c/<id>.jpg`` in folders.
 
-A source knows one kind of copy (`folder_source`, `zip_source`, `tar_source`) and gives the bytes of an image by its id.
-It looks at no pixels. Paths go through epath, so that ``gs://`` works wherever TFDS does.
+A source knows one kind of copy (this, `zip_archive`, `tar_archives`) and gives the bytes of an image by its id. It
+looks at no pixels. Paths go through epath, so that ``gs://`` works wherever TFDS does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 import os
-from typing import Protocol
 
 from etils import epath
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.competition.folder import FolderSource
-from landmark_triplets_tfds.competition.layout import (
-    COMPETITION,
-    IMAGES_NAME,
-    LAYOUT_INSTRUCTIONS,
-    TAR_PATTERN,
-    ZIP_NAME,
-    ZIP_PATTERN,
-    describe_wrong_layout,
-    find_names,
-    find_table,
-    holds_image_folders,
-)
-from landmark_triplets_tfds.competition.tables import LandmarkTable
-from landmark_triplets_tfds.competition.tar_archives import TarSource
-from landmark_triplets_tfds.competition.zip_archive import ZipSource
-from landmark_triplets_tfds.errors import SourceLayoutError
+from landmark_triplets_tfds.common import file_access
+from landmark_triplets_tfds.common.progress import progress_bar
+from landmark_triplets_tfds.competition.layout import IMAGES_NAME, image_path, mark_stamp, parse_file_name
+from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
+
+_HEX_DIGITS = "0123456789abcdef"
 
 
-class ImageSource(Protocol):
+class ImageSource:
     """Gives the bytes of images. Used from many threads at once, and pickled small for other processes.
 
     What takes a while shows a progress bar.
@@ -58,89 +48,110 @@ class ImageSource(Protocol):
           folder: for what they have to know.
           elsewhere: whether they run on other machines, perhaps with copies of the files.
         """
+        return self
 
     def remarks(self) -> list[str]:
         """Returns what is to be said of files that were verified when they were prepared, or could not be."""
+        return []
 
     def read_table(self) -> LandmarkTable:
         """Reads and validates the table; raises LandmarkTableError, or ArchiveError where it is in an archive."""
+        return read_landmark_table(self.table_path)
 
     def locate(self, image_id: int) -> str:
         """Returns where the image is, for messages."""
+        raise NotImplementedError
 
     def read(self, image_id: int) -> bytes:
         """Returns the whole file; raises UnreadableImageError if it is missing or cannot be read."""
+        raise NotImplementedError
 
     def exists(self, image_id: int) -> bool:
         """Returns whether there is a file, readable or not."""
+        return self.stamp(image_id) != (-1, -1)
 
     def stamp(self, image_id: int) -> tuple[int, int]:
         """Returns two numbers that tell a changed file, the first its size in bytes; (-1, -1) if there is none."""
+        raise NotImplementedError
 
     def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Returns int64[n]: the order in which images are best read, archives from the beginning to the end."""
+        raise NotImplementedError
 
     def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
         """Returns bool[n]: which images have a file."""
+        return np.isin(image_ids, self.list_images(num_threads))
 
     def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
         """Returns the ids of all images that have a file, ascending, each once; none if there is no such folder."""
+        raise NotImplementedError
 
 
-def find_source(manual_dir: epath.Path, index_folder: str | None = None) -> ImageSource:
-    """Finds the competition's files in a folder, or in ``landmark-retrieval-2020/`` within it.
+class FolderSource(ImageSource):
+    """Image files below a folder: ``train/``, or ``index/`` or ``test/`` beside it."""
 
-    Of several copies, an extracted one counts before tars, and tars before a zip: what took more work to put there is
-    what is meant. No archive is opened yet.
+    def __init__(self, root: epath.Path, table_name: str, folder: str = IMAGES_NAME):
+        """Takes the folder that holds the table and ``train/``, the table's name, and which folder holds the images."""
+        self.table_path = os.fspath(root / table_name)
+        self._folder = folder
+        # A plain string: building a path object per image costs more than opening the file.
+        self._images = os.fspath(root / folder)
+        self.is_remote = file_access.is_remote(self._images)
 
-    Args:
-      manual_dir: the folder.
-      index_folder: where indexes of archives are kept: None: the user's cache folder; 'off': nowhere, so that no index
-        made before is trusted, and this source's own ends with it.
+    def locate(self, image_id: int) -> str:
+        return f"{self._images}/{image_path(image_id)}"
 
-    Raises:
-      SourceLayoutError: with the path looked at, what is there, the layout expected and how to get it.
-    """
-    roots = [manual_dir, manual_dir / COMPETITION]
-    for root in roots:
-        if (table_name := find_table(root)) and holds_image_folders(root / IMAGES_NAME):
-            return FolderSource(root, table_name)
-    for root in roots:
-        if (table_name := find_table(root)) and find_names(root / IMAGES_NAME, TAR_PATTERN):
-            return TarSource(root, table_name, index_folder)
-    for root in roots:
-        zips = find_names(root, ZIP_PATTERN)
-        if ZIP_NAME in zips or len(zips) == 1:
-            return ZipSource(os.fspath(root / (ZIP_NAME if ZIP_NAME in zips else zips[0])), index_folder)
-    raise SourceLayoutError(f"{describe_wrong_layout(manual_dir)}\n\n{LAYOUT_INSTRUCTIONS}")
+    def read(self, image_id: int) -> bytes:
+        return file_access.read_image(self.locate(image_id))
 
+    def exists(self, image_id: int) -> bool:
+        path = self.locate(image_id)
+        # os.path, because a path object would make 1.6 million look-ups ten times as slow.
+        return epath.Path(path).exists() if self.is_remote else os.path.exists(path)  # noqa: PTH110
 
-def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int) -> ImageSource:
-    """Finds the competition's files, see `find_source`, and makes what reading them needs.
+    def stamp(self, image_id: int) -> tuple[int, int]:
+        try:
+            return mark_stamp(file_access.stat_file(self.locate(image_id)), self._folder)
+        except OSError:
+            return -1, -1
 
-    Raises:
-      SourceLayoutError: if there is no copy.
-      ArchiveError: if an archive cannot be used.
-    """
-    source = find_source(manual_dir, index_folder)
-    source.prepare(num_threads)
-    return source
+    def read_order(self, image_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        return np.argsort(image_ids)
 
+    def find_present(self, image_ids: npt.NDArray[np.uint64], num_threads: int) -> npt.NDArray[np.bool_]:
+        """Lists folders instead of looking up files: 4,096 of them hold the 1.6 million images."""
+        folders = [image_path(prefix << 52)[:5] for prefix in np.unique(image_ids >> np.uint64(52)).tolist()]
+        return np.isin(image_ids, self._list_folders(folders, num_threads))
 
-def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:
-    """Finds another folder of the same copy: beside ``train/``, extracted or as tars, or in the same zip.
+    def list_images(self, num_threads: int) -> npt.NDArray[np.uint64]:
+        digits = sorted(self._list("").intersection(_HEX_DIGITS))
+        folders = [f"{a}/{b}/{c}" for a in digits for b in _HEX_DIGITS for c in _HEX_DIGITS]
+        return np.sort(self._list_folders(folders, num_threads))
 
-    Args:
-      source: of ``train/``.
-      folder: 'index' or 'test'.
-      index_folder: see `find_source`.
+    def _list_folders(self, folders: Sequence[str], num_threads: int) -> npt.NDArray[np.uint64]:
+        """Returns the ids of the images in some folders ``a/b/c``, in any order."""
 
-    Returns:
-      A source of its images, which may turn out to hold none.
-    """
-    if isinstance(source, ZipSource):
-        return source.of_folder(folder)
-    table = epath.Path(source.table_path)
-    if not holds_image_folders(table.parent / folder) and find_names(table.parent / folder, TAR_PATTERN):
-        return TarSource(table.parent, table.name, index_folder, folder)
-    return FolderSource(table.parent, table.name, folder)
+        def list_ids(folder: str) -> npt.NDArray[np.uint64]:
+            found = map(parse_file_name, self._list(folder))
+            ids = np.array([image_id for image_id in found if image_id is not None], dtype=np.uint64)
+            # A file that is in another folder than its id says is not where it would be read.
+            in_place: npt.NDArray[np.bool_] = ids >> np.uint64(52) == int(folder.replace("/", ""), 16)
+            return ids[in_place]
+
+        parts = [np.zeros(0, dtype=np.uint64)]
+        description = "Listing images" if self._folder == IMAGES_NAME else f"Listing {self._folder}"
+        with ThreadPoolExecutor(num_threads) as pool, progress_bar(len(folders), description, " folders") as bar:
+            for ids in pool.map(list_ids, folders):
+                parts.append(ids)
+                bar.update(1)
+        return np.concatenate(parts)
+
+    def _list(self, folder: str) -> set[str]:
+        """Returns the names in a folder below that of the images; none if it does not exist."""
+        path = os.path.join(self._images, folder)  # noqa: PTH118
+        try:
+            if self.is_remote:
+                return {each.name for each in epath.Path(path).iterdir()}
+            return set(os.listdir(path))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return set()

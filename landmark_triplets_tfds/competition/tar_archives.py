@@ -8,15 +8,18 @@ A tar has no checksums of its data either. So whenever an image is read, the hea
 must be the one that was there when the tar was walked through, and so must be the tar's size and time.
 
 Where an MD5 list, as it is published with the tars, names a tar, the tar is read as a whole before it is walked through
-and compared, so that an image is only ever read from a tar that is right.
+and compared, so that an image is only ever read from a tar that is right. A list that says nothing of the tars is no
+error, but it is said: who put it there thinks that the tars are verified.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
+import hashlib
 import operator
 import os
+import re
 import struct
 import tarfile
 from typing import IO, Any
@@ -26,7 +29,7 @@ from etils import epath
 import numpy as np
 
 from landmark_triplets_tfds.common import file_access
-from landmark_triplets_tfds.common.checks import list_some
+from landmark_triplets_tfds.common.checks import list_some, shorten
 from landmark_triplets_tfds.common.file_access import read_image
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.archive import (
@@ -38,6 +41,7 @@ from landmark_triplets_tfds.competition.archive import (
     Members,
 )
 from landmark_triplets_tfds.competition.layout import (
+    FOLDER_NAMES,
     IMAGES_NAME,
     TAR_PATTERN,
     find_names,
@@ -45,8 +49,7 @@ from landmark_triplets_tfds.competition.layout import (
     mark_stamp,
     parse_tar_name,
 )
-from landmark_triplets_tfds.competition.md5_lists import md5_of, read_md5_lists
-from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id, read_landmark_table
+from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import ArchiveError, UnreadableImageError
 
 _NUM_PROBLEMS_SHOWN = 5
@@ -60,6 +63,19 @@ _NAMED_ELSEWHERE = 1
 
 # Long names and extended headers are data to tarfile; those of the published tars, if any, have a few hundred bytes.
 _MAX_HEADER_BYTES = 1 << 20
+
+_LIST_PATTERN = re.compile(r"md5.*|.*md5(sums?)?(\.txt)?", re.IGNORECASE)
+# A line in one of the forms that ``md5sum -c`` reads, GNU's, BSD's and OpenSSL's: '<hash>  <name>' or '<hash> *<name>';
+# 'MD5 (<name>) = <hash>' or 'MD5(<name>)= <hash>'. If it begins with a backslash, some characters of the folder's name
+# are written as in C, which does not matter.
+_LINE_PATTERN = re.compile(
+    r"\\?(?:(?P<md5>[0-9a-f]{32})\s+\*?(?P<name>\S.*)"
+    r"|MD5\s*\((?P<bsd_name>.+)\)\s*=\s*(?P<bsd_md5>[0-9a-f]{32}))",
+    re.IGNORECASE,
+)
+_SEPARATOR_PATTERN = re.compile(r"[/\\]")
+_COMMENTS = ("#", ";")
+_MAX_LIST_BYTES = 1 << 20
 
 # What tarfile raises for headers that make no sense.
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, EOFError, KeyError, IndexError, struct.error, RecursionError)
@@ -81,13 +97,10 @@ class TarSource(ArchiveSource):
         self._folder = folder
         self._remarks_on_lists: list[str] = []
 
-    def read_table(self) -> LandmarkTable:
-        return read_landmark_table(self.table_path)
-
     def locate(self, image_id: int) -> str:
         """Returns the path of the tar and the member, or of all tars where none has it."""
         member = self.index().find(image_id)
-        tar = "images_*.tar" if member is None else self._name_of_tar(member)
+        tar = "images_*.tar" if member is None else self._tar_of(member)["name"]
         return f"{self.archive}/{tar}/{image_path(image_id)}"
 
     def remarks(self) -> list[str]:
@@ -101,14 +114,11 @@ class TarSource(ArchiveSource):
 
     def verified(self) -> tuple[list[str], list[str]]:
         """Returns the names of the tars that are as their MD5 lists say, and of those that no list names."""
-        verified: list[str] = []
-        others: list[str] = []
-        for tar in self.index().archives:
-            (verified if tar["md5"] else others).append(str(tar["name"]))
-        return verified, others
+        tars = self.index().archives
+        return [tar["name"] for tar in tars if tar["md5"]], [tar["name"] for tar in tars if not tar["md5"]]
 
     def _read_member(self, member: Any) -> bytes:
-        tar = self.index().archives[int(member["archive"])]
+        tar = self._tar_of(member)
         path, size = f"{self.archive}/{tar['name']}", int(member["size"])
         name = f"{format_image_id(member['image_id'])}.jpg"
         # Copies of a tar on several machines may have several times.
@@ -124,11 +134,11 @@ class TarSource(ArchiveSource):
 
     def _stamp_member(self, member: Any) -> tuple[int, int]:
         """Returns the image's size, and the tar's modification time and the image's place in it as one number."""
-        tar = self.index().archives[int(member["archive"])]
-        return mark_stamp((int(member["size"]), int(tar["mtime_ns"]) + int(member["offset"])), self._folder)
+        mtime_ns = int(self._tar_of(member)["mtime_ns"])
+        return mark_stamp((int(member["size"]), mtime_ns + int(member["offset"])), self._folder)
 
-    def _name_of_tar(self, member: Any) -> str:
-        return str(self.index().archives[int(member["archive"])]["name"])
+    def _tar_of(self, member: Any) -> _Tar:
+        return self.index().archives[int(member["archive"])]
 
     def _make_index(self, known: ArchiveIndex | None, num_threads: int) -> ArchiveIndex:
         names = find_names(epath.Path(self.archive), TAR_PATTERN)
@@ -300,3 +310,76 @@ class _Headers(BoundedReads):
         if num_bytes == tarfile.BLOCKSIZE:
             self.last_block = content
         return content
+
+
+# --- MD5 lists
+
+
+def read_md5_lists(root: epath.Path, folder: str = IMAGES_NAME) -> tuple[dict[str, str], list[str]]:
+    """Returns the MD5, in lower case, of each tar of a folder that a list names, and what is odd about the lists.
+
+    Tars in ``train/``, ``index/`` and ``test/`` have the same names. So where a line names a folder, it counts for tars
+    in that folder; where it does not, the folder that the list is in decides.
+
+    Args:
+      root: the folder with the table and ``train/``.
+      folder: of the tars.
+
+    Raises:
+      ArchiveError: if a list cannot be read.
+    """
+    md5_of_name: dict[str, str] = {}
+    remarks: list[str] = []
+    # Beside the tars, beside the table, or where a mirror of the published files has them.
+    for place, meant in ((folder, folder), (".", IMAGES_NAME), (f"md5sum/{folder}", folder)):
+        if not (root / place).is_dir():
+            continue
+        for path in sorted((root / place).iterdir()):
+            if not _LIST_PATTERN.fullmatch(path.name) or path.is_dir():
+                continue
+            entries, remark = _read_list(os.fspath(path))
+            remarks += [f"{path} {remark}"] if remark else []
+            for above, name, md5 in entries:
+                if (above or meant) == folder and md5_of_name.setdefault(name, md5) != md5:
+                    remarks.append(f"{path} has another MD5 of {name} than a list before it, which counts.")
+    return md5_of_name, remarks
+
+
+def _read_list(path: str) -> tuple[list[tuple[str, str, str]], str]:
+    """Returns the folder, or '', the name and the MD5 of each tar in a list; and what is odd about the list, or ''."""
+    try:
+        with file_access.open_file(path) as file:
+            content = file.read(_MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise ArchiveError(f"The MD5 list {path} cannot be read ({error}). Mend it, or take it away.") from None
+    if len(content) > _MAX_LIST_BYTES:
+        return [], "is too large for an MD5 list of tars. It is not read, and verifies nothing."
+    lines = [line.strip() for line in file_access.decode_text(content, "replace").splitlines()]
+    entries: list[tuple[str, str, str]] = []
+    wrong: list[str] = []
+    for line in lines:
+        if not line or line.startswith(_COMMENTS):
+            continue
+        match = _LINE_PATTERN.fullmatch(line)
+        if match is None:
+            wrong.append(line)
+            continue
+        *above, name = _SEPARATOR_PATTERN.split(match["name"] or match["bsd_name"])
+        if TAR_PATTERN.fullmatch(name):
+            in_folder = above[-1] if above and above[-1] in FOLDER_NAMES else ""
+            entries.append((in_folder, name, (match["md5"] or match["bsd_md5"]).lower()))
+    if wrong:
+        return entries, (
+            f"has {len(wrong):,} lines that are not understood, such as {shorten(wrong[0])}. Expected are those that"
+            " `md5sum` writes: <hash>  <name>"
+        )
+    return entries, "" if entries else "names no tar images_<number>.tar, so it verifies nothing."
+
+
+def md5_of(path: str) -> str:
+    """Returns the MD5 of a file, local or remote; raises OSError."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with file_access.open_file(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -203,14 +203,8 @@ def index_zip(path: str, size: int, mtime_ns: int) -> dict[str, ArchiveIndex]:
 def _choose_root(path: str, counts: dict[tuple[str, str], int], tables: list[str], others: list[str]) -> str:
     """Returns the root, a folder in a zip or '', that has both a table and images, so that both are of one copy.
 
-    Args:
-      path: of the zip, for messages.
-      counts: of images, by root and folder.
-      tables: the roots with a table.
-      others: names of other members.
-
-    Raises:
-      ArchiveError: if there is none, or more than one.
+    It is given the counts of images, by root and folder, the roots with a table, and names of other members; it raises
+    ArchiveError if there is none, or more than one.
     """
     with_images = [root for root, folder in counts if folder == IMAGES_NAME]
     whole = [root for root in tables if root in with_images and root != _MACOS_ROOT]

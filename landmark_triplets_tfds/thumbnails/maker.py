@@ -76,18 +76,17 @@ class _Batch:
     Attributes:
       rows: int64[n], all rows of the task.
       made_rows: int64[m], those that were made, as far as the store remembers them.
-      places: PLACE[m], where they are in ``files``.
-      files: that the worker has written to, see `StoreWriter`.
-      errors: row, reason and detail of the unreadable ones.
+      places: PLACE[m], where they are.
+      files, trouble: see `StoreWriter`.
+      errors: of the unreadable ones, by row.
       num_made: images that were decoded and encoded, or could not be.
-      trouble: see `StoreWriter`.
     """
 
     rows: Rows
     made_rows: Rows
     places: Places
     files: Sequence[str]
-    errors: list[tuple[int, str, str]]
+    errors: dict[int, UnreadableImageError]
     num_made: int
     trouble: str = ""
 
@@ -98,8 +97,8 @@ class ThumbnailMaker:
     Attributes:
       shared_source: of the image files, as workers have it.
       index: of the store; of rows that were not asked for, what the store knew.
-      is_readable: bool[num_rows]; of rows that were asked for.
       is_done: bool[num_rows]: which rows were asked for.
+      is_readable: bool[num_rows]; of rows that were asked for.
       unreadable: why, by row.
       num_made: images that the store did not have.
       trouble: why the store could not be written to by a worker; '': it could.
@@ -146,7 +145,7 @@ class ThumbnailMaker:
         (folder / _IN_HAND).mkdir()
         stores = [index.folder] if spare is None else [index.folder, spare]
         job = _Job(self.shared_source, spec, stores, index.files.copy(), num_readers)
-        save_object(epath.Path(folder / _JOB), job)
+        save_object(folder / _JOB, job)
 
     def __enter__(self) -> ThumbnailMaker:
         return self
@@ -176,9 +175,8 @@ class ThumbnailMaker:
         self.is_readable[batch.rows] = True
         if len(batch.made_rows):
             self.index.add(batch.made_rows, batch.places, batch.files)
-        for row, reason, detail in batch.errors:
-            self.is_readable[row] = False
-            self.unreadable[row] = UnreadableImageError(reason, detail)
+        self.is_readable[list(batch.errors)] = False
+        self.unreadable |= batch.errors
         self.num_made += batch.num_made
         self.trouble = self.trouble or batch.trouble
         self._on_done(len(batch.rows))
@@ -199,9 +197,9 @@ class ThumbnailMaker:
             if self._kills[row] >= _MAX_KILLS:
                 guilty.add(row)
         for row in guilty:
-            error = (row, UnreadableImageError.DAMAGED, "the process that decodes it dies")
+            error = UnreadableImageError(UnreadableImageError.DAMAGED, "the process that decodes it dies")
             none = np.zeros(0, dtype=np.int64)
-            self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), [], [error], 1))
+            self._note(_Batch(np.array([row]), none, np.zeros(0, dtype=PLACE), [], {row: error}, 1))
         for task in tasks:
             folder, rows, places, is_watched = task
             is_left = ~np.isin(rows, list(guilty))
@@ -230,11 +228,9 @@ class _Worker:
     """What a process keeps from task to task."""
 
     def __init__(self, folder: pathlib.Path):
-        job: _Job = load_object(str(folder / _JOB))
-        self._source, self._spec = job.source, job.spec
-        self._writer = StoreWriter(*job.stores)
-        self._reader = StoreReader(job.files)
-        self._num_readers = job.num_readers
+        self._job: _Job = load_object(str(folder / _JOB))
+        self._writer = StoreWriter(*self._job.stores)
+        self._reader = StoreReader(self._job.files)
         self._threads: ThreadPoolExecutor | None = None
         self._read_s = 0.0  # running average
         self._in_hand = folder / _IN_HAND / str(os.getpid())
@@ -243,60 +239,50 @@ class _Worker:
         self._writer.close()
 
     def make(self, rows: Rows, places: Places, is_watched: bool) -> _Batch:
-        errors: list[tuple[int, str, str]] = []
+        errors: dict[int, UnreadableImageError] = {}
         made: list[int] = []
-        num_made = 0
-        new = []
+        new: list[tuple[int, int, Stamp]] = []
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            image_id = place[0]
-            stamp = self._source.stamp(image_id)
-            if place[6] == UNKNOWN or place[1:3] != stamp:
+            image_id, kind, stamp = place[0], place[6], self._job.source.stamp(place[0])
+            is_known = kind != UNKNOWN and place[1:3] == stamp
+            why = self._reader.read(place) if is_known and kind == UNREADABLE else None
+            if why is not None:
+                reason, _, detail = why.decode(errors="surrogatepass").partition("\n")
+                errors[row] = UnreadableImageError(reason, detail)
+            elif not is_known or kind == UNREADABLE:
                 new.append((row, image_id, stamp))
-            elif place[6] == UNREADABLE:
-                content = self._reader.read(place)
-                if content is None:
-                    new.append((row, image_id, stamp))
-                else:
-                    reason, _, detail = content.decode(errors="surrogatepass").partition("\n")
-                    errors.append((row, reason, detail))
-        for row, image_id, stamp, result, is_read in self._make(new, is_watched):
-            num_made += 1
-            if isinstance(result, UnreadableImageError):
-                errors.append((row, result.reason, result.detail))
-            # What could not be read may be fetched again and have the same stamp, as in a zip; memory may come back.
-            if is_read and not (isinstance(result, UnreadableImageError) and result.reason == result.NO_MEMORY):
-                self._add(image_id, stamp, result)
-                made.append(row)
-        written, writer = self._writer.take_places(), self._writer
-        return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, num_made, writer.trouble)
-
-    def _make(
-        self, images: Sequence[tuple[int, int, Stamp]], is_watched: bool
-    ) -> Iterator[tuple[int, int, Stamp, bytes | UnreadableImageError, bool]]:
-        """Yields row, id, stamp and thumbnail of each image, or why there is none, and whether its file was read."""
-        files = self._read_all([image_id for _, image_id, _ in images])
-        for row, image_id, stamp in images:
+        files = self._read_all([image_id for _, image_id, _ in new])
+        for row, image_id, stamp in new:
             if is_watched:
                 self._in_hand.write_text(str(row))
             file = next(files)
-            result: bytes | UnreadableImageError
-            try:
-                result = file if isinstance(file, UnreadableImageError) else make_thumbnail(file, self._spec)
-            except UnreadableImageError as error:
-                result = error.without_traceback()
-            yield row, image_id, stamp, result, isinstance(file, bytes)
+            result = self._encode(file)
+            if isinstance(result, UnreadableImageError):
+                errors[row] = result
+            # What could not be read may be fetched again and have the same stamp, as in a zip; memory may come back.
+            if isinstance(file, bytes) and not (row in errors and errors[row].reason == UnreadableImageError.NO_MEMORY):
+                self._add(image_id, stamp, result)
+                made.append(row)
         if is_watched:
-            self._in_hand.unlink()
+            self._in_hand.unlink(missing_ok=True)
+        written, writer = self._writer.take_places(), self._writer
+        return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, len(new), writer.trouble)
+
+    def _encode(self, file: bytes | UnreadableImageError) -> bytes | UnreadableImageError:
+        try:
+            return file if isinstance(file, UnreadableImageError) else make_thumbnail(file, self._job.spec)
+        except UnreadableImageError as error:
+            return error.without_traceback()
 
     def _read_all(self, image_ids: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
-        if self._num_readers == 1 or self._read_s < _SLOW_READ_S:
+        if self._job.num_readers == 1 or self._read_s < _SLOW_READ_S:
             yield from map(self._time_reading, image_ids)
             return
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._num_readers, "read")
+            self._threads = ThreadPoolExecutor(self._job.num_readers, "read")
         waiting = iter(image_ids)
         first = list(itertools.islice(waiting, 1))
-        ahead = [self._threads.submit(self._read, i) for i in itertools.islice(waiting, self._num_readers)]
+        ahead = [self._threads.submit(self._read, i) for i in itertools.islice(waiting, self._job.num_readers)]
         # Here, where nothing else is done meanwhile: reading in threads waits for the codec too.
         yield from map(self._time_reading, first)
         while ahead:
@@ -311,7 +297,7 @@ class _Worker:
 
     def _read(self, image_id: int) -> bytes | UnreadableImageError:
         try:
-            return self._source.read(image_id)
+            return self._job.source.read(image_id)
         except UnreadableImageError as error:
             return error.without_traceback()
 

@@ -8,6 +8,10 @@ and no process that others have to go through; and a table of all places is a Nu
 Places are written after what they point to, in blocks with a checksum: a process that is killed leaves a block less.
 Each thumbnail has a checksum too, which is compared whenever it is read. So nothing in a store is trusted because it is
 there: what is cut off, damaged or gone counts as not made, and is made again.
+
+The bank is the stores that are kept for later builds, one for each kind of thumbnail. Their folders are named by a hash
+of everything that decides the bytes, so a config with other pixels, or another version of a codec, has another one. All
+in it can be made again, so it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,8 +20,12 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
+import shutil
 import struct
 import time
 from typing import IO, BinaryIO
@@ -27,8 +35,14 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.file_access import open_file
+from landmark_triplets_tfds.common.file_access import OFF, cache_folder, open_file
 from landmark_triplets_tfds.common.progress import say
+from landmark_triplets_tfds.thumbnails.thumbnail import (
+    CODEC_DISTRIBUTIONS,
+    PIXELS_VERSION,
+    ThumbnailSpec,
+    expected_bytes,
+)
 
 # Size in bytes and modification time in ns of an image file: what tells that it is still the same.
 Stamp = tuple[int, int]
@@ -60,6 +74,9 @@ _FLUSH_INTERVAL_S = 0.25
 _MAX_PENDING_BYTES = 8 << 20
 
 _MAX_OPEN_FILES = 64
+
+# Free space that the bank leaves to others.
+_SPARE_BYTES = 256 << 20
 
 
 def _checksum(image_id: int, stamp: Stamp, content: bytes) -> int:
@@ -238,10 +255,6 @@ class StoreIndex:
         places[order[at[is_ours]]] = known[is_ours]  # of several, the last one counts
         return cls(folder, files, places)
 
-    def count_unknown(self, rows: npt.NDArray[np.int64]) -> int:
-        """Returns of how many of these rows the store knows nothing."""
-        return int(np.count_nonzero(self.places["kind"][rows] == UNKNOWN))
-
     def add(self, rows: npt.NDArray[np.int64], places: Places, files: Sequence[str]) -> None:
         """Takes where the images of rows are, in the files of a writer."""
         self.files += [file for file in files if file not in self.files]
@@ -279,3 +292,69 @@ def num_bytes(folder: pathlib.Path) -> int:
         for entry in os.scandir(folder):
             total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+# --- The bank
+
+
+def bank_path(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path:
+    """Returns the folder of the bank for a kind of thumbnail.
+
+    Args:
+      spec: of the thumbnails.
+      folder: of all banks; None: the user's cache folder.
+
+    Raises:
+      OSError: as `cache_folder` does.
+    """
+    key = dataclasses.asdict(spec) | {"pixels_version": PIXELS_VERSION}
+    for names in CODEC_DISTRIBUTIONS:
+        key[names[0]] = _installed_version(names)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder(folder) / f"{spec.resolution}px-{spec.resize_method}-{spec.fit}-{digest[:12]}"
+
+
+def open_bank(
+    spec: ThumbnailSpec, folder: str | None, image_ids: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]
+) -> StoreIndex | None:
+    """Returns what the bank knows of images, ready to be added to; None, said in a line, if there can be no bank.
+
+    Args:
+      spec: of the thumbnails.
+      folder: the build option ``bank``: None, a folder or 'off'.
+      image_ids: uint64[num_rows].
+      rows: int64[n], those of which thumbnails are needed.
+    """
+    if folder == OFF:
+        return None
+    path: object = folder or "the cache folder"
+    try:
+        path = bank = bank_path(spec, folder)
+        bank.mkdir(parents=True, exist_ok=True)
+        if not os.access(bank, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError("no right to read and write there")
+        index = StoreIndex.read(bank, image_ids)
+        free = shutil.disk_usage(bank).free
+    except OSError as error:
+        say(
+            f"Building without the bank of thumbnails: {path} cannot be used ({error}). Set LANDMARK_TRIPLETS_BANK to a"
+            " folder that can be written, or to off."
+        )
+        return None
+    num_missing = np.count_nonzero(index.places["kind"][rows] == UNKNOWN)
+    needed = int(num_missing * expected_bytes(spec)) + _SPARE_BYTES
+    if free >= needed or not num_missing:
+        return index
+    say(
+        f"Building without the bank of thumbnails: {num_missing:,} new ones need about {needed / 1e9:,.1f} GB,"
+        f" {path} has {free / 1e9:,.1f} GB free. A build that is cut off will begin anew. Free some room or set"
+        " LANDMARK_TRIPLETS_BANK to a folder on a larger disk."
+    )
+    return None
+
+
+def _installed_version(names: tuple[str, ...]) -> str:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "unknown"

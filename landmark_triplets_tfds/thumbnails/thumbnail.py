@@ -21,15 +21,20 @@ are 9 % larger (docs/performance.md has the figures), and disk is what people ru
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
+import functools
+import os
 import struct
+import sys
+import threading
 from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails import resizing
 from landmark_triplets_tfds.thumbnails.header import ImageHeader, explain_refusal, read_header
@@ -63,6 +68,8 @@ _FAST_FRAMES = {"nearest": (0xC0, 0xC1), "area": (0xC0, 0xC1, 0xC2)}
 # JFIF density, byte 13 on: unit 1 (dots per inch), 300 x 300, which is what tf.io.encode_jpeg writes by default.
 _JFIF_DENSITY = np.frombuffer(struct.pack(">BHH", 1, 300, 300), dtype=np.uint8)
 _JFIF_DENSITY_AT = 13
+
+_import_lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,3 +234,47 @@ def _encode(pixels: resizing.Pixels, quality: int) -> bytes:
     encoded: Any = cv2.imencode(".jpg", pixels, settings)[1]
     encoded[_JFIF_DENSITY_AT : _JFIF_DENSITY_AT + len(_JFIF_DENSITY)] = _JFIF_DENSITY
     return bytes(encoded)
+
+
+# --- TensorFlow, imported late: that takes seconds, and most files do without
+
+
+@functools.cache
+def import_tensorflow() -> Any:
+    """Imports TensorFlow, which takes seconds; without this call, the first file that needs it waits for it."""
+    with _import_lock, _quiet_if_asked():
+        import tensorflow
+
+    return tensorflow
+
+
+@contextlib.contextmanager
+def _quiet_if_asked() -> Iterator[None]:
+    """Hides what native code writes to standard error, if TF_CPP_MIN_LOG_LEVEL is 3: TensorFlow 2.21 overlooks that."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or "tensorflow" in sys.modules:
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def run_tensorflow(operation: str, image_bytes: bytes) -> Any:
+    """Returns what ``tf.io.<operation>`` makes of an image file, as a NumPy array; None if it refuses the file.
+
+    Raises:
+      UnreadableImageError: if there is too little memory.
+    """
+    tf = import_tensorflow()
+    try:
+        with tf.device("CPU"):
+            return getattr(tf.io, operation)(image_bytes).numpy()
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise UnreadableImageError(UnreadableImageError.NO_MEMORY) from None
+    except Exception:  # whatever it is, it is the file's: one image never ends a build
+        return None

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.common.checks import check_int
-from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow
 from landmark_triplets_tfds.training.epochs import FreshTriplets, LandmarkBatches, as_triplet, order_of_epoch
 from landmark_triplets_tfds.training.records import DataSource, ImageIndex, prepare_reading, read_images, read_records
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
@@ -116,7 +115,8 @@ def _read_epochs(
       combine: makes an example of ``width`` parsed records.
       start: examples of the first epoch that are left out.
     """
-    tf = import_tensorflow()
+    import tensorflow as tf
+
     num_examples, width = shape
     features, source = _without_decoding(data_source, index)
 

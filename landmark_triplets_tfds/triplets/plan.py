@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import itertools
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +44,10 @@ NO_READABLE_NEGATIVE = "no readable negative"
 UNREADABLE_IMAGE = "unreadable image"
 
 
+# By the number of an example that is not made as planned: the rows of its images, or why it is left out.
+Exceptions = dict[int, list[int] | str]
+
+
 @dataclasses.dataclass
 class ExampleCounts:
     """What became of planned examples.
@@ -58,15 +62,16 @@ class ExampleCounts:
     num_redrawn: int = 0
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def add(self, other: ExampleCounts) -> None:
-        """Adds the counts of other examples to these."""
-        self.num_made += other.num_made
-        self.num_redrawn += other.num_redrawn
-        self.left_out += other.left_out
+    @classmethod
+    def of(cls, num_examples: int, exceptions: Exceptions) -> ExampleCounts:
+        """Counts what became of so many planned examples."""
+        left_out = Counter(reason for reason in exceptions.values() if isinstance(reason, str))
+        num_left_out = left_out.total()
+        return cls(num_examples - num_left_out, len(exceptions) - num_left_out, left_out)
 
 
-class ExamplePlan(Protocol):
-    """The examples of a split, numbered from 0.
+class ExamplePlan:
+    """Base of the plans: the examples of a split, numbered from 0.
 
     Attributes:
       kind: what the examples are.
@@ -80,12 +85,15 @@ class ExamplePlan(Protocol):
 
     def rows(self, start: int, stop: int) -> Rows:
         """Returns int64[stop - start, k]: the rows of the images that each of these examples needs, before redraws."""
+        return self.rows_at(np.arange(start, stop))
 
     def rows_at(self, numbers: Rows) -> Rows:
         """Returns int64[n, k]: the same of the examples with these numbers, int64[n], in any order."""
+        raise NotImplementedError
 
     def keys(self, start: int, stop: int) -> list[str]:
         """Returns the keys of these examples, unique in the split."""
+        raise NotImplementedError
 
     def choose(self, number: int, rows: list[int], is_readable: Callable[[int], bool]) -> list[int] | str:
         """Chooses the images of an example. It is needed only where one of its planned images is unreadable.
@@ -98,6 +106,7 @@ class ExamplePlan(Protocol):
         Returns:
           k rows of readable images; or the reason for which the example is left out.
         """
+        raise NotImplementedError
 
 
 def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
@@ -119,56 +128,32 @@ def make_plan(table: LandmarkTable, spec: ExampleSpec) -> ExamplePlan:
     return ImagePlan(table, sample)
 
 
-class TripletSource(Protocol):
-    """Where a `TripletPlan` has its triplets from, numbered from 0: a `TripletSampler`, or rows that are given.
+class _GivenTriplets:
+    """Rows that are given, in place of a `TripletSampler`.
 
-    Attributes:
-      num_triplets: how many there are.
+    Someone chose these images, so no other one takes the place of one.
     """
 
-    @property
-    def num_triplets(self) -> int: ...
-
-    def draw(self, triplets: Rows) -> Rows:
-        """Returns int64[n, 3]: rows of anchor, positive and negative of these triplets."""
-
-    def anchors(self, triplets: Rows) -> Rows:
-        """Returns int64[n]: the anchor's row of each of these triplets."""
-
-    def draw_numbers(self, triplets: Rows) -> Rows:
-        """Returns int64[n]: which one of its anchor's triplets each one is, from 0."""
-
-    def redraws(self, triplet: int, purpose: Purpose) -> Iterable[int]:
-        """Returns the rows that may take the place of an unreadable positive or negative, the first one first."""
-
-
-class _GivenTriplets:
-    """A `TripletSource` of rows that are given. Someone chose these images, so no other one takes the place of one."""
-
     def __init__(self, rows: GivenRows):
-        self._rows = rows
+        self._rows = rows[:, :3]
+        self._numbers = rows[:, 3]
         self.num_triplets = len(rows)
 
     def draw(self, triplets: Rows) -> Rows:
-        rows: Rows = self._rows[triplets, :3].astype(np.int64)
-        return rows
+        return self._rows[triplets].astype(np.int64)
 
     def anchors(self, triplets: Rows) -> Rows:
-        return self._column(0, triplets)
+        return self.draw(triplets)[:, 0]
 
     def draw_numbers(self, triplets: Rows) -> Rows:
-        return self._column(3, triplets)
+        return self._numbers[triplets].astype(np.int64)
 
     def redraws(self, triplet: int, purpose: Purpose) -> Iterable[int]:
         return ()
 
-    def _column(self, column: int, triplets: Rows) -> Rows:
-        values: Rows = self._rows[triplets, column].astype(np.int64)
-        return values
 
-
-class TripletPlan:
-    """An `ExamplePlan` of triplets.
+class TripletPlan(ExamplePlan):
+    """Triplets.
 
     The key of a triplet is its anchor's id; for further triplets of the same anchor ``<anchor_id>/<k>`` with k from 1
     up. An unreadable positive or negative is drawn again, by further attempts of the same stateless sampler, so that
@@ -177,14 +162,10 @@ class TripletPlan:
 
     kind = TRIPLETS
 
-    def __init__(self, table: LandmarkTable, source: TripletSource):
-        """Takes the table of the images, and where the triplets come from."""
+    def __init__(self, table: LandmarkTable, source: TripletSampler | _GivenTriplets):
         self.table = table
         self._source = source
         self.num_examples = source.num_triplets
-
-    def rows(self, start: int, stop: int) -> Rows:
-        return self._source.draw(np.arange(start, stop))
 
     def rows_at(self, numbers: Rows) -> Rows:
         return self._source.draw(numbers)
@@ -215,8 +196,8 @@ class TripletPlan:
         return chosen
 
 
-class ImagePlan:
-    """An `ExamplePlan` of single images, each once; the key is the image's id. An unreadable one is left out."""
+class ImagePlan(ExamplePlan):
+    """Single images, each once; the key is the image's id. An unreadable one is left out."""
 
     kind = IMAGES
 
@@ -225,9 +206,6 @@ class ImagePlan:
         self.table = table
         self._sample = sample
         self.num_examples = len(sample)
-
-    def rows(self, start: int, stop: int) -> Rows:
-        return self._sample[start:stop, np.newaxis]
 
     def rows_at(self, numbers: Rows) -> Rows:
         return self._sample[numbers, np.newaxis]
@@ -262,9 +240,9 @@ def make_example(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumb
 CHUNK_SIZE = 8192
 
 
-def plan_in_chunks(plan: ExamplePlan, stop: int, start: int = 0) -> Iterator[tuple[int, Rows]]:
-    """Yields (number of the first example, int64[n, k] rows) for the examples ``start`` to ``stop - 1``, in order."""
-    for first in range(start, stop, CHUNK_SIZE):
+def plan_in_chunks(plan: ExamplePlan, stop: int) -> Iterator[tuple[int, Rows]]:
+    """Yields (number of the first example, int64[n, k] rows) for the examples 0 to ``stop - 1``, in order."""
+    for first in range(0, stop, CHUNK_SIZE):
         yield first, plan.rows(first, min(first + CHUNK_SIZE, stop))
 
 
@@ -277,35 +255,19 @@ def find_distinct_images(plan: ExamplePlan, num_examples: int) -> Rows:
 
 
 def assemble(
-    plan: ExamplePlan,
-    get_thumbnail: GetThumbnail,
-    stop: int,
-    counts: ExampleCounts,
-    *,
-    start: int = 0,
+    plan: ExamplePlan, get_thumbnail: GetThumbnail, stop: int, exceptions: Exceptions
 ) -> Iterator[tuple[str, Example]]:
-    """Makes the examples ``start`` to ``stop - 1``.
-
-    Args:
-      plan: of the examples.
-      get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
-      stop: after the last example to make, at most ``plan.num_examples``.
-      counts: what becomes of the examples is added to them.
-      start: the first example to make.
-
-    Yields:
-      Key and example of each one that is not left out.
-    """
-    for first, rows in plan_in_chunks(plan, stop, start):
+    """Yields key and example of each of the examples 0 to ``stop - 1`` that is not left out; see `find_thumbnails`."""
+    for first, rows in plan_in_chunks(plan, stop):
         keys = plan.keys(first, first + len(rows))
-        for i, (key, rows_of_example) in enumerate(zip(keys, rows.tolist(), strict=True)):
-            found = find_thumbnails(plan, first + i, rows_of_example, get_thumbnail, counts)
+        for number, (key, planned) in enumerate(zip(keys, rows.tolist(), strict=True), first):
+            found = find_thumbnails(plan, number, planned, get_thumbnail, exceptions)
             if found is not None:
                 yield key, make_example(plan.kind, plan.table, *found)
 
 
 def find_thumbnails(
-    plan: ExamplePlan, number: int, rows: list[int], get_thumbnail: GetThumbnail, counts: ExampleCounts
+    plan: ExamplePlan, number: int, rows: list[int], get_thumbnail: GetThumbnail, exceptions: Exceptions
 ) -> tuple[list[int], list[bytes]] | None:
     """Finds the images of an example, with redraws.
 
@@ -314,25 +276,21 @@ def find_thumbnails(
       number: of the example.
       rows: that are planned for it.
       get_thumbnail: gives the thumbnail of a row of the table, None if the image is unreadable.
-      counts: what becomes of the example is added to them.
+      exceptions: what is not as planned is noted in them.
 
     Returns:
       Its k rows and their thumbnails; None if it is left out.
     """
-    thumbnails = [get_thumbnail(row) for row in rows]
-    if None in thumbnails:
-        known = dict(zip(rows, thumbnails, strict=True))
+    thumbnails = {row: get_thumbnail(row) for row in rows}
 
-        def is_readable(row: int) -> bool:
-            if row not in known:
-                known[row] = get_thumbnail(row)
-            return known[row] is not None
+    def is_readable(row: int) -> bool:
+        if row not in thumbnails:
+            thumbnails[row] = get_thumbnail(row)
+        return thumbnails[row] is not None
 
-        chosen = plan.choose(number, rows, is_readable)
+    if None in thumbnails.values():
+        chosen = exceptions[number] = plan.choose(number, rows, is_readable)
         if isinstance(chosen, str):
-            counts.left_out[chosen] += 1
             return None
-        counts.num_redrawn += 1
-        rows, thumbnails = chosen, [known[row] for row in chosen]
-    counts.num_made += 1
-    return rows, [thumbnail for thumbnail in thumbnails if thumbnail is not None]
+        rows = chosen
+    return rows, [thumbnail for row in rows if (thumbnail := thumbnails[row]) is not None]

@@ -10,7 +10,7 @@ from landmark_triplets_tfds.build import build as build_module
 from landmark_triplets_tfds.build import local as local_build
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import select_images_of
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.errors import LandmarkTableError, MissingImagesError, TooManyUnreadableError
 from tests.support.archives import pack_tars
 from tests.support.competition import (

@@ -19,12 +19,11 @@ from landmark_triplets_tfds.build.cluster import (
 )
 from landmark_triplets_tfds.build.shards import ShardResult
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
-from landmark_triplets_tfds.competition.folder import FolderSource
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
+from landmark_triplets_tfds.competition.source import FolderSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
 from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec
-from landmark_triplets_tfds.triplets.plan import ExampleCounts
 from landmark_triplets_tfds.triplets.plan import make_plan as make_example_plan
 from landmark_triplets_tfds.triplets.sampling import ImageSamplingSpec, SamplingSpec
 from tests.support.competition import DUMMY_DATA, Competition
@@ -131,10 +130,11 @@ def test_given_triplets_are_mapped_from_local_files(tmp_path):
 def test_an_image_that_many_shards_met_is_listed_once():
     parts = []
     for number in range(3):
-        part = Outcome(ExampleCounts(1), {number: ShardResult(1, 10)}, redrawn={4})
-        part.note(4, UnreadableImageError(UnreadableImageError.MISSING, "detail"))
-        parts.append(part)
+        error = UnreadableImageError(UnreadableImageError.MISSING, "detail")
+        part = Outcome({number: ShardResult(1, 10)}, {number: [1, 2, 3], 8: "reason"}, {4: error}, {4})
+        parts += [part, part]  # as when a piece is tried again
     total = pickle.loads(pickle.dumps(Outcome.add_up(parts)))
-    assert (total.counts.num_made, len(total.shards), total.redrawn) == (3, 3, {4})
-    assert {row: (error.reason, error.detail) for row, error in total.errors().items()} == {4: ("missing", "detail")}
-    assert parts[0].counts.num_made == 1
+    assert (len(total.shards), total.redrawn) == (3, {4})
+    assert total.exceptions == {0: [1, 2, 3], 1: [1, 2, 3], 2: [1, 2, 3], 8: "reason"}
+    assert {row: (error.reason, error.detail) for row, error in total.unreadable.items()} == {4: ("missing", "detail")}
+    assert len(parts[0].shards) == 1

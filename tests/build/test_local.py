@@ -296,7 +296,7 @@ def test_a_full_disk_under_the_bank(tmp_path, monkeypatch, capsys, num_workers):
     first = build(tmp_path / "first", "256px_all")
     monkeypatch.setattr("landmark_triplets_tfds.common.worker_pool._WORTH_S", 0.0)
     monkeypatch.setenv("LANDMARK_TRIPLETS_WORKERS", str(num_workers))
-    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
+    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.store._SPARE_BYTES", -(10**9))
     with mounted_tmpfs(tmp_path / "disk", "200k") as disk:
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
         capsys.readouterr()
@@ -328,7 +328,7 @@ def test_a_bank_that_is_lost_between_opening_and_writing(tmp_path, monkeypatch, 
         make(maker, rows)
 
     monkeypatch.setattr(thumbnail_maker.ThumbnailMaker, "make", lose_first)
-    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.bank._SPARE_BYTES", -(10**9))
+    monkeypatch.setattr("landmark_triplets_tfds.thumbnails.store._SPARE_BYTES", -(10**9))
     with mounted_tmpfs(tmp_path / "disk", "10m") as disk:
         monkeypatch.setenv("LANDMARK_TRIPLETS_BANK", str(disk))
         capsys.readouterr()

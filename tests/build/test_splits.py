@@ -1,6 +1,8 @@
 """The planner of splits: the plan of each, a file of triplets read once, and what is noted of it."""
 
 import contextlib
+import pathlib
+import shutil
 
 from etils import epath
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 from landmark_triplets_tfds.build import splits as splits_module
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.splits import SplitPlanner, select_images_of
-from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
+from landmark_triplets_tfds.competition.selection import Selection, find_source
+from landmark_triplets_tfds.errors import LandmarkTableError, NoExampleError, SourceLayoutError, TripletsFileError
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS
 from landmark_triplets_tfds.triplets.plan import make_plan
-from tests.support.competition import DUMMY_DATA, REPOSITORY, custom_config, images_config
+from tests.support.archives import image_files
+from tests.support.competition import DUMMY_DATA, REPOSITORY, Competition, custom_config, images_config
 from tests.support.helpers import time_limit
 
 CHOSEN = REPOSITORY / "tests" / "chosen.csv"
@@ -112,3 +115,61 @@ def test_what_cannot_be_planned(tmp_path):
         planner_of(custom_config(triplets_file=str(tmp_path / "chosen.csv"))).plan_split("train")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         planner_of(custom_config(triplets_file=str(tmp_path / "nowhere.csv"))).plan_split("train")
+
+
+# --- Which images are selected
+
+
+def select(folder: pathlib.Path = DUMMY_DATA, make=custom_config, **fields) -> Selection:
+    return select_images_of(make(**fields), find_source(epath.Path(folder)), BuildOptions(bank="off", readers=2))
+
+
+def test_everything() -> None:
+    selection = select()
+    assert selection.images.table is selection.not_excluded is selection.whole
+    assert selection.unlabeled == {}
+    assert selection.fingerprints() == {"table_sha256": selection.whole.fingerprint}
+    dropped = select(missing_images="drop")
+    assert dropped.images.table is dropped.whole
+
+
+def test_excluded_landmarks(tmp_path: pathlib.Path) -> None:
+    list_path = tmp_path / "excluded.txt"
+    whole = select().whole
+    excluded = whole.landmark_ids[:1]
+    list_path.write_text(f"{excluded[0]}\n")
+    selection = select(exclude_landmarks=str(list_path))
+    assert selection.whole.fingerprint == whole.fingerprint
+    assert selection.images.table is selection.not_excluded
+    assert selection.not_excluded.fingerprint == whole.restrict(whole.landmark_ids != excluded[0]).fingerprint
+    list_path.write_text("\n".join(map(str, whole.landmark_ids.tolist())))
+    with pytest.raises(LandmarkTableError, match=r"excludes all 12 landmarks of .*train\.csv"):
+        select(exclude_landmarks=str(list_path))
+
+
+def test_missing_images(tmp_path: pathlib.Path) -> None:
+    competition = Competition(tmp_path / "competition")
+    competition.path(competition.ids()[0]).unlink()
+    assert select(competition.folder).images.table.num_images == 45
+    dropped = select(competition.folder, missing_images="drop")
+    assert dropped.images.table.image_ids.tolist() == competition.table.image_ids[1:].tolist()
+    assert dropped.not_excluded.num_images == 45
+    shutil.rmtree(competition.folder / "train")
+    (competition.folder / "train/0").mkdir(parents=True)
+    with pytest.raises(LandmarkTableError, match=r"None of the 45 images .* has a file; the first would be"):
+        select(competition.folder, missing_images="drop")
+
+
+def test_unlabeled_folders(tmp_path: pathlib.Path) -> None:
+    selection = select(make=images_config, unlabeled_splits=True)
+    assert list(selection.unlabeled) == ["index", "test"]
+    for folder, images in selection.unlabeled.items():
+        expected = sorted(int(path.stem, 16) for path in image_files(DUMMY_DATA, folder))
+        assert images.table.image_ids.tolist() == expected
+        assert images.source.exists(expected[0])
+    assert set(selection.fingerprints()["unlabeled_sha256"]) == {"index", "test"}
+    competition = Competition(tmp_path / "competition")
+    for folder in ("index", "test"):
+        shutil.rmtree(competition.folder / folder, ignore_errors=True)
+    with pytest.raises(SourceLayoutError, match=r"unlabeled_splits=True, but there is no image in .*index or .*test"):
+        select(competition.folder, images_config, unlabeled_splits=True)

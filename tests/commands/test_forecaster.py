@@ -14,7 +14,7 @@ import tqdm.auto
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands.datasets import BUILDERS, find_config
 from landmark_triplets_tfds.commands.forecaster import run_trial
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.errors import CommandError
 from landmark_triplets_tfds.thumbnails.thumbnail import make_thumbnail
 from tests.support.archives import pack_zip

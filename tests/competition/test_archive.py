@@ -17,7 +17,7 @@ import pytest
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.competition import zip_archive
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
-from landmark_triplets_tfds.competition.source import find_folder, find_source
+from landmark_triplets_tfds.competition.selection import find_folder, find_source
 from landmark_triplets_tfds.competition.tables import read_landmark_table
 from tests.support.archives import COPIES, image_files, pack_tars, pack_zip, write_clean_table
 from tests.support.competition import DUMMY_DATA, Competition, build, custom_config, shard_hashes

@@ -19,7 +19,7 @@ from landmark_triplets_tfds.competition.layout import (
     parse_zip_name,
     parse_zip_table_name,
 )
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.errors import SourceLayoutError
 from tests.support.layouts import WRONG_LAYOUTS
 

@@ -1,76 +1,95 @@
-"""Which images are left of a table, and which others are found; builds of what is selected are tested with builds."""
+"""Which copy of the competition a folder holds, and which of its images are selected."""
 
 from __future__ import annotations
 
 import pathlib
-import shutil
-from typing import Any
 
 from etils import epath
-import numpy as np
 import pytest
 
-from landmark_triplets_tfds.competition.selection import Selection, select_images
-from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.errors import LandmarkTableError, SourceLayoutError
-from tests.support.archives import image_files
-from tests.support.competition import DUMMY_DATA, Competition
+from landmark_triplets_tfds.competition.selection import find_source
+from landmark_triplets_tfds.competition.source import FolderSource
+from landmark_triplets_tfds.competition.tar_archives import TarSource
+from landmark_triplets_tfds.competition.zip_archive import ZipSource
+from tests.support.layouts import IMAGE_ID, IMAGE_PATH, write_competition, write_tars
+
+# --- Finding the files
 
 
-def select(folder: pathlib.Path = pathlib.Path(DUMMY_DATA), **changes: Any) -> Selection:
-    fields = {
-        "excluded_landmarks": np.zeros(0, dtype=np.int64),
-        "missing_images": "error",
-        "unlabeled_folders": (),
-        "index_folder": "off",
-        "num_threads": 2,
-    }
-    return select_images(find_source(epath.Path(folder)), **(fields | changes))
+@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
+@pytest.mark.parametrize("others", [(), ("test.csv", "landmark-retrieval-2020.zip", "other.zip"), ("train.csv.part",)])
+def test_finds_the_competition(tmp_path: pathlib.Path, below: str, others: tuple[str, ...]) -> None:
+    root = write_competition(tmp_path / below)
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    source = find_source(epath.Path(tmp_path))
+    assert source.table_path == str(root / "train.csv")
+    assert source.read(IMAGE_ID) == b"\xff\xd8\xff image"
+    assert not source.is_remote
 
 
-def test_everything() -> None:
-    selection = select()
-    assert selection.images.table is selection.not_excluded is selection.whole
-    assert selection.unlabeled == {}
-    assert selection.fingerprints() == {"table_sha256": selection.whole.fingerprint}
-    dropped = select(missing_images="drop")
-    assert dropped.images.table is dropped.whole
+def test_prefers_the_folder_named_to_the_one_within(tmp_path: pathlib.Path) -> None:
+    write_competition(tmp_path, b"outer")
+    write_competition(tmp_path / "landmark-retrieval-2020", b"inner")
+    assert find_source(epath.Path(tmp_path)).read(IMAGE_ID) == b"outer"
 
 
-def test_excluded_landmarks() -> None:
-    whole = select().whole
-    excluded = whole.landmark_ids[:1]
-    selection = select(excluded_landmarks=excluded)
-    assert selection.whole.fingerprint == whole.fingerprint
-    assert selection.images.table is selection.not_excluded
-    assert selection.not_excluded.fingerprint == whole.restrict(whole.landmark_ids != excluded[0]).fingerprint
-    with pytest.raises(LandmarkTableError, match=r"excludes all 12 landmarks of .*train\.csv"):
-        select(excluded_landmarks=np.unique(whole.landmark_ids))
+def test_a_half_layout_outside_does_not_hide_a_whole_one_within(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "train.csv").write_text("id,landmark_id\n")
+    write_competition(tmp_path / "landmark-retrieval-2020", b"inner")
+    assert find_source(epath.Path(tmp_path)).read(IMAGE_ID) == b"inner"
 
 
-def test_missing_images(tmp_path: pathlib.Path) -> None:
-    competition = Competition(tmp_path / "competition")
-    competition.path(competition.ids()[0]).unlink()
-    assert select(competition.folder).images.table.num_images == 45
-    dropped = select(competition.folder, missing_images="drop")
-    assert dropped.images.table.image_ids.tolist() == competition.table.image_ids[1:].tolist()
-    assert dropped.not_excluded.num_images == 45
-    shutil.rmtree(competition.folder / "train")
-    (competition.folder / "train/0").mkdir(parents=True)
-    with pytest.raises(LandmarkTableError, match=r"None of the 45 images .* has a file; the first would be"):
-        select(competition.folder, missing_images="drop")
+# --- Which copy counts
 
 
-def test_unlabeled_folders(tmp_path: pathlib.Path) -> None:
-    selection = select(unlabeled_folders=("index", "test"))
-    assert list(selection.unlabeled) == ["index", "test"]
-    for folder, images in selection.unlabeled.items():
-        expected = sorted(int(path.stem, 16) for path in image_files(DUMMY_DATA, folder))
-        assert images.table.image_ids.tolist() == expected
-        assert images.source.exists(expected[0])
-    assert set(selection.fingerprints()["unlabeled_sha256"]) == {"index", "test"}
-    competition = Competition(tmp_path / "competition")
-    for folder in ("index", "test"):
-        shutil.rmtree(competition.folder / folder, ignore_errors=True)
-    with pytest.raises(SourceLayoutError, match=r"unlabeled_splits=True, but there is no image in .*index or .*test"):
-        select(competition.folder, unlabeled_folders=("index", "test"))
+@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
+@pytest.mark.parametrize("name", ["landmark-retrieval-2020.zip", "landmark-recognition-2020.zip"])
+def test_finds_a_zip(tmp_path: pathlib.Path, below: str, name: str) -> None:
+    (tmp_path / below).mkdir(exist_ok=True)
+    (tmp_path / below / name).touch()
+    source = find_source(epath.Path(tmp_path))  # which opens nothing: the file is empty
+    assert isinstance(source, ZipSource)
+    assert source.archive == str(tmp_path / below / name)
+
+
+def test_a_packed_table_is_no_copy(tmp_path: pathlib.Path) -> None:
+    for name in ("mine.zip", "train.csv.zip", "sample_submission.csv.zip"):
+        (tmp_path / name).touch()
+    source = find_source(epath.Path(tmp_path))
+    assert isinstance(source, ZipSource)
+    assert source.archive == str(tmp_path / "mine.zip")
+
+
+def test_of_several_zips_the_one_with_the_name_counts(tmp_path: pathlib.Path) -> None:
+    for name in ("a.zip", "landmark-retrieval-2020.zip", "z.zip"):
+        (tmp_path / name).touch()
+    source = find_source(epath.Path(tmp_path))
+    assert isinstance(source, ZipSource)
+    assert source.archive == str(tmp_path / "landmark-retrieval-2020.zip")
+
+
+@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
+@pytest.mark.parametrize("table", ["train.csv", "train_clean.csv"])
+def test_finds_tars(tmp_path: pathlib.Path, below: str, table: str) -> None:
+    root = write_tars(tmp_path / below, table=table)
+    source = find_source(epath.Path(tmp_path))
+    assert isinstance(source, TarSource)
+    assert (source.archive, source.table_path) == (str(root / "train"), str(root / table))
+
+
+def test_the_clean_table_counts_before_the_whole_one(tmp_path: pathlib.Path) -> None:
+    (write_competition(tmp_path) / "train_clean.csv").touch()
+    assert find_source(epath.Path(tmp_path)).table_path == str(tmp_path / "train_clean.csv")
+
+
+def test_folders_count_before_tars_and_tars_before_a_zip(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "landmark-retrieval-2020.zip").touch()
+    write_tars(tmp_path)
+    assert isinstance(find_source(epath.Path(tmp_path)), TarSource)
+    within = tmp_path / "landmark-retrieval-2020"
+    write_competition(within)
+    source = find_source(epath.Path(tmp_path))
+    assert isinstance(source, FolderSource)
+    write_competition(tmp_path)  # beside the tars
+    assert find_source(epath.Path(tmp_path)).locate(IMAGE_ID) == f"{tmp_path}/{IMAGE_PATH}"

@@ -1,93 +1,223 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+import os
 import pathlib
+import pickle
+import tempfile
 
 from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
 import pytest
 
-from landmark_triplets_tfds.competition.folder import FolderSource
-from landmark_triplets_tfds.competition.source import find_source
-from landmark_triplets_tfds.competition.tar_archives import TarSource
-from landmark_triplets_tfds.competition.zip_archive import ZipSource
-from tests.support.layouts import IMAGE_ID, IMAGE_PATH, write_competition, write_tars
+from landmark_triplets_tfds.common import file_access, progress
+from landmark_triplets_tfds.competition.source import FolderSource
+from landmark_triplets_tfds.errors import UnreadableImageError
+from tests.support.helpers import time_limit
+from tests.support.special_files import SPECIAL_FILES
 
-# --- Finding the files
-
-
-@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
-@pytest.mark.parametrize("others", [(), ("test.csv", "landmark-retrieval-2020.zip", "other.zip"), ("train.csv.part",)])
-def test_finds_the_competition(tmp_path: pathlib.Path, below: str, others: tuple[str, ...]) -> None:
-    root = write_competition(tmp_path / below)
-    for name in others:
-        (tmp_path / name).write_bytes(b"")
-    source = find_source(epath.Path(tmp_path))
-    assert source.table_path == str(root / "train.csv")
-    assert source.read(IMAGE_ID) == b"\xff\xd8\xff image"
-    assert not source.is_remote
+IMAGE_ID = 0x0A1B000000000001
+IMAGE_PATH = "train/0/a/1/0a1b000000000001.jpg"
 
 
-def test_prefers_the_folder_named_to_the_one_within(tmp_path: pathlib.Path) -> None:
-    write_competition(tmp_path, b"outer")
-    write_competition(tmp_path / "landmark-retrieval-2020", b"inner")
-    assert find_source(epath.Path(tmp_path)).read(IMAGE_ID) == b"outer"
+def folder_source(root: pathlib.Path | str) -> FolderSource:
+    return FolderSource(epath.Path(root), "train.csv")
 
 
-def test_a_half_layout_outside_does_not_hide_a_whole_one_within(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "train.csv").write_text("id,landmark_id\n")
-    write_competition(tmp_path / "landmark-retrieval-2020", b"inner")
-    assert find_source(epath.Path(tmp_path)).read(IMAGE_ID) == b"inner"
+def write_image(root: pathlib.Path, image: bytes = b"\xff\xd8\xff image") -> pathlib.Path:
+    path = root / IMAGE_PATH
+    path.parent.mkdir(parents=True)
+    path.write_bytes(image)
+    return root
 
 
-# --- Which copy counts
+@pytest.mark.parametrize("spoil", [*SPECIAL_FILES.values(), pathlib.Path.mkdir])
+def test_what_is_no_file_is_an_unreadable_image(tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], None]) -> None:
+    root = write_image(tmp_path)
+    (root / IMAGE_PATH).unlink()
+    spoil(root / IMAGE_PATH)
+    source = folder_source(root)
+    with time_limit(10):
+        assert source.find_present(np.array([IMAGE_ID], dtype=np.uint64), 1).tolist() == [True]
+        assert source.stamp(IMAGE_ID) == (-1, -1)
+        with pytest.raises(UnreadableImageError, match=IMAGE_PATH) as caught:
+            source.read(IMAGE_ID)
+    assert caught.value.reason == UnreadableImageError.NO_ACCESS
 
 
-@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
-@pytest.mark.parametrize("name", ["landmark-retrieval-2020.zip", "landmark-recognition-2020.zip"])
-def test_finds_a_zip(tmp_path: pathlib.Path, below: str, name: str) -> None:
-    (tmp_path / below).mkdir(exist_ok=True)
-    (tmp_path / below / name).touch()
-    source = find_source(epath.Path(tmp_path))  # which opens nothing: the file is empty
-    assert isinstance(source, ZipSource)
-    assert source.archive == str(tmp_path / below / name)
+Pretend = Callable[[bool], None]
 
 
-def test_a_packed_table_is_no_copy(tmp_path: pathlib.Path) -> None:
-    for name in ("mine.zip", "train.csv.zip", "sample_submission.csv.zip"):
-        (tmp_path / name).touch()
-    source = find_source(epath.Path(tmp_path))
-    assert isinstance(source, ZipSource)
-    assert source.archive == str(tmp_path / "mine.zip")
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """Makes epath read local files as well."""
+    return lambda is_remote: monkeypatch.setattr(file_access, "is_remote", lambda path: is_remote)
 
 
-def test_of_several_zips_the_one_with_the_name_counts(tmp_path: pathlib.Path) -> None:
-    for name in ("a.zip", "landmark-retrieval-2020.zip", "z.zip"):
-        (tmp_path / name).touch()
-    source = find_source(epath.Path(tmp_path))
-    assert isinstance(source, ZipSource)
-    assert source.archive == str(tmp_path / "landmark-retrieval-2020.zip")
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that were listed."""
+    folders: list[str] = []
+    list_folder = FolderSource._list
+
+    def record(source: FolderSource, folder: str) -> set[str]:
+        folders.append(folder)
+        return list_folder(source, folder)
+
+    monkeypatch.setattr(FolderSource, "_list", record)
+    return folders
 
 
-@pytest.mark.parametrize("below", [".", "landmark-retrieval-2020"])
-@pytest.mark.parametrize("table", ["train.csv", "train_clean.csv"])
-def test_finds_tars(tmp_path: pathlib.Path, below: str, table: str) -> None:
-    root = write_tars(tmp_path / below, table=table)
-    source = find_source(epath.Path(tmp_path))
-    assert isinstance(source, TarSource)
-    assert (source.archive, source.table_path) == (str(root / "train"), str(root / table))
+@given(st.integers(0, 2**64 - 1))
+def test_locates_by_the_first_three_digits(image_id: int) -> None:
+    name = f"{image_id:016x}"
+    expected = f"/data/train/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+    assert folder_source("/data").locate(image_id) == expected
 
 
-def test_the_clean_table_counts_before_the_whole_one(tmp_path: pathlib.Path) -> None:
-    (write_competition(tmp_path) / "train_clean.csv").touch()
-    assert find_source(epath.Path(tmp_path)).table_path == str(tmp_path / "train_clean.csv")
+@pytest.mark.parametrize(("root", "is_remote"), [("/data", False), ("data", False), ("gs://bucket/data", True)])
+def test_is_remote(root: str, is_remote: bool) -> None:
+    source = folder_source(root)
+    assert source.is_remote is is_remote
+    assert source.locate(IMAGE_ID) == f"{root}/{IMAGE_PATH}"
 
 
-def test_folders_count_before_tars_and_tars_before_a_zip(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "landmark-retrieval-2020.zip").touch()
-    write_tars(tmp_path)
-    assert isinstance(find_source(epath.Path(tmp_path)), TarSource)
-    within = tmp_path / "landmark-retrieval-2020"
-    write_competition(within)
-    source = find_source(epath.Path(tmp_path))
-    assert isinstance(source, FolderSource)
-    write_competition(tmp_path)  # beside the tars
-    assert find_source(epath.Path(tmp_path)).locate(IMAGE_ID) == f"{tmp_path}/{IMAGE_PATH}"
+@pytest.mark.parametrize("is_remote", [False, True])
+@pytest.mark.parametrize("content", [b"", b"\r\n\0\x1a\xff", bytes(range(256)) * 5000])
+def test_bytes_come_unchanged(tmp_path: pathlib.Path, content: bytes, is_remote: bool, pretend: Pretend) -> None:
+    pretend(is_remote)
+    source = folder_source(write_image(tmp_path, content))
+    assert source.read(IMAGE_ID) == content
+
+
+def _replace_by_a_folder(path: pathlib.Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (pathlib.Path.unlink, UnreadableImageError.MISSING),
+        (_replace_by_a_folder, UnreadableImageError.NO_ACCESS),
+    ],
+    ids=["missing", "a folder"],
+)
+def test_what_is_no_file(
+    tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], None], reason: str, is_remote: bool, pretend: Pretend
+) -> None:
+    pretend(is_remote)
+    source = folder_source(write_image(tmp_path))
+    spoil(tmp_path / IMAGE_PATH)
+    with pytest.raises(UnreadableImageError) as caught:
+        source.read(IMAGE_ID)
+    assert caught.value.reason == reason
+    assert str(tmp_path / IMAGE_PATH) in caught.value.detail
+
+
+def test_a_file_in_place_of_a_folder_above_is_a_missing_image(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "train").touch()
+    with pytest.raises(UnreadableImageError) as caught:
+        folder_source(tmp_path).read(IMAGE_ID)
+    assert caught.value.reason == UnreadableImageError.MISSING
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_finds_which_images_are_present(
+    tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend, listed: list[str]
+) -> None:
+    pretend(is_remote)
+    write_image(tmp_path)
+    (tmp_path / "train/f").touch()  # in place of a folder
+    (tmp_path / "train/0/a/1/0a1b000000000003.png").touch()
+    source = folder_source(tmp_path)
+    ids = [2**64 - 1, IMAGE_ID + 1, 5, IMAGE_ID, IMAGE_ID + 2]
+    found = source.find_present(np.array(ids, dtype=np.uint64), 2)
+    assert found.tolist() == [False, False, False, True, False]
+    assert [source.exists(image_id) for image_id in ids] == found.tolist()
+    assert sorted(listed) == ["0/0/0", "0/a/1", "f/f/f"]
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_lists_all_images(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend, listed: list[str]) -> None:
+    pretend(is_remote)
+    ids = [5, 0x0A10000000000000, IMAGE_ID, IMAGE_ID + 1, 0xFFF0000000000000, 2**64 - 1]
+    source = FolderSource(epath.Path(tmp_path), "train.csv", "index")
+    assert source.list_images(2).tolist() == []  # there is no such folder
+    for image_id in reversed(ids):
+        path = pathlib.Path(source.locate(image_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for other in (
+        "0/a/1/0a2b000000000001.jpg",
+        "0/a/1/0A1B000000000009.jpg",
+        "0/a/1/x.jpg",
+        "0/a/1/0a1b00000000000a.png",
+    ):
+        (tmp_path / "index" / other).touch()
+    for other in ("0/a/0a1b000000000005.jpg", "x", "b", "0/a1b0000000000001.jpg"):
+        (tmp_path / "index" / other).touch()
+    listed.clear()
+    found = source.list_images(2)
+    assert (found.tolist(), found.dtype) == (ids, np.uint64)
+    assert len(listed) == 1 + 3 * 256  # the folder itself, and those below 0, f, and b, which is a file
+
+
+@pytest.mark.parametrize(("folder", "what"), [("train", "images"), ("index", "index")])
+def test_progress_is_shown(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    what: str,
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    FolderSource(epath.Path(tmp_path), "train.csv", folder).find_present(np.array([5], dtype=np.uint64), 1)
+    assert f"Listing {what}: 100%" in capsys.readouterr().err
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=8))
+@settings(max_examples=20)
+def test_what_is_listed_is_what_is_present(ids: set[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = folder_source(folder)
+        for image_id in ids:
+            path = pathlib.Path(source.locate(image_id))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        listed = source.list_images(1)
+        assert listed.tolist() == sorted(ids)
+        assert source.find_present(listed, 1).all()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_stamps_tell_a_changed_file(tmp_path: pathlib.Path, is_remote: bool, pretend: Pretend) -> None:
+    pretend(is_remote)
+    path = write_image(tmp_path, b"12345") / IMAGE_PATH
+    source = folder_source(tmp_path)
+    os.utime(path, ns=(0, 1_600_000_000 * 10**9))
+    assert source.stamp(IMAGE_ID) == (5, 1_600_000_000 * 10**9)
+    assert source.stamp(IMAGE_ID + 1) == (-1, -1)
+
+
+def test_stamps_tell_folders_apart(tmp_path: pathlib.Path) -> None:
+    """Two files with one id, size and time may hold different pixels."""
+    sources = [FolderSource(epath.Path(tmp_path), "train.csv", folder) for folder in ("train", "index", "test")]
+    stamps = set()
+    for source in sources:
+        path = pathlib.Path(source.locate(IMAGE_ID))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"12345")
+        os.utime(path, ns=(0, 1_600_000_000 * 10**9))
+        stamps.add(source.stamp(IMAGE_ID))
+    assert len(stamps) == 3
+    assert all(size == 5 and 0 <= changed < 2**63 for size, changed in stamps)
+
+
+def test_is_sent_as_paths(tmp_path: pathlib.Path) -> None:
+    source = folder_source(write_image(tmp_path))
+    assert len(pickle.dumps(source)) < 500
+    assert pickle.loads(pickle.dumps(source)).read(IMAGE_ID) == source.read(IMAGE_ID)

@@ -11,7 +11,7 @@ import pytest
 
 from landmark_triplets_tfds.common import file_access
 from landmark_triplets_tfds.competition import zip_archive
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.competition.zip_archive import ZipSource
 from landmark_triplets_tfds.errors import ArchiveError, LandmarkTableError, SourceLayoutError, UnreadableImageError
 from tests.support.helpers import time_limit

@@ -35,9 +35,9 @@ import numpy as np
 from PIL import Image
 
 from landmark_triplets_tfds.common.progress import progress_bar
-from landmark_triplets_tfds.common.tensorflow_ops import import_tensorflow, run_tensorflow
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME, TABLE_NAME, ZIP_NAME, image_path
-from landmark_triplets_tfds.competition.source import ImageSource, find_source
+from landmark_triplets_tfds.competition.selection import find_source
+from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_landmark_table
 from landmark_triplets_tfds.errors import (
     ArchiveError,
@@ -46,7 +46,7 @@ from landmark_triplets_tfds.errors import (
     NoExampleError,
     UnreadableImageError,
 )
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, import_tensorflow, make_thumbnail, run_tensorflow
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from tests.fuzz import mutations
 from tests.support.special_files import SPECIAL_FILES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import pytest
 
 from landmark_triplets_tfds.competition.layout import image_path
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import MAX_SCANNED_PIXELS, ThumbnailSpec, make_thumbnail

@@ -6,7 +6,7 @@ import numpy as np
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands.datasets import find_config
 from landmark_triplets_tfds.commands.forecaster import Forecaster
-from landmark_triplets_tfds.competition.source import find_source
+from landmark_triplets_tfds.competition.selection import find_source
 from tests.support.helpers import encode_image, smooth_pixels
 
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails import resizing
 from landmark_triplets_tfds.thumbnails import thumbnail as thumbnails
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
+from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail, run_tensorflow
 from tests.support.helpers import (
     JPEGS,
     OTHERS,
@@ -262,8 +262,9 @@ def test_too_little_memory_is_no_damage(tmp_path: pathlib.Path) -> None:
     (tmp_path / "plain.png").write_bytes(encode_image(pixels, "PNG", compress_level=1))
     program = f"""
 import pathlib, resource, sys
-from landmark_triplets_tfds.common.tensorflow_ops import run_tensorflow
-from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, UnreadableImageError, make_thumbnail
+from landmark_triplets_tfds.thumbnails.thumbnail import (
+    ThumbnailSpec, UnreadableImageError, make_thumbnail, run_tensorflow
+)
 run_tensorflow("decode_jpeg", bytes.fromhex({encode_image(smooth_pixels(20, 30)).hex()!r}))
 files = [path.read_bytes() for path in pathlib.Path(sys.argv[1]).iterdir()]
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) << 10
@@ -383,3 +384,44 @@ for method in thumbnails.RESIZE_METHODS:
 assert "tensorflow" not in sys.modules, "imported for a plain JPEG"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- TensorFlow
+
+
+def test_an_image_is_decoded():
+    assert run_tensorflow("decode_jpeg", encode_image(smooth_pixels(8, 12))).shape == (8, 12, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", encode_image(smooth_pixels(64, 64))[:-100]])
+def test_what_is_refused_gives_none(data):
+    assert run_tensorflow("decode_jpeg", data) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), True),
+        (MemoryError(), True),
+        (tf.errors.InternalError(None, None, ""), False),
+        (tf.errors.UnknownError(None, None, ""), False),
+        (ValueError(), False),
+        (OverflowError(), False),
+    ],
+    ids=repr,
+)
+def test_whatever_is_raised_is_of_the_image_or_of_memory(monkeypatch, error, is_memory):
+    monkeypatch.setattr("tensorflow.io.decode_jpeg", Mock(side_effect=error))
+    if is_memory:
+        with pytest.raises(UnreadableImageError, match=UnreadableImageError.NO_MEMORY):
+            run_tensorflow("decode_jpeg", b"")
+    else:
+        assert run_tensorflow("decode_jpeg", b"") is None
+
+
+@pytest.mark.slow
+def test_the_import_is_quiet_if_asked(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    program = "from landmark_triplets_tfds.thumbnails.thumbnail import import_tensorflow; import_tensorflow()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr == ""

@@ -20,7 +20,7 @@ from landmark_triplets_tfds.competition.tables import LandmarkTable, format_imag
 from landmark_triplets_tfds.errors import NoExampleError, TripletsFileError
 from landmark_triplets_tfds.mining.hard_triplets import MinedTriplets, write_triplets
 from landmark_triplets_tfds.triplets.draws import TRAIN, VALIDATION, is_held_out
-from landmark_triplets_tfds.triplets.plan import ExampleCounts, assemble, make_plan
+from landmark_triplets_tfds.triplets.plan import assemble, make_plan
 from landmark_triplets_tfds.triplets.triplets_file import (
     CSV_HEADER,
     GivenRows,
@@ -355,8 +355,8 @@ def choose(
 
 def keyed(chosen: GivenRows, table: LandmarkTable) -> list[tuple[str, str, str, str]]:
     """Returns key and ids of the examples of a plan."""
-    plan, counts = make_plan(table, chosen), ExampleCounts()
-    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, counts)
+    plan, exceptions = make_plan(table, chosen), {}
+    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, exceptions)
     return [(key, *(example[name] for name in COLUMNS)) for key, example in examples]
 
 
@@ -532,7 +532,7 @@ def test_a_list_of_triplets_is_such_a_file(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "hard.csv", [(0, 1, 6), (0, 2, 6), (3, 4, 0)])
     chosen, _ = choose(tmp_path / "hard.csv")[0].of_split(TRAIN)
     plan = make_plan(TABLE, chosen)
-    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, ExampleCounts())
+    examples = assemble(plan, lambda row: b"thumbnail", plan.num_examples, {})
     lines = [format_csv_line(key, example) for key, example in examples]
     assert CSV_HEADER == "key,anchor_id,positive_id,negative_id,landmark_id,negative_landmark_id\n"
     assert lines[1] == f"{IDS[0]}/1,{IDS[0]},{IDS[2]},{IDS[6]},3,6\n"

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from landmark_triplets_tfds.build.info import INFO_NAME
+from landmark_triplets_tfds.build.hooks import INFO_NAME
 from landmark_triplets_tfds.commands.prepared import PreparedData, hash_file, parse_example, read_records
 from landmark_triplets_tfds.common.file_access import stat_file
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_ids

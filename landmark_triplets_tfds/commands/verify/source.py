@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.info import METADATA_NAME
+from landmark_triplets_tfds.build.hooks import METADATA_NAME
 from landmark_triplets_tfds.build.report import REPORT_NAME, versions
 from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, select_images_of
 from landmark_triplets_tfds.commands import console
@@ -35,7 +35,8 @@ from landmark_triplets_tfds.commands.verify.records import (
     find_runs,
 )
 from landmark_triplets_tfds.common.file_access import OFF
-from landmark_triplets_tfds.competition.source import ImageSource, open_copy
+from landmark_triplets_tfds.competition.selection import open_copy
+from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable, format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError, UnreadableImageError
 from landmark_triplets_tfds.thumbnails.thumbnail import CODEC_DISTRIBUTIONS, ThumbnailSpec, make_thumbnail

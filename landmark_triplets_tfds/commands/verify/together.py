@@ -16,7 +16,7 @@ import re
 import numpy as np
 from tensorflow_datasets.core.hashing import Hasher
 
-from landmark_triplets_tfds.build.info import FEATURES_NAME, INFO_NAME, METADATA_NAME
+from landmark_triplets_tfds.build.hooks import FEATURES_NAME, INFO_NAME, METADATA_NAME
 from landmark_triplets_tfds.build.report import REPORT_NAME
 from landmark_triplets_tfds.commands.prepared import SHARD_PATTERN, PreparedData
 from landmark_triplets_tfds.commands.verify.records import (

@@ -8,7 +8,7 @@ import pytest
 
 from landmark_triplets_tfds.commands.verify import records
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
-from landmark_triplets_tfds.competition.source import open_copy
+from landmark_triplets_tfds.competition.selection import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
 from landmark_triplets_tfds.errors import LandmarkTableError
 from tests.support.archives import COPIES
