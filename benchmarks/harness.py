@@ -222,6 +222,8 @@ def progress(text: str) -> None:
 
 
 def _in_figures(value: float) -> str:
+    if value != value:  # NaN: what this case does not have
+        return ""
     return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
 
 

@@ -7,7 +7,7 @@ import sys
 from PIL import Image
 import pytest
 
-from benchmarks import forecast, training
+from benchmarks import forecast, harness, training
 from benchmarks.corpus import make_picture_corpus
 from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 
@@ -74,6 +74,16 @@ def test_pictures(tmp_path):
     run(sys.executable, "-m", "benchmarks.pictures", tmp_path, "--out", tmp_path, cwd=REPOSITORY)
     sizes = {name: Image.open(tmp_path / f"{name}.png").size for name in ("triplets", "renderings")}
     assert sizes == {"triplets": (3 * 132 - 4, 22 + 4 * 132 - 4), "renderings": (22 + 3 * 260 - 4, 4 * 260 - 4)}
+
+
+def test_a_figure_that_a_case_does_not_have_is_an_empty_cell(capsys):
+    harness.print_figures(
+        "build", {"local": [{"a": 1.5, "b": float("nan")}] * 2, "other": [{"a": 150.2, "b": 2.0}] * 2}
+    )
+    assert [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        [" local ", " 1.5 ", "   "],
+        [" other ", " 150 ", " 2 "],
+    ]
 
 
 # --- The tables of the training experiment, from results that are there
