@@ -6,7 +6,7 @@ It carries the tables under "Building" in docs/performance.md. Everything is mea
 this process, after imports, with the files in the page cache; every build goes to a new folder and, but for the case
 named so, starts with an empty bank of thumbnails. The notebook's procedure and the plain TFDS builder make part of the
 triplets, evenly spread over all: their time goes triplet by triplet, and planning is added in proportion.
-`yardsticks` says what is compared with.
+`yardsticks` says what is compared with. Targets are for 2 cores with nothing else running, and photographs.
 """
 
 from __future__ import annotations
@@ -19,19 +19,7 @@ from typing import Any
 import loky
 
 from benchmarks import builds, yardsticks
-from benchmarks.corpus import multiply_corpus
-from benchmarks.harness import (
-    Case,
-    Measurement,
-    Program,
-    Results,
-    divide,
-    measure_each,
-    print_measurements,
-    print_ratios,
-    speeds,
-    temporary_folder,
-)
+from benchmarks.harness import Case, Figures, Program, Results, measure_each, print_figures, ratio, temporary_folder
 from landmark_triplets_tfds import LandmarkTripletsConfig
 
 NOTEBOOK, NOTEBOOK_ALL, TF_LOOP = "notebook", "notebook, all", "bare TensorFlow loop, images"
@@ -43,7 +31,6 @@ SLOW, SLOW_WORKERS, SLOW_S = "128px_all, 1 ms more an image, 8 workers", 8, 0.00
 FULL_BANK, CONSTANT = "128px_all, full bank", "constant records"
 CODEC_LOOP, AREA_LOOP = "codec loop, images", "make_thumbnail, area, images"
 OPENCV, OPENCV_OPTIMIZED = "OpenCV loop, area, images", "OpenCV loop, area, optimized tables, images"
-FULL_BANK_TRIPLETS_PER_ANCHOR = 6  # as many more triplets as it takes for the start of workers not to count
 
 
 def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
@@ -53,9 +40,8 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
     files = builds.distinct_files(ALL, corpus)
     yardsticks.check_codecs(files)
     bank = work / "bank"
-    many = LandmarkTripletsConfig(
-        name="128px_many", images_per_landmark=None, triplets_per_anchor=FULL_BANK_TRIPLETS_PER_ANCHOR
-    )
+    # As many more triplets as it takes for the start of workers not to count.
+    many = LandmarkTripletsConfig(name="128px_many", images_per_landmark=None, triplets_per_anchor=6)
 
     def build(config: str, workers: int | None = None) -> Case:
         return lambda: builds.first_build(config, corpus, work, workers=workers)
@@ -66,7 +52,7 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
         with temporary_folder(work) as folder:
             return builds.build(many, corpus, folder, bank=bank)[1].info.splits["train"]
 
-    def full_bank() -> Measurement:
+    def full_bank() -> Figures:
         built()
         with temporary_folder(work) as folder:
             return builds.build(many, corpus, folder, bank=bank)[0]
@@ -96,46 +82,34 @@ def make_cases(corpus: Path, work: Path, num_timed: int) -> dict[str, Case]:
 
 
 def make_ratios(results: Results, distinct: Mapping[str, float]) -> list[tuple[str, list[float], str]]:
-    """Returns the project's ratios with their targets.
+    """Returns the project's ratios with their targets; ``distinct`` is of images per triplet, by config."""
+    speed = functools.partial(ratio, results, "a second")
+    cpu = functools.partial(ratio, results, "CPU s")
 
-    Args:
-      results: of the cases that were measured.
-      distinct: distinct images per triplet, by config.
-    """
-    speed = functools.partial(speeds, results)
-
-    def ratio(above: str, below: str, factor: float = 1.0) -> list[float]:
-        return divide(speed(above), speed(below), factor)
-
-    def share_of_bound(run: Measurement) -> float:
+    def share_of_bound(run: Figures) -> float:
         """Returns the speed, of what CPU time and number of workers allow."""
-        each_s = run.cpu_s / run.count
+        each_s = run["CPU s"] / run["number"]
         allowed: float = min(SLOW_WORKERS / (SLOW_S + each_s), loky.cpu_count() / each_s)
-        return run.per_second / allowed
+        return run["a second"] / allowed
 
     two_workers = TWO_WORKERS if TWO_WORKERS in results else ALL
-
-    def cpu(above: str, below: str) -> list[float]:
-        numerator, denominator = ([run.cpu_s for run in results.get(name, ())] for name in (above, below))
-        return divide(numerator, denominator)
-
     return [
-        ("notebook, all / bare loop of its calls", ratio(NOTEBOOK_ALL, TF_LOOP, 3), ">= 0.85"),
-        ("128px_all / notebook, all", ratio(ALL, NOTEBOOK_ALL), ""),
-        ("128px / notebook", ratio(TWO, NOTEBOOK), ""),
-        ("128px_area_all / notebook, all", ratio(AREA, NOTEBOOK_ALL), ""),
-        ("128px_all / notebook, all, as written", ratio(ALL, AS_WRITTEN), ""),
-        ("128px_area_all / notebook, all, as written", ratio(AREA, AS_WRITTEN), ""),
-        ("128px_all / plain TFDS builder", ratio(ALL, PLAIN), ""),
-        ("128px_all / codec loop", ratio(ALL, CODEC_LOOP, distinct[ALL]), ">= 0.85"),
-        ("128px / codec loop", ratio(TWO, CODEC_LOOP, distinct[TWO]), ">= 0.85"),
-        ("128px_area_all / make_thumbnail, area", ratio(AREA, AREA_LOOP, distinct[ALL]), ">= 0.85"),
+        ("notebook, all / bare loop of its calls", speed(NOTEBOOK_ALL, TF_LOOP, 3), ">= 0.85"),
+        ("128px_all / notebook, all", speed(ALL, NOTEBOOK_ALL), ""),
+        ("128px / notebook", speed(TWO, NOTEBOOK), ""),
+        ("128px_area_all / notebook, all", speed(AREA, NOTEBOOK_ALL), ""),
+        ("128px_all / notebook, all, as written", speed(ALL, AS_WRITTEN), ""),
+        ("128px_area_all / notebook, all, as written", speed(AREA, AS_WRITTEN), ""),
+        ("128px_all / plain TFDS builder", speed(ALL, PLAIN), ""),
+        ("128px_all / codec loop", speed(ALL, CODEC_LOOP, distinct[ALL]), ">= 0.85"),
+        ("128px / codec loop", speed(TWO, CODEC_LOOP, distinct[TWO]), ">= 0.85"),
+        ("128px_area_all / make_thumbnail, area", speed(AREA, AREA_LOOP, distinct[ALL]), ">= 0.85"),
         ("CPU of 128px_all / of the codec loop", cpu(ALL, CODEC_LOOP), "<= 1.15"),
         ("CPU of 128px_area_all / of the OpenCV loop", cpu(AREA, OPENCV), ""),
         ("CPU of 128px_area_all / of that with optimized tables", cpu(AREA, OPENCV_OPTIMIZED), ""),
-        ("wall time with 2 workers / with 1", ratio(ONE_WORKER, two_workers), "<= 0.60"),
+        ("wall time with 2 workers / with 1", speed(ONE_WORKER, two_workers), "<= 0.60"),
         (f"{SLOW} / what that allows", [share_of_bound(run) for run in results.get(SLOW, ())], ">= 0.85"),
-        ("full bank / TFDS's writer, constant records", ratio(FULL_BANK, CONSTANT), ">= 1.6"),
+        ("full bank / TFDS's writer, constant records", speed(FULL_BANK, CONSTANT), ">= 1.6"),
     ]
 
 
@@ -146,12 +120,8 @@ def main() -> None:
     timed = "triplets that the notebook's procedure and the plain builder make (default: %(default)s)"
     add("--notebook-triplets", type=int, default=300, metavar="N", help=timed)
     add("--only", action="append", metavar="CASE", help="measure this case only (can be repeated)")
-    add("--times", type=int, default=1, metavar="N", help="builds see each picture so often, under other ids")
     with program:
         args, corpus = program.args, program.corpus
-        if args.times > 1:
-            originals, corpus = corpus, program.folder()
-            multiply_corpus(originals, args.times, corpus)
         cases = make_cases(corpus, program.work, args.notebook_triplets)
         if unknown := set(args.only or ()) - set(cases):
             program.parser.error(f"no such case: {', '.join(sorted(unknown))}")
@@ -161,9 +131,7 @@ def main() -> None:
             distinct[config] = len(builds.distinct_files(config, corpus)) / num_triplets
             print(f"{config}: {distinct[config]:.2f} distinct images per triplet")
         results = program.alternate({name: cases[name] for name in args.only or cases})
-        print_measurements("triplets, or images where it says so", results)
-        print_ratios(make_ratios(results, distinct))
-        print("\nThe targets are for 2 cores with nothing else running, and photographs.")
+        print_figures("triplets, or images where it says so", results, make_ratios(results, distinct))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from etils import epath
 import numpy as np
 
 from benchmarks.corpus import image_path
-from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from benchmarks.harness import Figures, Stopwatch, temporary_folder
 from landmark_triplets_tfds.competition.tables import LandmarkTable, read_landmark_table
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 from landmark_triplets_tfds.triplets.plan import make_plan
@@ -80,7 +80,7 @@ def build(
     file_format: str | None = None,
     beam_options: Sequence[str] | None = None,
     **download_options: Any,
-) -> tuple[Measurement, Any]:
+) -> tuple[Figures, Any]:
     """Builds a dataset.
 
     Args:
@@ -98,7 +98,7 @@ def build(
       **download_options: more fields of TFDS's DownloadConfig.
 
     Returns:
-      The measurement of ``download_and_prepare``, whose count is that of the train split's examples, and the builder.
+      The figures of ``download_and_prepare``, whose number is that of the train split's examples, and the builder.
     """
     builder = tfds().builder(dataset, config=config, data_dir=data_dir, file_format=file_format)
     download_config = tfds().download.DownloadConfig(manual_dir=os.fspath(manual_dir), **download_options)
@@ -122,10 +122,10 @@ def build(
         stack.enter_context(quiet())
         watch = stack.enter_context(Stopwatch())
         builder.download_and_prepare(download_config=download_config)
-    return watch.measurement(builder.info.splits["train"].num_examples), builder
+    return watch.figures(builder.info.splits["train"].num_examples), builder
 
 
-def first_build(config: Any, manual_dir: Path, work: Path, **options: Any) -> Measurement:
+def first_build(config: Any, manual_dir: Path, work: Path, **options: Any) -> Figures:
     """Builds a dataset as a user would for the first time: nothing prepared, an empty bank; `build` has the options."""
     with temporary_folder(work) as folder:
         return build(config, manual_dir, Path(folder, "data"), bank=Path(folder, "bank"), **options)[0]

@@ -3,8 +3,7 @@
     python -m benchmarks.corpus CORPUS --photos PHOTOS
 
 makes one and measures nothing: views of your own photographs, from which figures should be quoted, or else of drawn
-scenes. The same photographs give the same corpus. Tiny pictures in any number, with which all that a build does around
-the images can be measured, are made by the program that needs them.
+scenes. The same photographs give the same corpus.
 
 What a JPEG costs depends on how much detail it holds, so smooth or random pictures would measure something else. Drawn
 scenes have what natural pictures have: a spectrum that falls as 1/f, edges where things hide each other (the "dead
@@ -19,9 +18,11 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 import functools
 import io
+import itertools
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import loky
 import numpy as np
@@ -65,20 +66,14 @@ def random_table(
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """Makes up a table with a long tail: landmarks have at least 2 images, a few have very many.
 
-    Args:
-      num_images: rows, at least two for each landmark.
-      rng: of all draws.
-      num_landmarks: None: as many as the competition has for so many images.
-
-    Returns:
-      Image ids uint64[n] and landmark ids int64[n], which have gaps, in a random order.
+    Returns image ids uint64[n] and landmark ids int64[n], which have gaps, in a random order. Without ``num_landmarks``
+    there are as many as the competition has for so many images.
     """
     if num_landmarks is None:
         num_landmarks = max(2, round(num_images * NUM_COMPETITION_LANDMARKS / NUM_COMPETITION_IMAGES))
     weights = 0.5 + np.minimum(rng.pareto(1.1, num_landmarks), 0.02 * num_landmarks + 10)
     sizes = 2 + rng.multinomial(num_images - 2 * num_landmarks, weights / weights.sum())
-    image_ids = np.unique(rng.integers(0, 2**64, num_images + 8, dtype=np.uint64))
-    image_ids = rng.permutation(image_ids)[:num_images]
+    image_ids = rng.permutation(np.unique(rng.integers(0, 2**64, num_images + 8, dtype=np.uint64)))[:num_images]
     landmark_ids = np.repeat(np.cumsum(rng.integers(1, 6, num_landmarks)), sizes)
     return image_ids, rng.permutation(landmark_ids)
 
@@ -87,19 +82,14 @@ def random_table(
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """Returns the photographs below a folder, in the order of their names.
-
-    Raises:
-      ValueError: if there are none.
-    """
+    """Returns the photographs below a folder, in the order of their names; raises ValueError if there are none."""
     photos = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in _PHOTO_SUFFIXES and path.is_file() and path.stat().st_size >= _MIN_PHOTO_BYTES
     )
     if not photos:
-        kinds = ", ".join(_PHOTO_SUFFIXES)
-        raise ValueError(f"no photographs ({kinds} of at least {_MIN_PHOTO_BYTES // 1000} kB) below {folder}.")
+        raise ValueError(f"no {', '.join(_PHOTO_SUFFIXES)} of at least {_MIN_PHOTO_BYTES // 1000} kB below {folder}.")
     return photos
 
 
@@ -147,16 +137,15 @@ def _one_over_f(rng: np.random.Generator, height: int, width: int) -> npt.NDArra
     spectrum = np.fft.rfft2(rng.standard_normal((height, width), dtype=np.float32))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).astype(np.float32)
     frequency[0, 0] = np.inf
-    noise = np.fft.irfft2(spectrum / frequency, s=(height, width)).astype(np.float32)
-    scaled: npt.NDArray[np.float32] = noise / noise.std()
-    return scaled
+    noise: npt.NDArray[np.float32] = np.fft.irfft2(spectrum / frequency, s=(height, width)).astype(np.float32)
+    noise /= noise.std()
+    return noise
 
 
 class _Landmark:
     """A region of a picture, seen from here and there.
 
-    Attributes:
-      detail: mean difference of neighbouring pixels of the region at a width of 400 px, in levels of 0..255.
+    Its `detail` is the mean difference of neighbouring pixels at a width of 400 px, in levels of 0..255.
     """
 
     def __init__(self, scene: Image.Image, rng: np.random.Generator):
@@ -169,34 +158,29 @@ class _Landmark:
         best = int(np.argmax(np.minimum(details, _MIN_DETAIL)))
         self.detail, self._center = details[best], centers[best]
 
-    def _box(
-        self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int]
-    ) -> tuple[float, float, float, float]:
-        """Returns a part of the scene with the aspect ratio of ``size``: left, top, right, bottom."""
-        scale = extent * min(self._scene.width / size[0], self._scene.height / size[1])
-        box_width, box_height = scale * size[0], scale * size[1]
-        left = np.clip(center[0] * self._scene.width - box_width / 2, 0, self._scene.width - box_width)
-        top = np.clip(center[1] * self._scene.height - box_height / 2, 0, self._scene.height - box_height)
-        return left, top, left + box_width, top + box_height
+    def _look(self, center: npt.NDArray[np.float64], extent: float, size: tuple[int, int], how: Any) -> Image.Image:
+        """Returns a part of the scene with the aspect ratio of ``size``, resized to it."""
+        whole = np.array(self._scene.size)
+        part = extent * np.min(whole / size) * np.array(size)
+        start = np.clip(center * whole - part / 2, 0, whole - part)
+        return self._scene.resize(size, how, box=(*start.tolist(), *(start + part).tolist()))
 
     def _detail_at(self, center: npt.NDArray[np.float64]) -> float:
-        box = self._box(center, self._extent, (400, 300))
-        grey = self._scene.resize((400, 300), Image.Resampling.BOX, box=box).convert("L")
+        grey = self._look(center, self._extent, (400, 300), Image.Resampling.BOX).convert("L")
         return float(np.abs(np.diff(np.asarray(grey, dtype=np.float32), axis=1)).mean())
 
     def view(self) -> bytes:
         """Returns a JPEG of 800 x 600 or 600 x 800 px and quality 70 to 85: another shift, zoom and light each time."""
         rng = self._rng
         size = _VIEW_SIZES[0] if rng.random() < 0.7 else _VIEW_SIZES[1]
-        box = self._box(self._center + rng.uniform(-0.1, 0.1, 2), self._extent * rng.uniform(0.8, 1.2), size)
-        image = self._scene.resize(size, Image.Resampling.BICUBIC, box=box)
+        center, extent = self._center + rng.uniform(-0.1, 0.1, 2), self._extent * rng.uniform(0.8, 1.2)
+        image = self._look(center, extent, size, Image.Resampling.BICUBIC)
         if rng.random() < 0.2:  # out of focus
             image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
         image = ImageEnhance.Color(image).enhance(rng.uniform(0.6, 1.4))
         pixels = np.asarray(image, dtype=np.float32) * np.float32(rng.uniform(0.75, 1.25))
         pixels += _SENSOR_NOISE * rng.standard_normal(pixels.shape, dtype=np.float32)
-        quality = int(rng.integers(70, 86))
-        return _as_jpeg(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), quality)
+        return _as_jpeg(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), int(rng.integers(70, 86)))
 
 
 def _as_jpeg(image: Image.Image, quality: int) -> bytes:
@@ -228,29 +212,26 @@ def make_picture_corpus(folder: Path, photos: Path | None, num_landmarks: int) -
     """Makes a corpus of views of photographs, or of drawn scenes if ``photos`` is None, on all usable cores."""
     num_images = round(_IMAGES_PER_LANDMARK * num_landmarks)
     landmark_of = _make_folders(folder, *random_table(num_images, np.random.default_rng(0), num_landmarks))
-    names_of: dict[int, list[str]] = {landmark: [] for landmark in sorted(landmark_of.values())}
-    for name, landmark in landmark_of.items():
-        names_of[landmark].append(name)
+    by_landmark = itertools.groupby(sorted(landmark_of, key=landmark_of.__getitem__), landmark_of.__getitem__)
+    names_of = [list(names) for _, names in by_landmark]
     work = functools.partial(_make_landmark, folder, find_photos(photos) if photos else [])
     # Processes that start afresh: forking one that has imported TensorFlow may deadlock.
     with ProcessPoolExecutor(loky.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(work, range(num_landmarks), names_of.values(), chunksize=4):
+        for _ in pool.map(work, range(num_landmarks), names_of, chunksize=4):
             pass
     _write_table(folder, landmark_of)
 
 
 def multiply_corpus(corpus: Path, times: int, folder: Path) -> None:
     """Makes a corpus in which each picture of another one is there several times, under other ids: links to it."""
-    image_ids: list[str] = []
-    landmark_ids: list[int] = []
     originals = [line.split(",") for line in (corpus / "train.csv").read_text().split()[1:]]
-    for number in range(times):
-        image_ids += [f"{int(name, 16) ^ number * 0x9E3779B97F4A7C15 % 2**64:016x}" for name, _ in originals]
-        landmark_ids += [int(landmark) * times + number for _, landmark in originals]
-    ids = np.array([int(name, 16) for name in image_ids], dtype=np.uint64)
-    landmark_of = _make_folders(folder, ids, np.array(landmark_ids))
-    for number, name in enumerate(image_ids):
-        Path(image_path(folder, name)).symlink_to(image_path(corpus, originals[number % len(originals)][0]))
+    landmark_of = {}
+    for number, (name, landmark) in itertools.product(range(times), originals):
+        other_name = f"{int(name, 16) ^ number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+        landmark_of[other_name] = int(landmark) * times + number
+        path = Path(image_path(folder, other_name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(image_path(corpus, name))
     _write_table(folder, landmark_of)
 
 

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 import contextlib
-import dataclasses
 import functools
 import gc
 import importlib.metadata
@@ -18,17 +17,20 @@ import multiprocessing
 import os
 from pathlib import Path
 import platform
+import re
 import resource
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 import loky
 import numpy as np
 import psutil
+
+from benchmarks.corpus import multiply_corpus
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -36,61 +38,35 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 _SECONDS_BETWEEN_SAMPLES = 0.5
 _VERSIONS_SHOWN = ("tensorflow", "tensorflow-datasets", "numpy", "pandas", "simplejpeg", "opencv-python-headless")
 
-_Result = TypeVar("_Result")
+Figures = dict[str, float]  # of one run, by what they are, as a table's header has it
+Case = Callable[[], Figures]
+Results = Mapping[str, Sequence[Figures]]
 
 
 # --- Time
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What one run did.
-
-    Attributes:
-      count: of triplets, images or rows.
-      wall_s: elapsed time.
-      cpu_s: CPU time, user and system, of all threads and child processes.
-    """
-
-    count: int
-    wall_s: float
-    cpu_s: float
-
-    @property
-    def per_second(self) -> float:
-        return self.count / self.wall_s
-
-    def plus(self, other: Measurement, share: float) -> Measurement:
-        """Adds a share of another measurement's time, for work that was done once for many such runs."""
-        return Measurement(self.count, self.wall_s + share * other.wall_s, self.cpu_s + share * other.cpu_s)
-
-
 class Stopwatch:
-    """Times the body of a ``with`` statement; `measurement` is there afterwards."""
+    """Times the body of a ``with`` statement; CPU time is that of all threads and child processes."""
 
     def __enter__(self) -> Stopwatch:
-        self._cpu = cpu_seconds()
-        self._wall = time.perf_counter()
+        self.cpu_s = cpu_seconds()
+        self.wall_s = time.perf_counter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._wall = time.perf_counter() - self._wall
-        self._cpu = cpu_seconds() - self._cpu
+        self.wall_s = time.perf_counter() - self.wall_s
+        self.cpu_s = cpu_seconds() - self.cpu_s
 
-    def measurement(self, count: int) -> Measurement:
-        return Measurement(count, self._wall, self._cpu)
+    def figures(self, count: int) -> Figures:
+        return {"number": count, "wall s": self.wall_s, "CPU s": self.cpu_s, "a second": count / self.wall_s}
 
 
-def measure_each(do: Callable[[Any], object], items: Sequence[Any]) -> Measurement:
+def measure_each(do: Callable[[Any], object], items: Sequence[Any]) -> Figures:
     with Stopwatch() as watch:
         for item in items:
             do(item)
-    return watch.measurement(len(items))
-
-
-Case = Callable[[], Measurement]
-Results = Mapping[str, Sequence[Measurement]]
-Figures = dict[str, float]  # for what a measurement has no place: by what they are, as a table's header has it
+    return watch.figures(len(items))
 
 
 # --- Processes: worker processes count like threads, for a build is no cheaper because its work happens next door.
@@ -98,9 +74,7 @@ Figures = dict[str, float]  # for what a measurement has no place: by what they 
 
 def cpu_seconds() -> float:
     """Returns the CPU time, user and system, used so far by this process and all its children, living or ended."""
-    seconds = time.process_time() + sum(
-        os.times()[2:4]
-    )  # to the nanosecond, while psutil counts hundredths of a second
+    seconds = time.process_time() + sum(os.times()[2:4])  # finer than the hundredths of a second of psutil
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has ended
             seconds += sum(process.cpu_times()[:4])  # its own, and those of its children that have ended
@@ -114,7 +88,7 @@ def _own_peak_bytes() -> int:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if "VmHWM" in line)
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -126,16 +100,14 @@ class PeakMemory:
     Attributes:
       before_bytes: what this process occupied on entering.
       own_bytes: peak of this process.
-      largest_child_bytes: peak of the largest child.
-      largest_python_bytes: peak of the largest child that is a Python.
+      largest_worker_bytes: peak of the largest child that is a Python.
       peak_bytes: peak of this process plus peak of the sum of its children.
     """
 
     def __enter__(self) -> PeakMemory:
         self._this = psutil.Process()
         self.before_bytes = self.now_bytes()
-        self.own_bytes = self.largest_child_bytes = self.peak_bytes = self._children_peak = 0
-        self.largest_python_bytes = 0
+        self.largest_worker_bytes = self._children_peak = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -147,26 +119,22 @@ class PeakMemory:
         self.own_bytes = _own_peak_bytes()
         self.peak_bytes = self.own_bytes + self._children_peak
 
-    @property
-    def added_bytes(self) -> int:
-        return self.peak_bytes - self.before_bytes
-
     def now_bytes(self) -> int:
         return int(self._this.memory_info().rss)
 
     def _sample(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_SAMPLES):
-            sizes = [0]
+            total = 0
             for process in self._this.children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it has ended
-                    sizes.append(process.memory_info().rss)
+                    size = process.memory_info().rss
+                    total += size
                     if process.name().startswith("python"):
-                        self.largest_python_bytes = max(self.largest_python_bytes, sizes[-1])
-            self.largest_child_bytes = max(self.largest_child_bytes, *sizes)
-            self._children_peak = max(self._children_peak, sum(sizes))
+                        self.largest_worker_bytes = max(self.largest_worker_bytes, size)
+            self._children_peak = max(self._children_peak, total)
 
 
-def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Result:
+def in_fresh_process(function: Callable[..., Figures], *arguments: Any) -> Figures:
     """Calls a function in a process that starts afresh, so that its peak of memory is that of the call alone."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -175,32 +143,10 @@ def in_fresh_process(function: Callable[..., _Result], *arguments: Any) -> _Resu
 # --- Reports
 
 
-def speeds(results: Results, name: str) -> list[float]:
-    """Returns what a case did a second, round by round; nothing if it was not measured."""
-    return [run.per_second for run in results.get(name, ())]
-
-
-def divide(above: Iterable[float], below: Iterable[float], factor: float = 1.0) -> list[float]:
-    """Divides figures of two cases round by round, times a factor for cases that count different things."""
-    return [factor * a / b for a, b in zip(above, below, strict=False)]  # one may not have been measured
-
-
-def print_ratios(ratios: Iterable[tuple[str, Sequence[float], str]]) -> None:
-    """Prints ratios, if there are any: what is divided, the quotients, and the project's target for their median."""
-    rows = [(label, spread(values), target) for label, values, target in ratios if values]
-    if rows:
-        print_table(("ratio, round by round", "median (lowest to highest)", "target"), rows)
-
-
-def print_measurements(what: str, results: Results) -> None:
-    """Prints how many were made or read in each case, in what time, and how many a second."""
-    figures = {
-        name: [
-            {"number": run.count, "wall s": run.wall_s, "CPU s": run.cpu_s, "a second": run.per_second} for run in runs
-        ]
-        for name, runs in results.items()
-    }
-    print_figures(what, figures)
+def ratio(results: Results, what: str, above: str, below: str, factor: float = 1.0) -> list[float]:
+    """Divides a figure of two cases round by round; the factor is for cases that count different things."""
+    pairs = zip(results.get(above, ()), results.get(below, ()), strict=False)  # one may not have been measured
+    return [factor * run[what] / other[what] for run, other in pairs]
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -233,20 +179,20 @@ def spread(values: Sequence[float]) -> str:
     return median if lowest == highest else f"{median} ({lowest} to {highest})"
 
 
-def print_figures(what: str, results: Mapping[str, Sequence[Figures]]) -> None:
-    """Prints a row for each case, with what each figure was over the rounds."""
+def print_figures(what: str, results: Results, ratios: Iterable[tuple[str, Sequence[float], str]] = ()) -> None:
+    """Prints a row for each case; and ratios: what is divided, the quotients of the rounds, their median's target."""
     names = next(iter(results.values()))[0]
     rows = [(case, *(spread([run[name] for run in runs]) for name in names)) for case, runs in results.items()]
     print_table((what, *names), rows)
+    if rows := [(label, spread(values), target) for label, values, target in ratios if values]:
+        print_table(("ratio, round by round", "median (lowest to highest)", "target"), rows)
 
 
 def _describe_machine() -> str:
     """Returns what a reader needs to judge figures by: processor, usable cores, memory, load, versions."""
-    processor = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    processor = names[0] if names else platform.processor()
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS_SHOWN)
     return (
@@ -261,16 +207,10 @@ def temporary_folder(parent: Path | None) -> contextlib.AbstractContextManager[s
 
 
 class Program:
-    """A program's options and the folders it works in. As a context manager, from start to end.
-
-    Attributes:
-      parser: to add options to, before the context is entered.
-      args: the options.
-      work: a folder that is removed in the end.
-    """
+    """A program's options and the folders it works in. Options are added to `parser` before the context is entered."""
 
     args: argparse.Namespace
-    work: Path
+    work: Path  # is removed in the end
 
     def __init__(self, doc: str | None, *, runs: int = 5, has_corpus: bool = True):
         """Takes the program's docstring, the default number of rounds and whether it reads a corpus of pictures."""
@@ -281,6 +221,7 @@ class Program:
         add("--work", type=Path, metavar="DIR", help="where to build (default: the temporary folder)")
         if has_corpus:
             add("--corpus", type=Path, metavar="DIR", help="what `benchmarks.corpus` has made, or its like")
+            add("--times", type=int, default=1, metavar="N", help="take each picture so often, under other ids")
 
     def __enter__(self) -> Program:
         self.args = self.parser.parse_args()
@@ -301,23 +242,23 @@ class Program:
     @functools.cached_property
     def corpus(self) -> Path:
         """The folder with the competition's files, all read once, so that later reads come from the page cache."""
-        folder: Path | None = self.args.corpus
-        sizes = [len(path.read_bytes()) for path in folder.glob("train/*/*/*/*.jpg")] if folder else []
-        if folder is None or not sizes:
-            self.parser.error("--corpus has to name a folder with photographs; benchmarks.corpus makes one.")
-        print(f"corpus: {len(sizes):,} images of {np.mean(sizes) / 1000:.0f} kB", flush=True)
+        folder: Path = self.args.corpus or self.parser.error("--corpus is needed; benchmarks.corpus makes one.")
+        sizes = [len(path.read_bytes()) for path in folder.glob("train/*/*/*/*.jpg")]
+        if not sizes:
+            self.parser.error(f"--corpus {folder} holds no photographs; benchmarks.corpus makes a folder that does.")
+        print(f"corpus: {len(sizes):,} images of {np.mean(sizes) / 1000:.0f} kB, {self.args.times} times", flush=True)
+        if self.args.times > 1:
+            multiply_corpus(folder.resolve(), self.args.times, corpus := self.folder())
+            return corpus
         return folder.resolve()
 
-    def alternate(self, cases: Mapping[str, Callable[[], _Result]], warm_up: bool = True) -> dict[str, list[_Result]]:
+    def alternate(self, cases: Mapping[str, Case], warm_up: bool = True) -> dict[str, list[Figures]]:
         """Runs every case once per round, for ``--runs`` rounds after a round that does not count.
 
         In turns, because a machine's speed drifts over minutes: what is compared is measured side by side. Every other
         round goes backwards, so that no case always follows the same one.
-
-        Returns:
-          The results by name of the case, in the order of the rounds.
         """
-        results: dict[str, list[_Result]] = {name: [] for name in cases}
+        results: dict[str, list[Figures]] = {name: [] for name in cases}
         for round_number in range(0 if warm_up else 1, self.args.runs + 1):
             for name in list(cases)[:: 1 if round_number % 2 else -1]:
                 progress(f"round {round_number} of {self.args.runs}: {name}" if round_number else f"warm-up: {name}")

@@ -3,8 +3,8 @@
     python -m benchmarks.kill_resume --corpus CORPUS --runs 50
 
 It carries "Kills" in docs/performance.md, and ends with status 1 if a build went wrong. Each round starts a build with
-an empty bank, sees by the files that it makes which phase it is in, and sends a signal to it or to one of its workers,
-at a random moment of the phase. A build that has ended is started again, and then
+an empty bank, sees by its files which phase it is in, and sends a signal to it or to a worker at a random moment of the
+phase. A build that has ended is started again, and then
 
 * all files have the names that a build has left that was never disturbed, and the shards the same bytes;
 * the only images made again are ones whose file was read less than a second before the signal;
@@ -69,9 +69,8 @@ class Build:
         for folder, folders, files in os.walk(self.folder / "data"):  # it minds no folder that goes meanwhile
             folder = folder.removeprefix(str(self.folder))
             if "/.config" not in folder:  # where TFDS has unfinished files for a moment
-                paths += "".join(
-                    f"{folder}/{each}\n" for each in folders + files if "/incomplete." in f"{folder}/{each}"
-                )
+                found = (f"{folder}/{each}\n" for each in folders + files)
+                paths += "".join(path for path in found if "/incomplete." in path)
         return next((phase for phase, sign in reversed(SIGNS.items()) if sign in paths), "")
 
     def watch(self, until: str = "end") -> dict[str, float]:
@@ -162,9 +161,8 @@ def main() -> int:
             else:
                 raise RuntimeError(f"No build was met while {phase}.")
         counted["all"] = sum(counted.values(), Counter[str]())
-        print_table(
-            ("phase", *COLUMNS), [(phase, *(counts[name] for name in COLUMNS)) for phase, counts in counted.items()]
-        )
+        rows = [(phase, *(counts[name] for name in COLUMNS)) for phase, counts in counted.items()]
+        print_table(("phase", *COLUMNS), rows)
     every = counted["all"]
     return 0 if every["equal"] == every["killed"] and not every["leftovers"] + every[TOO_OLD] else 1
 

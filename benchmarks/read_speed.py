@@ -22,18 +22,19 @@ import numpy as np
 
 from benchmarks import builds
 from benchmarks.builds import IMAGES
-from benchmarks.harness import Case, Measurement, Program, Stopwatch, divide, print_measurements, print_ratios, speeds
-from benchmarks.yardsticks import RESOLUTION
+from benchmarks.harness import Case, Figures, Program, Stopwatch, print_figures, ratio
+from benchmarks.yardsticks import decode_with_tensorflow
+from landmark_triplets_tfds import LandmarkTripletsConfig
 
 TFDS, NOTEBOOK, RAW = "tfds.load, options", "notebook's reader", "raw JPEG folder"
 BATCH_SIZE = 64
 NUM_BATCHES_AHEAD = 4  # prefetched
 _NUM_BATCHES_BEFORE = 4  # the timing starts
+_NUM_TRIPLETS, _NUM_RAW_TRIPLETS = 10_000, 700  # read in a round at least, and from the raw folder about
 
-# What makes tfds.load as fast as a reader written for these records: decode nothing that is not used; a fixed number
-# of parallel calls (TensorFlow's own tuning starts with one core), twice that of cores (results are handed on in
-# order, so that with fewer calls one slow record keeps a core waiting); and no threads that interleave files, for they
-# gain nothing where decoding is the work. (TensorFlow then warns of an argument without effect.)
+# What makes tfds.load as fast as a reader written for these records. Twice as many calls as cores, for results are
+# handed on in order, so that with fewer one slow record keeps a core waiting; and no threads that interleave files,
+# which gain nothing where decoding is the work. (TensorFlow then warns of an argument without effect.)
 _READ_OPTIONS = {
     "num_parallel_calls_for_decode": 2 * loky.cpu_count(),
     "interleave_cycle_length": 1,
@@ -52,27 +53,27 @@ def open_dataset(builder: Any) -> Any:
         return builder.as_dataset(split="train", read_config=options, decoders=decoders)
 
 
-def measure_batches(batches: Iterable[Any], names: Sequence[str], num_before: int) -> Measurement:
+def measure_batches(batches: Iterable[Any], names: Sequence[str], num_before: int) -> Figures:
     """Reads all batches, dicts with arrays; counts what is under ``names`` in those after the first ``num_before``."""
     iterator = iter(batches)
     for _ in itertools.islice(iterator, num_before):
         pass
-    count = 0
     with Stopwatch() as watch:
-        for batch in iterator:
-            count += sum(len(batch[name]) for name in names)
+        count = sum(len(batch[name]) for batch in iterator for name in names)
     if hasattr(iterator, "close"):
         iterator.close()  # ends Grain's worker processes
-    return watch.measurement(count)
+    if not count:
+        raise RuntimeError(f"There is nothing to time after the first {num_before} batches: more has to be read.")
+    return watch.figures(count)
 
 
-def _measure(dataset: Any) -> Measurement:
+def _measure(dataset: Any) -> Figures:
     """Reads a tf.data dataset of triplets, and counts them."""
     batches = dataset.batch(BATCH_SIZE).prefetch(NUM_BATCHES_AHEAD)
     return measure_batches(batches, IMAGES[:1], _NUM_BATCHES_BEFORE)
 
 
-def with_notebook_reader(files: list[str]) -> Measurement:
+def with_notebook_reader(files: list[str]) -> Figures:
     """Reads the same files as the notebook's training code does."""
     import tensorflow as tf
 
@@ -83,34 +84,26 @@ def with_notebook_reader(files: list[str]) -> Measurement:
     return _measure(tf.data.TFRecordDataset(files).map(parse, num_parallel_calls=2 * loky.cpu_count()))
 
 
-def with_raw_folder(files: list[str]) -> Measurement:
+def with_raw_folder(files: list[str]) -> Figures:
     """Reads the competition's own files, three per triplet."""
     import tensorflow as tf
 
     def make(paths: Any) -> dict[str, Any]:
-        images = []
-        for i in range(len(IMAGES)):
-            image = tf.io.decode_jpeg(tf.io.read_file(paths[i]), channels=3)
-            images.append(tf.image.resize(image, (RESOLUTION, RESOLUTION), method="nearest"))
-        return dict(zip(IMAGES, images, strict=True))
+        return {name: decode_with_tensorflow(paths[i]) for i, name in enumerate(IMAGES)}
 
     dataset = tf.data.Dataset.from_tensor_slices(np.reshape(files, (-1, len(IMAGES))))
     return _measure(dataset.map(make, num_parallel_calls=2 * loky.cpu_count()))
 
 
-def make_cases(corpus: Path, folder: Path, num_triplets: int, num_raw: int) -> dict[str, Case]:
+def make_cases(corpus: Path, folder: Path) -> dict[str, Case]:
     """Builds what is read, and returns what is measured, by name."""
-    from landmark_triplets_tfds import LandmarkTripletsConfig
-
-    draws = -(-num_triplets // len(builds.plan("128px_all", corpus)[1]))
+    table, plan = builds.plan("128px_all", corpus)
     config = LandmarkTripletsConfig(
-        name="read_speed", resolution=RESOLUTION, images_per_landmark=None, triplets_per_anchor=draws
+        name="read_speed", images_per_landmark=None, triplets_per_anchor=-(-_NUM_TRIPLETS // len(plan))
     )
-    bank = folder / "bank"
-    _, records = builds.build(config, corpus, folder / "tfrecord", bank=bank)
+    _, records = builds.build(config, corpus, folder / "data", bank=folder / "bank")
     shards = sorted(str(path) for path in Path(records.data_dir).glob("*.tfrecord*"))
-    table, plan = builds.plan(config, corpus)
-    raw_files = builds.paths_of(table, plan[:: max(1, len(plan) // num_raw)], corpus)
+    raw_files = builds.paths_of(table, plan[:: max(1, len(plan) // _NUM_RAW_TRIPLETS)], corpus)
     return {
         TFDS: lambda: _measure(open_dataset(records)),
         NOTEBOOK: lambda: with_notebook_reader(shards),
@@ -120,19 +113,11 @@ def make_cases(corpus: Path, folder: Path, num_triplets: int, num_raw: int) -> d
 
 def main() -> None:
     """Prints the table."""
-    program = Program(__doc__)
-    add = program.parser.add_argument
-    add("--triplets", type=int, default=10_000, help="at least so many are read (default: %(default)s)")
-    add("--raw-triplets", type=int, default=700, help="from the raw folder (default: %(default)s)")
-    with program:
-        args = program.args
-        if min(args.triplets, args.raw_triplets) <= _NUM_BATCHES_BEFORE * BATCH_SIZE:
-            program.parser.error(f"more than {_NUM_BATCHES_BEFORE * BATCH_SIZE} triplets are needed to be timed.")
-        results = program.alternate(make_cases(program.corpus, program.work, args.triplets, args.raw_triplets))
-        print_measurements("triplets", results)
-        own = speeds(results, TFDS)
+    with Program(__doc__) as program:
+        results = program.alternate(make_cases(program.corpus, program.work))
         targets = {NOTEBOOK: ">= 1", RAW: ">= 10"}
-        print_ratios((f"{TFDS} / {it}", divide(own, speeds(results, it)), target) for it, target in targets.items())
+        ratios = ((f"{TFDS} / {it}", ratio(results, "a second", TFDS, it), targets[it]) for it in targets)
+        print_figures("triplets", results, ratios)
 
 
 if __name__ == "__main__":

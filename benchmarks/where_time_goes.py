@@ -15,14 +15,13 @@ import statistics
 import numpy as np
 
 from benchmarks import builds, yardsticks
-from benchmarks.harness import Case, Measurement, Program, Stopwatch, measure_each, print_table, temporary_folder
+from benchmarks.harness import Case, Figures, Program, Stopwatch, measure_each, print_table, temporary_folder
 from landmark_triplets_tfds.build.shards import make_record, write_shard
 from landmark_triplets_tfds.thumbnails.header import read_header
 from landmark_triplets_tfds.thumbnails.store import THUMBNAIL, StoreIndex, StoreReader, StoreWriter
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
 CONFIG = "128px_all"
-BUILD = "build"
 
 _PER_IMAGE = ("read", "header", "decode", "resize", "encode", "into the store")
 
@@ -66,7 +65,7 @@ class Stages:
             "write": lambda: self._write(records),
         }
 
-    def _store(self) -> tuple[Measurement, Measurement]:
+    def _store(self) -> tuple[Figures, Figures]:
         """Adds as many thumbnails to a store as a build does, and reads those of each triplet."""
         with temporary_folder(self._work) as folder:
             store, ids = Path(folder), np.arange(self.num_distinct, dtype=np.uint64)
@@ -86,10 +85,10 @@ class Stages:
             read = measure_each(lambda triplet: [reader.read(place) for place in triplet], places.tolist())
         return written, read
 
-    def _write(self, records: list[bytes]) -> Measurement:
+    def _write(self, records: list[bytes]) -> Figures:
         with temporary_folder(self._work) as folder, Stopwatch() as watch:
             write_shard(f"{folder}/x.tfrecord", "tfrecord", records)
-        return watch.measurement(self.num_triplets)
+        return watch.figures(self.num_triplets)
 
 
 def main() -> None:
@@ -101,16 +100,14 @@ def main() -> None:
         corpus, work = program.corpus, program.work
         stages = Stages(corpus, work, program.args.images)
         cases = stages.cases()
-        results = program.alternate(cases | {BUILD: lambda: builds.first_build(CONFIG, corpus, work, workers=1)})
-        all_else_s = statistics.median(run.cpu_s for run in results[BUILD])
+        results = program.alternate(cases | {"build": lambda: builds.first_build(CONFIG, corpus, work, workers=1)})
+        all_else_s = statistics.median(run["CPU s"] for run in results["build"])
         rows = []
         for name in cases:
-            count, unit = (
-                (stages.num_distinct, "an image") if name in _PER_IMAGE else (stages.num_triplets, "a triplet")
-            )
-            each_s = statistics.median(run.cpu_s / run.count for run in results[name])
+            count = stages.num_distinct if name in _PER_IMAGE else stages.num_triplets
+            each_s = statistics.median(run["CPU s"] / run["number"] for run in results[name])
             all_else_s -= each_s * count
-            rows.append((name, f"{each_s * 1e6:.0f}", unit))
+            rows.append((name, f"{each_s * 1e6:.0f}", "an image" if name in _PER_IMAGE else "a triplet"))
         rows.append(("all else in a build", f"{all_else_s / stages.num_triplets * 1e6:.0f}", "a triplet"))
         print(f"{CONFIG}: {stages.num_triplets:,} triplets from {stages.num_distinct:,} images; medians of CPU time")
         print_table(("stage", "microseconds", ""), rows)

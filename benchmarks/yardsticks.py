@@ -1,11 +1,10 @@
 """What builds are compared with: the notebook's procedure, two plain TFDS builders, the bare codecs.
 
 *The notebook's procedure* is that of the notebook that this package replaces, written anew from its description.
-Anchors are the first images of every landmark. Each gets a random positive of the same landmark, from all images (it
-may be the anchor itself), and a random negative of another landmark, from the sample: pandas, groupby and one function
-call per row. Then, triplet by triplet in one thread, TensorFlow reads, decodes, resizes and encodes the three images
-and writes them to TFRecord files. It must not be slower than it has to, so it is itself compared with a bare loop of
-its TensorFlow calls.
+Anchors are the first images of every landmark. Each gets a random positive of the same landmark (it may be the anchor
+itself), and a random negative of another one, from the sample: pandas, groupby and one function call per row. Then,
+triplet by triplet in one thread, TensorFlow reads, decodes, resizes and encodes the three images and writes them to
+TFRecord files. It must not be slower than it has to, so it is compared with a bare loop of its TensorFlow calls.
 
 *Two plain builders*: one that does the same work simply, as TFDS's guide has it, and one that writes the same record
 again and again, which is the time that TFDS's own writer takes; no builder on top of it takes less.
@@ -37,7 +36,7 @@ import tensorflow_datasets as tfds
 from benchmarks import builds
 from benchmarks.builds import IMAGES
 from benchmarks.corpus import image_path
-from benchmarks.harness import Measurement, Stopwatch, temporary_folder
+from benchmarks.harness import Figures, Stopwatch, temporary_folder
 from landmark_triplets_tfds.thumbnails.thumbnail import ThumbnailSpec, make_thumbnail
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
@@ -54,22 +53,29 @@ _RECORD_OVERHEAD_BYTES = 245  # of a serialized record beside its images: names,
 # --- The notebook's procedure
 
 
-def make_with_tensorflow(path: Any) -> bytes:
-    """Reads, decodes, resizes and encodes an image with TensorFlow, eagerly."""
+def decode_with_tensorflow(path: Any) -> Any:
+    """Reads, decodes and resizes an image with TensorFlow; returns a tensor."""
     import tensorflow as tf
 
     image = tf.io.decode_jpeg(tf.io.read_file(path))
-    image = tf.image.resize(image, size=(RESOLUTION, RESOLUTION), method="nearest")
+    return tf.image.resize(image, size=(RESOLUTION, RESOLUTION), method="nearest")
+
+
+def make_with_tensorflow(path: Any) -> bytes:
+    import tensorflow as tf
+
+    image = decode_with_tensorflow(path)
     encoded: bytes = tf.io.encode_jpeg(image, quality=_QUALITY, optimize_size=True).numpy()
     return encoded
 
 
-def path_as_written(folder: str, image_id: str) -> Any:
+def path_as_written(corpus: Path, image_id: str) -> Any:
     """Returns the path of an image, a tensor, built from the characters of its id as the notebook does."""
     import tensorflow as tf
 
     characters = tf.strings.bytes_split(image_id)
-    return tf.strings.join([folder, characters[0], characters[1], characters[2], image_id + ".jpg"], separator="/")
+    parts = [f"{corpus}/train", characters[0], characters[1], characters[2], image_id + ".jpg"]
+    return tf.strings.join(parts, separator="/")
 
 
 class Notebook:
@@ -82,7 +88,7 @@ class Notebook:
         self, corpus: Path, images_per_landmark: int | None, num_timed: int, work: Path, *, as_written: bool = False
     ):
         """Plans all triplets; ``as_written``: TensorFlow builds the paths too, which takes longer than the images."""
-        self._find = functools.partial(path_as_written, f"{corpus}/train") if as_written else self._find_image
+        self._find = functools.partial(path_as_written if as_written else image_path, corpus)
         self._corpus = corpus
         self._images_per_landmark = images_per_landmark
         self._work = work
@@ -110,21 +116,20 @@ class Notebook:
 
         return sample.assign(positive=sample.apply(draw_positive, axis=1), negative=sample.apply(draw_negative, axis=1))
 
-    def _find_image(self, image_id: str) -> str:
-        return image_path(self._corpus, image_id)
-
     def files(self) -> list[str]:
         """Returns the files of the timed triplets, three each, with repetitions."""
         return [image_path(self._corpus, image_id) for triplet in self._triplets for image_id in triplet]
 
-    def __call__(self) -> Measurement:
+    def __call__(self) -> Figures:
         """Plans all triplets, writes some; returns the time of writing these and their share of the planning."""
         with Stopwatch() as planning:
             planned = self._plan()
         with temporary_folder(self._work) as folder, Stopwatch() as writing:
             self._write(Path(folder))
         share = len(self._triplets) / len(planned)
-        return writing.measurement(len(self._triplets)).plus(planning.measurement(len(planned)), share)
+        writing.wall_s += share * planning.wall_s
+        writing.cpu_s += share * planning.cpu_s
+        return writing.figures(len(self._triplets))
 
     def _write(self, folder: Path) -> None:
         """Writes TFRecord files with the three images of every triplet, one file after the other."""
@@ -146,49 +151,40 @@ class Notebook:
 # --- Plain builders
 
 
-class _PlainBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes what a generator yields, under keys from 0."""
+def _build_plainly(features: Any, examples: Iterator[dict[str, Any]], count: int, work: Path) -> Figures:
+    """Writes what an iterator yields, under keys from 0."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    class PlainBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, features: Any, examples: Iterator[dict[str, Any]], **kwargs: Any):
-        self._features = features
-        self._examples = examples
-        super().__init__(**kwargs)
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, features=self._features)
+        def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {"train": self._generate_examples()}
+        def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+            return ((f"{number:016x}", example) for number, example in enumerate(examples))
 
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((f"{number:016x}", example) for number, example in enumerate(self._examples))
-
-
-def _build_plainly(features: Any, examples: Iterator[dict[str, Any]], count: int, work: Path) -> Measurement:
     with temporary_folder(work) as folder:
-        builder = _PlainBuilder(features=features, examples=examples, data_dir=folder)
+        builder = PlainBuilder(data_dir=folder)
         with builds.quiet(), Stopwatch() as watch:
             builder.download_and_prepare()
-    return watch.measurement(count)
+    return watch.figures(count)
 
 
-def build_plainly(files: Sequence[str], work: Path) -> Measurement:
+def build_plainly(files: Sequence[str], work: Path) -> Figures:
     """Builds the triplets of these files, three each, as TFDS's guide has it: decoded arrays, which TFDS encodes."""
-    import tensorflow as tf
-
-    def decode(path: str) -> Any:
-        image = tf.io.decode_jpeg(tf.io.read_file(path))
-        return tf.image.resize(image, (RESOLUTION, RESOLUTION), method="nearest").numpy()
-
     image = tfds.features.Image(shape=(RESOLUTION, RESOLUTION, 3), encoding_format="jpeg")
     triplets = [files[start : start + len(IMAGES)] for start in range(0, len(files), len(IMAGES))]
-    examples = (dict(zip(IMAGES, map(decode, paths), strict=True)) for paths in triplets)
+    examples = (
+        {name: decode_with_tensorflow(path).numpy() for name, path in zip(IMAGES, paths, strict=True)}
+        for paths in triplets
+    )
     return _build_plainly(tfds.features.FeaturesDict(dict.fromkeys(IMAGES, image)), examples, len(triplets), work)
 
 
-def build_constant(num_triplets: int, num_bytes: int, work: Path) -> Measurement:
+def build_constant(num_triplets: int, num_bytes: int, work: Path) -> Figures:
     """Writes the same record of this package's features ``num_triplets`` times, ``num_bytes`` in all."""
     features = builds.tfds().builder(builds.DATASET).info.features
     image = bytes(max(1, (num_bytes // num_triplets - _RECORD_OVERHEAD_BYTES) // len(IMAGES)))
@@ -260,11 +256,10 @@ class OnAllCores:
         self._shares = [files[first :: self._num_cores] for first in range(self._num_cores)]
         self._pool = ProcessPoolExecutor(self._num_cores, mp_context=multiprocessing.get_context("spawn"))
 
-    def __call__(self) -> Measurement:
+    def __call__(self) -> Figures:
         with Stopwatch() as watch:
-            for task in [self._pool.submit(_run_each, self._function, share) for share in self._shares]:
-                task.result()
-        return watch.measurement(self._num_files)
+            list(self._pool.map(functools.partial(_run_each, self._function), self._shares))
+        return watch.figures(self._num_files)
 
 
 def _run_each(function: Callable[[str], bytes], files: Sequence[str]) -> None:
@@ -273,11 +268,7 @@ def _run_each(function: Callable[[str], bytes], files: Sequence[str]) -> None:
 
 
 def check_codecs(files: Sequence[str]) -> None:
-    """Compares the loop's bytes with TensorFlow's, on some of the files.
-
-    Raises:
-      RuntimeError: if they differ: then the loop is no yardstick.
-    """
+    """Compares the loop's bytes with TensorFlow's on some of the files: if they differ, it is no yardstick."""
     for path in files[:: max(1, len(files) // _NUM_FILES_CHECKED)]:
         if run_codec(path) != make_with_tensorflow(path):
             raise RuntimeError(f"the codec loop's thumbnail of {path} is not TensorFlow's.")
