@@ -30,13 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_triplets_tfds.build.build import Build, SplitJob
-from landmark_triplets_tfds.build.cluster import (
-    ClusterPlan,
-    ClusterWorker,
-    Outcome,
-    choose_images_per_chunk,
-    spread,
-)
+from landmark_triplets_tfds.build.cluster import ClusterPlan, ClusterWorker, Outcome, choose_images_per_chunk
 from landmark_triplets_tfds.build.shards import Target
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
 from landmark_triplets_tfds.common.file_access import is_remote
@@ -49,9 +43,6 @@ _PREFIX = "beam_"  # of files that are not published
 
 _OUTCOMES = "outcomes"
 _THUMBNAILS = "thumbnails"
-
-# Elements that the job's description lists. Each is a group of shards, so it does not grow with the dataset.
-_MAX_NUM_GROUPS = 1024
 
 
 class BeamBuild(Build):
@@ -152,7 +143,7 @@ class BuildSplit(beam.PTransform):
         shared = Shared()  # one handle for all functions, so that a process reads the table once
         thumbnails = (
             pipeline
-            | "Shards" >> beam.Create(list(spread(self._plan.num_shards, _MAX_NUM_GROUPS)))
+            | "Shards" >> beam.Create(range(self._plan.num_shards))
             | "SpreadShards" >> beam.Reshuffle()
             | "PlanImages" >> beam.ParDo(_PlanImages(self._plan, shared))
             | "GroupByChunkOfImages" >> beam.GroupByKey()
@@ -200,15 +191,14 @@ class _WorkerFn(beam.DoFn):
         return result
 
 
-@beam.typehints.with_input_types(tuple[int, int])
+@beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(tuple[int, tuple[int, int]])
 class _PlanImages(_WorkerFn):
-    """Says which shard needs which image: (start, stop) of shards -> (chunk, (row, shard))."""
+    """Says which image a shard needs: shard -> (chunk, (row, shard))."""
 
-    def process(self, group: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
-        for number in range(*group):
-            for row in self._worker.images_of_shard(number).tolist():
-                yield row // self._plan.images_per_chunk, (row, number)
+    def process(self, number: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        for row in self._worker.images_of_shard(number).tolist():
+            yield row // self._plan.images_per_chunk, (row, number)
 
 
 class _MakeThumbnails(_WorkerFn):

@@ -160,13 +160,6 @@ class ClusterWorker:
             return error.without_traceback()
 
 
-def spread(num_pieces: int, max_num_groups: int) -> Iterator[tuple[int, int]]:
-    """Yields (start, stop) of about equal groups of pieces, at most so many: what a job's description lists."""
-    num_groups = min(num_pieces, max_num_groups)
-    for group in range(num_groups):
-        yield num_pieces * group // num_groups, num_pieces * (group + 1) // num_groups
-
-
 @dataclasses.dataclass
 class Outcome:
     """Part of what a build found out. Adding a part twice changes nothing.

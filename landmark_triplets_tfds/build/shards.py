@@ -132,12 +132,7 @@ def make_record(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumbn
 
     TFDS serializes a protobuf map, whose order changes from process to process. Here it is serialized in the order of
     the names, so that equal datasets are equal byte for byte, and a checksum of a dataset is worth publishing.
-
-    Args:
-      kind: of the example.
-      table: of the images.
-      rows: of the example's k images.
-      thumbnails: of these.
+    ``rows`` are those of the example's k images.
     """
     example = tf_example_pb2.Example()
     features = example.features.feature

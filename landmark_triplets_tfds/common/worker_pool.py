@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from landmark_triplets_tfds.common.progress import say
@@ -53,9 +52,7 @@ class WorkerPool(Generic[Task, Result]):
     def __enter__(self) -> WorkerPool[Task, Result]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
 
     def run(

@@ -69,12 +69,7 @@ def open_copy(manual_dir: epath.Path, index_folder: str | None, num_threads: int
 
 
 def find_folder(source: ImageSource, folder: str, index_folder: str | None = None) -> ImageSource:
-    """Finds another folder of the same copy: beside ``train/``, extracted or as tars, or in the same zip.
-
-    Args:
-      source: of ``train/``.
-      folder: 'index' or 'test'.
-      index_folder: see `find_source`.
+    """Finds 'index' or 'test' in the same copy: beside ``train/``, extracted or as tars, or in the same zip.
 
     Returns:
       A source of its images, which may turn out to hold none.

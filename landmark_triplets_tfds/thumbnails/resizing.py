@@ -132,16 +132,7 @@ def resize_area(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     """Resizes a box of the source by averaging the area that each output pixel covers, which does not alias.
 
     Gives the pixels of ``tf.image.resize(pixels[box], (height, width), method='area')`` rounded to integers, within
-    1 level. OpenCV computes them ten times as fast.
-
-    Args:
-      pixels: uint8[source_height, source_width, channels].
-      box: the part to take.
-      height: of the result, px.
-      width: of the result, px.
-
-    Returns:
-      uint8[height, width, channels].
+    1 level. OpenCV computes them ten times as fast. Takes and returns what `resize_nearest` does.
     """
     part: npt.NDArray[Any] = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if (box.height < height) != (box.width < width):

@@ -298,15 +298,7 @@ def num_bytes(folder: pathlib.Path) -> int:
 
 
 def bank_path(spec: ThumbnailSpec, folder: str | None) -> pathlib.Path:
-    """Returns the folder of the bank for a kind of thumbnail.
-
-    Args:
-      spec: of the thumbnails.
-      folder: of all banks; None: the user's cache folder.
-
-    Raises:
-      OSError: as `cache_folder` does.
-    """
+    """Returns the folder of the bank for a kind of thumbnail, within `cache_folder`; raises OSError as that does."""
     key = dataclasses.asdict(spec) | {"pixels_version": PIXELS_VERSION}
     for names in CODEC_DISTRIBUTIONS:
         key[names[0]] = _installed_version(names)

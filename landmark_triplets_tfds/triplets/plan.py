@@ -218,14 +218,7 @@ class ImagePlan(ExamplePlan):
 
 
 def make_example(kind: ExampleKind, table: LandmarkTable, rows: list[int], thumbnails: Sequence[object]) -> Example:
-    """Returns the features of an example.
-
-    Args:
-      kind: of the example.
-      table: of the images.
-      rows: of the example's k images.
-      thumbnails: of these, in any form.
-    """
+    """Returns the features of an example, given the rows of its k images and their thumbnails, in any form."""
     example: Example = {}
     features = zip(kind.image_features, kind.id_features, kind.landmark_features, strict=True)
     for (image, image_id, landmark_id), row, thumbnail in zip(features, rows, thumbnails, strict=True):

@@ -51,14 +51,7 @@ _TripletRows = npt.NDArray[np.int32]  # [num_triplets, 3]: of anchor, positive a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TripletsFileSpec:
-    """What a config says about the triplets of a split that a file names.
-
-    Attributes:
-      path: of the file.
-      positive_may_be_anchor: True lets a positive be the anchor itself.
-      validation_percent: share of the landmarks that is held out, see `is_held_out`.
-      split: 'train' or 'validation'.
-    """
+    """What a config says about the triplets of a split that a file names; fields are as in `SamplingSpec`."""
 
     path: str
     positive_may_be_anchor: bool = False
@@ -113,24 +106,19 @@ def read_triplets_file(path: str) -> TripletsFile:
 
 
 def _map_file(path: str) -> file_access.Content:
+    expected = f"triplets_file must name a CSV or Parquet file with the columns {_LISTED_COLUMNS}."
     try:
         return file_access.map_file(path)
     except FileNotFoundError:
         looked_in = "" if file_access.is_remote(path) else f" (looked for in {pathlib.Path.cwd()})"
-        raise FileNotFoundError(
-            f"There is no file {path}{looked_in}. triplets_file must name a CSV or Parquet file with the columns"
-            f" {_LISTED_COLUMNS}."
-        ) from None
+        raise FileNotFoundError(f"There is no file {path}{looked_in}. {expected}") from None
     except IsADirectoryError:
         raise TripletsFileError(
             f"{path} is a folder. triplets_file must name one CSV or Parquet file. pandas joins the parts that Spark"
             " writes: read_parquet(folder).to_parquet(file)."
         ) from None
     except OSError as error:
-        raise TripletsFileError(
-            f"{path} cannot be read ({error}). triplets_file must name a CSV or Parquet file with the columns"
-            f" {_LISTED_COLUMNS}."
-        ) from None
+        raise TripletsFileError(f"{path} cannot be read ({error}). {expected}") from None
 
 
 # --- Beside the table
@@ -140,12 +128,7 @@ class GivenTriplets:
     """The triplets of a file as rows of a table, split by split."""
 
     def __init__(self, file: TripletsFile, spec: TripletsFileSpec, selection: Selection):
-        """Checks the file against the table.
-
-        Args:
-          file: of the triplets.
-          spec: of any split.
-          selection: of the images; the rows of the splits are rows of its ``images.table``.
+        """Checks the file against the table; the rows of splits are rows of ``selection.images.table``.
 
         Raises:
           TripletsFileError: with the line, if an id is not in the table, a positive is of another landmark or is the

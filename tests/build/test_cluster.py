@@ -4,8 +4,6 @@ import dataclasses
 import pickle
 
 from etils import epath
-from hypothesis import given
-from hypothesis import strategies as st
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -15,7 +13,6 @@ from landmark_triplets_tfds.build.cluster import (
     ClusterWorker,
     Outcome,
     choose_images_per_chunk,
-    spread,
 )
 from landmark_triplets_tfds.build.shards import ShardResult
 from landmark_triplets_tfds.common.checked_files import load_object, save_object
@@ -60,16 +57,6 @@ def make_plan(tmp_path):
 def test_small_builds_are_cut_into_small_pieces():
     assert choose_images_per_chunk(45) == 1
     assert choose_images_per_chunk(1_580_470) == 64
-
-
-@given(num_pieces=st.integers(1, 100_000), max_num_groups=st.integers(1, 2000))
-def test_groups_hold_each_piece_once(num_pieces, max_num_groups):
-    groups = list(spread(num_pieces, max_num_groups))
-    assert len(groups) == min(num_pieces, max_num_groups)
-    assert [start for start, _ in groups] == [0, *(stop for _, stop in groups[:-1])]
-    assert groups[-1][1] == num_pieces
-    sizes = {stop - start for start, stop in groups}
-    assert max(sizes) - min(sizes) <= 1
 
 
 def test_images_of_shards_are_those_of_the_plan(make_plan):
