@@ -318,7 +318,7 @@ def worker(program: Program) -> None:
 
 
 def check(builder: Any) -> None:
-    from landmark_triplets_tfds.commands.verify.command import verify
+    from landmark_triplets_tfds.commands.verify import verify
 
     if not verify(epath.Path(builder.data_dir))[1]["all_well"]:
         raise RuntimeError("landmark-triplets verify finds fault with a new dataset.")

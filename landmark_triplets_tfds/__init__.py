@@ -18,9 +18,8 @@ with epy.lazy_api_imports(globals()):
         mean_average_precision_at_k,
         recall_at_k,
     )
-    from landmark_triplets_tfds.training.decoder import TensorFlowPixels
     from landmark_triplets_tfds.training.epochs import EpochSampler, FreshTriplets, LandmarkBatches
-    from landmark_triplets_tfds.training.records import ImageIndex, read_image_index
+    from landmark_triplets_tfds.training.records import ImageIndex, TensorFlowPixels, read_image_index
     from landmark_triplets_tfds.training.show import show_images, show_triplets
     from landmark_triplets_tfds.training.tf_data import (
         batches_as_tf_dataset,

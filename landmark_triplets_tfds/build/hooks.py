@@ -21,7 +21,7 @@ of them goes or changes its arguments:
     tfds.core.utils.shard_utils.ShardConfig, its get_shard_boundaries           build.shards
     tensorflow_datasets.core.file_adapters.ADAPTER_FOR_FORMAT                  build.shards
     tfds.core.data_sources.base.BaseDataSource, its deserialize_method         training.tf_data
-    BaseDataSource's decoders, its data_source with undecoded records          training.records, training.decoder
+    BaseDataSource's decoders, its data_source with undecoded records          training.records
     tfds.core.utils.tqdm, tfds.core.utils.is_notebook                          common.progress
     tfds.core.constants.DATA_DIR                                               checks of prepared data
 """

@@ -75,7 +75,7 @@ def _run(words: Sequence[str]) -> int:
     if arguments.command is None:
         parser.print_help()
         return OK
-    module = importlib.import_module(f"landmark_triplets_tfds.commands.{MODULES[arguments.command]}")
+    module = importlib.import_module(f"landmark_triplets_tfds.commands.{arguments.command}")
     with saying_on_stderr():
         status: int = module.run(arguments)
     return status
@@ -92,16 +92,6 @@ def _with_underscores(word: str) -> str:
 _MANUAL_DIR = "Folder with the competition's files: extracted, as zip, or as tars."
 _DATA_DIR = "Folder that the dataset was built into (default: ~/tensorflow_datasets)."
 
-# The module of each command, whose ``run(arguments)`` returns the exit status, in the order of --help.
-MODULES = {
-    "inspect": "inspect",
-    "forecast": "forecast",
-    "preview": "preview",
-    "verify": "verify.command",
-    "mine": "mine",
-    "evaluate": "evaluate",
-}
-
 
 def _make_parser() -> _Parser:
     parser = _Parser(prog=PROGRAM, description=_DESCRIPTION)
@@ -109,8 +99,7 @@ def _make_parser() -> _Parser:
         "--version", action="version", version=f"{PROGRAM} {_version()}", help="Show the version and exit."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    adders = (_add_inspect, _add_forecast, _add_preview, _add_verify, _add_mine, _add_evaluate)
-    for name, add_arguments in zip(MODULES, adders, strict=True):
+    for name, add_arguments in COMMANDS.items():
         text = inspect.getdoc(add_arguments) or ""
         command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
         add = functools.partial(_add, command)
@@ -316,6 +305,17 @@ def _add_evaluate(add: _Add) -> None:
     add("--database_split", "NAME", "Split of --database (default: index; for recognition, train).")
     add("--metric", "HOW", "What is near: cosine or euclidean.", choices=("cosine", "euclidean"), default="cosine")
     add("--out", "FILE", "Draw some queries with their first results: .png, .jpg or .webp.")
+
+
+# In the order of --help. The module of the same name has ``run(arguments)``, which returns the exit status.
+COMMANDS = {
+    "inspect": _add_inspect,
+    "forecast": _add_forecast,
+    "preview": _add_preview,
+    "verify": _add_verify,
+    "mine": _add_mine,
+    "evaluate": _add_evaluate,
+}
 
 
 # --- How help looks, and what is said of arguments that do not fit

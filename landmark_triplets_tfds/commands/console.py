@@ -5,7 +5,7 @@ Colours and wide characters are for terminals that have them, JSON is for machin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import json
 import os
@@ -60,14 +60,12 @@ def look_at_images(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def show(text: str) -> None:
-    """Prints what a command found; characters that standard output cannot show are escaped."""
-    print(showable(text))
+def show_found(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Prints what a command found: one JSON object and nothing else, or the lines of text that were made of it.
 
-
-def print_json(content: dict[str, Any]) -> None:
-    """Prints one JSON object; nothing else may go to standard output with it."""
-    show(json.dumps(content, indent=2))
+    Characters that standard output cannot show are escaped.
+    """
+    print(showable(json.dumps(found, indent=2) if as_json else "\n".join(lines)))
 
 
 def format_bytes(num_bytes: float) -> str:

@@ -23,22 +23,24 @@ _OF_EVERY_CONFIG = ("name", "description", "version", "release_notes", "supporte
 
 
 def find_config(text: str, dataset: str) -> LandmarkBuilderConfig:
-    """Returns the config that an argument names.
-
-    Args:
-      text: a name, a name after that of a dataset and a slash, or a JSON object of fields.
-      dataset: of names without one, and of JSON.
+    """Returns the config that an argument names, of this dataset if it names none.
 
     Raises:
       CommandError: if there is no such dataset or config, or a field does not fit.
     """
     if text.lstrip().startswith("{"):
-        return _config_from_json(text, builder_class(dataset))
+        config_class = type(builder_class(dataset).BUILDER_CONFIGS[0])
+        try:
+            config: LandmarkBuilderConfig = config_class(**json.loads(text))
+        except json.JSONDecodeError as error:
+            raise CommandError(f"--config {text} is not JSON: {error}.") from None
+        except (TypeError, ValueError) as error:
+            raise CommandError(f"--config {text}: {error}") from None
+        return config
     if "/" in text:
         dataset, _, text = text.partition("/")
-    builder = builder_class(dataset)
     try:
-        return builder.named_config(text)
+        return builder_class(dataset).named_config(text)
     except ValueError as error:
         raise CommandError(str(error)) from None
 
@@ -50,19 +52,6 @@ def builder_class(dataset: str) -> type[LandmarkBuilder]:
     return BUILDERS[dataset]
 
 
-def _config_from_json(text: str, builder: type[LandmarkBuilder]) -> LandmarkBuilderConfig:
-    config_class = type(builder.BUILDER_CONFIGS[0])
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CommandError(f"--config {text} is not JSON: {error}.") from None
-    try:
-        config: LandmarkBuilderConfig = config_class(**fields)
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"--config {text}: {error}") from None
-    return config
-
-
 def full_name(config: LandmarkBuilderConfig) -> str:
     """Returns the name as TFDS takes it, such as ``landmark_images/128px_all``."""
     return f"{config.kind.dataset}/{config.name}"
@@ -70,11 +59,9 @@ def full_name(config: LandmarkBuilderConfig) -> str:
 
 def fields_as_json(config: LandmarkBuilderConfig) -> dict[str, Any]:
     """Returns the fields that are not as they are by default, as ``--config`` takes them."""
-    values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(config)}
-    changed = {
-        name: value for name, (value, default) in values.items() if name not in _OF_EVERY_CONFIG and value != default
-    }
-    return {"name": config.name} | changed
+    fields = [field for field in dataclasses.fields(config) if field.name not in _OF_EVERY_CONFIG]
+    changed = [field.name for field in fields if getattr(config, field.name) != field.default]
+    return {"name": config.name} | {name: getattr(config, name) for name in changed}
 
 
 def build_command(config: LandmarkBuilderConfig, manual_dir: str) -> str:

@@ -62,79 +62,10 @@ _Z = 1.96  # 95 % of a normal distribution lies within so many standard deviatio
 _Ids = npt.NDArray[np.uint64]
 
 
-@dataclasses.dataclass(frozen=True)
-class Forecast:
-    """What a build will make and take.
-
-    Attributes:
-      config: of the dataset.
-      num_examples: planned, by split.
-      num_images: distinct ones.
-      num_bytes: of the dataset.
-      error_bytes: half of a 95 % interval around it, for the luck of the sample.
-      num_bank_bytes: of the bank of thumbnails.
-      peak_bytes: that the build needs beside what else is in its --data_dir, at most: the dataset with the whole of its
-        error, what workers have to know and, without a bank, the thumbnails.
-      cpu_s: CPU time of a build with an empty bank, without the start of TFDS and of worker processes.
-      wall_s: what that means on this machine.
-      limited_by: 'cores' or 'reading' (of the files).
-      num_sampled: images built for trial.
-      num_unreadable: of these.
-    """
-
-    config: LandmarkBuilderConfig
-    num_examples: dict[str, int]
-    num_images: int
-    num_bytes: int
-    error_bytes: int
-    num_bank_bytes: int
-    peak_bytes: int
-    cpu_s: float
-    wall_s: float
-    limited_by: str
-    num_sampled: int
-    num_unreadable: int
-
-    @property
-    def total_examples(self) -> int:
-        return sum(self.num_examples.values())
-
-    def fits(self, budget: int) -> bool:
-        """Returns whether the build will most likely stay within a number of bytes."""
-        return self.peak_bytes <= budget
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns what `--json` prints; docs/commands.md documents it."""
-        return {
-            "dataset": self.config.kind.dataset,
-            "config": fields_as_json(self.config),
-            f"num_{self.config.kind.count_name}": self.total_examples,
-            "splits": self.num_examples,
-            "num_distinct_images": self.num_images,
-            "dataset_bytes": self.num_bytes,
-            "dataset_error_bytes": self.error_bytes,
-            "bank_bytes": self.num_bank_bytes,
-            "peak_bytes": self.peak_bytes,
-            "cpu_seconds": round(self.cpu_s, 2),
-            "seconds": round(self.wall_s, 2),
-            "limited_by": self.limited_by,
-            "num_images_sampled": self.num_sampled,
-            "num_images_unreadable": self.num_unreadable,
-        }
-
-
 class Forecaster:
-    """Makes forecasts for one copy of the competition; keeps what several of them need."""
+    """Makes forecasts for one copy of the competition, whose source is prepared; keeps what several of them need."""
 
     def __init__(self, source: ImageSource, options: BuildOptions, *, num_sampled: int, seed: int):
-        """Takes the source of files, and how large a sample to build for trial.
-
-        Args:
-          source: prepared.
-          options: of the builds; how many workers there are.
-          num_sampled: images per trial.
-          seed: of the sample.
-        """
         self.source = source
         self.options = options
         self.seed = seed
@@ -172,8 +103,12 @@ class Forecaster:
                 self._num_examples[key] = 0
         return self._num_examples[key]
 
-    def forecast(self, config: LandmarkBuilderConfig) -> Forecast:
-        """Forecasts a build with an empty bank of thumbnails.
+    def forecast(self, config: LandmarkBuilderConfig) -> dict[str, Any]:
+        """Forecasts a build with an empty bank of thumbnails, without the start of TFDS and of worker processes.
+
+        Returns:
+          What `--json` prints of it; docs/commands.md documents it. The peak is the dataset with the whole of its
+          error, what workers have to know and, without a bank, the thumbnails.
 
         Raises:
           NoExampleError: if the config makes no example of this table.
@@ -183,9 +118,9 @@ class Forecaster:
         table = selection.images.table
         started = time.process_time()
         uses = np.zeros(table.num_images, dtype=np.int64)  # of each image, before redraws
-        num_examples = {}
+        splits = {}
         for split, plan in self._plans(config):
-            num_examples[split] = plan.num_examples
+            splits[split] = plan.num_examples
             for _, rows in plan_in_chunks(plan, plan.num_examples):
                 np.add.at(uses, rows.ravel(), 1)
         plan_cpu_s = time.process_time() - started
@@ -196,31 +131,33 @@ class Forecaster:
         trial = run_trial(config, self.source, table.image_ids[sample], self.options)
         known = trial.thumbnail_bytes > 0
         mean, error = _weighted_mean(trial.thumbnail_bytes[known], uses[sample[known]], len(used))
-        num_uses, num_images, total = int(uses.sum()), len(used), sum(num_examples.values())
+        num_uses, num_images, num_examples = int(uses.sum()), len(used), sum(splits.values())
         # What a build does once is in both; so are a few examples, of which there may be no more here.
         num_more = max(1, trial.num_examples - warm_up.num_examples)
         example_cpu_s = max(0.0, trial.examples_cpu_s - warm_up.examples_cpu_s) / num_more
-        cpu_s = selection_cpu_s + plan_cpu_s + num_images * trial.image_cpu_s + total * example_cpu_s
+        cpu_s = selection_cpu_s + plan_cpu_s + num_images * trial.image_cpu_s + num_examples * example_cpu_s
         cores_s, reading_s = cpu_s / self.options.num_workers(), num_images * sample_read_s / len(sample)
-        num_bytes, error_bytes = num_uses * mean + total * trial.overhead_bytes, num_uses * _Z * error
+        num_bytes, error_bytes = num_uses * mean + num_examples * trial.overhead_bytes, num_uses * _Z * error
         num_bank_bytes = num_images * trial.bank_bytes
         peak_bytes = num_bytes + error_bytes + _BYTES_PER_ROW * table.num_images + _BYTES_PER_USE * num_uses
         if self.options.bank == OFF:
             peak_bytes += num_bank_bytes
-        return Forecast(
-            config=config,
-            num_examples=num_examples,
-            num_images=num_images,
-            num_bytes=round(num_bytes),
-            error_bytes=round(error_bytes),
-            num_bank_bytes=round(num_bank_bytes),
-            peak_bytes=round(peak_bytes),
-            cpu_s=cpu_s,
-            wall_s=max(cores_s, reading_s),
-            limited_by="cores" if cores_s >= reading_s else "reading",
-            num_sampled=len(sample),
-            num_unreadable=trial.num_unreadable,
-        )
+        return {
+            "dataset": config.kind.dataset,
+            "config": fields_as_json(config),
+            f"num_{config.kind.count_name}": num_examples,
+            "splits": splits,
+            "num_distinct_images": num_images,
+            "dataset_bytes": round(num_bytes),
+            "dataset_error_bytes": round(error_bytes),
+            "bank_bytes": round(num_bank_bytes),
+            "peak_bytes": round(peak_bytes),
+            "cpu_seconds": round(cpu_s, 2),
+            "seconds": round(max(cores_s, reading_s), 2),
+            "limited_by": "cores" if cores_s >= reading_s else "reading",
+            "num_images_sampled": len(sample),
+            "num_images_unreadable": trial.num_unreadable,
+        }
 
     def warm_up(self, config: LandmarkBuilderConfig) -> Trial:
         """Returns a trial of a few images: what is done for the first time in a process takes longer."""
@@ -260,35 +197,19 @@ def _weighted_mean(values: Any, weights: Any, num_all: int) -> tuple[float, floa
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What came of it.
+    """What came of a trial. CPU times are user and system, of all threads."""
 
-    Attributes:
-      thumbnail_bytes: int64[num_images], in the order of the images; 0 where one is unreadable or in no example.
-      num_unreadable: images.
-      overhead_bytes: of a record in its shard, beyond its thumbnails.
-      bank_bytes: that an image takes in the bank.
-      num_examples: that were made.
-      image_cpu_s: CPU time of an image, user and system, of all threads.
-      examples_cpu_s: CPU time of all examples, and of what a build does once.
-    """
-
-    thumbnail_bytes: npt.NDArray[np.int64]
-    num_unreadable: int
-    overhead_bytes: float
-    bank_bytes: float
+    thumbnail_bytes: npt.NDArray[np.int64]  # in the order of the images; 0 for one that is unreadable or not used
+    num_unreadable: int  # images
+    overhead_bytes: float  # of a record in its shard, beyond its thumbnails
+    bank_bytes: float  # that an image takes in the bank
     num_examples: int
-    image_cpu_s: float
-    examples_cpu_s: float
+    image_cpu_s: float  # of an image
+    examples_cpu_s: float  # of all examples, and of what a build does once
 
 
 def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Ids, options: BuildOptions) -> Trial:
-    """Builds a dataset of some images twice, in a temporary folder.
-
-    Args:
-      config: of the dataset.
-      source: of the images.
-      image_ids: uint64[num_images], at least two.
-      options: of the build.
+    """Builds a dataset of some images of a source, at least two, twice, in a temporary folder.
 
     Raises:
       CommandError: if no example could be made, because images are unreadable, or the folder has no room for a bank.
@@ -311,7 +232,7 @@ def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Id
         shards = [path for path in made.iterdir() if f"-{TRAIN}." in path.name]
         sizes, num_examples, used_bytes = _measure_thumbnails(shards, config.kind)
         return Trial(
-            thumbnail_bytes=np.array([sizes.get(format_image_id(image_id), 0) for image_id in image_ids.tolist()]),
+            thumbnail_bytes=np.array([sizes.get(image_id, 0) for image_id in map(format_image_id, image_ids)]),
             num_unreadable=report["counts"]["num_images_unreadable"],
             overhead_bytes=(sum(stat_file(str(path))[0] for path in shards) - used_bytes) / num_examples,
             bank_bytes=report["num_bank_bytes"] / len(image_ids),
@@ -322,10 +243,9 @@ def run_trial(config: LandmarkBuilderConfig, source: ImageSource, image_ids: _Id
 
 
 def _write_copy(folder: pathlib.Path, source: ImageSource, image_ids: _Ids) -> float:
-    """Writes a small competition; an image that cannot be had is missing from it too.
+    """Writes a small competition, from which an image that cannot be had is missing too.
 
-    Returns:
-      The CPU time by which images take longer to read from the source, where that unpacks them, than from the copy.
+    Returns the CPU time by which images take longer to read from the source, where that unpacks them, than from here.
     """
     (folder / IMAGES_NAME / "0").mkdir(parents=True)  # as there is in any copy, even without a readable image
     num_landmarks = max(2, len(image_ids) // _IMAGES_PER_LANDMARK)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
+import itertools
 import os
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.commands import console
+from landmark_triplets_tfds.common.checks import list_some
 from landmark_triplets_tfds.common.file_access import ADVICE
 from landmark_triplets_tfds.competition.archive import ArchiveSource
 from landmark_triplets_tfds.competition.layout import IMAGES_NAME
@@ -55,21 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Inspects a copy and shows what was found."""
     options = console.build_options()
     found = inspect_copy(arguments.manual_dir, options, num_images=arguments.images, seed=arguments.seed)
-    if arguments.json:
-        console.print_json(found)
-    else:
-        console.show("\n".join(_lines(found)))
+    console.show_found(found, _lines(found), as_json=arguments.json)
     return console.OK if found["usable"] else console.FOUND_WRONG
 
 
 def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: int, seed: int) -> dict[str, Any]:
-    """Inspects a copy of the competition.
-
-    Args:
-      manual_dir: the folder.
-      options: how many threads may read, where indexes are kept, and what share of images may be unreadable.
-      num_images: to look at.
-      seed: of the random sample.
+    """Inspects a copy of the competition, and so many of its images.
 
     Returns:
       What `--json` prints; docs/commands.md documents it. Deterministic in the files and the arguments.
@@ -83,44 +76,35 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
         raise NotADirectoryError(
             f"{manual_dir} is a file, not a folder. Name the folder that holds it: --manual_dir {manual_dir.parent}"
         )
-    found: dict[str, Any] = {
-        "schema_version": 1,
-        "usable": False,
-        "manual_dir": os.fspath(manual_dir),
-        "source": None,
-        "table": None,
-        "images": None,
-        "problems": [],
-        "notes": [],
-    }
-    problems, notes = found["problems"], found["notes"]
+    found: dict[str, Any] = {"schema_version": 1, "usable": False, "manual_dir": os.fspath(manual_dir)}
+    found |= {"source": None, "table": None, "images": None, "problems": [], "notes": []}
     num_readers = options.num_readers_of(manual_dir)
     try:
         source = open_copy(manual_dir, options.bank, num_readers)
         found["source"] = _describe_source(source)
         is_verified = found["source"]["num_verified"] == found["source"]["num_archives"]  # which is shown with the copy
-        notes += [_finding("verification", remark) for remark in source.remarks()[int(is_verified) :]]
+        for remark in source.remarks()[int(is_verified) :]:
+            _add(found, "verification", remark)
         table = source.read_table()
     except (SourceLayoutError, LandmarkTableError) as error:
-        problems.append(_explain(error))
+        _add_error(found, error)
         return found
     found["table"] = _describe_table(table)
     if table.num_landmarks < 2 or table.num_landmarks_without_pair == table.num_landmarks:
         what = "a single landmark" if table.num_landmarks < 2 else "a single image for every landmark"
         message = f"The table has {what}, so there are no triplets."
-        problems.append(_finding("no_triplets", message, "Use a larger table."))
+        _add(found, "no_triplets", message, "Use a larger table.", is_problem=True)
     elif num_single := table.num_landmarks_without_pair:
-        message = (
-            f"{num_single:,} landmarks have a single image: they give no triplets of their own, but serve as negatives."
-        )
-        notes.append(_finding("single_images", message))
+        message = "landmarks have a single image: they give no triplets of their own, but serve as negatives."
+        _add(found, "single_images", f"{num_single:,} {message}")
 
     present = source.find_present(table.image_ids, num_readers)
     ids = table.image_ids[present]
     num_missing = table.num_images - len(ids)
     if num_missing:
-        is_problem = num_missing > options.max_num_unreadable(table.num_images)
-        (problems if is_problem else notes).append(_judge_missing(source, table, present, is_problem=is_problem))
+        is_problem = not len(ids) or num_missing > options.max_num_unreadable(table.num_images)
+        message, advice = _describe_missing(source, table, present)
+        _add(found, "missing", message, advice if is_problem else _BUILD_GOES_ON, is_problem=is_problem)
 
     sample = ids[choose_rows(ids, num_images, seed)].tolist()
     look = functools.partial(_look_at, source)
@@ -130,8 +114,10 @@ def inspect_copy(manual_dir: epath.Path, options: BuildOptions, *, num_images: i
     if broken:
         # A build counts the unreadable images of its plan; of all images, there are about so many.
         is_problem = len(broken) / len(seen) * len(ids) > options.max_num_unreadable(len(ids))
-        (problems if is_problem else notes).append(_judge_unreadable(source, broken, len(seen), is_problem=is_problem))
-    found["usable"] = not problems
+        message, advice = _describe_unreadable(source, broken, len(seen))
+        advice = advice if is_problem else f"{advice} {_BUILD_GOES_ON}"
+        _add(found, "unreadable", message, advice, is_problem=is_problem)
+    found["usable"] = not found["problems"]
     return found
 
 
@@ -151,7 +137,6 @@ class _Image:
 
 
 def _look_at(source: ImageSource, image_id: int) -> _Image | UnreadableImageError:
-    """Returns what an image is like, or why it is unreadable."""
     try:
         content = source.read(image_id)
         header = read_header(content)
@@ -169,7 +154,6 @@ def _look_at(source: ImageSource, image_id: int) -> _Image | UnreadableImageErro
 
 
 def _describe_source(source: ImageSource) -> dict[str, Any]:
-    """Describes a source that is prepared."""
     facts: dict[str, Any] = {"kind": "folder", "location": "", "table": source.table_path, "num_verified": None}
     if isinstance(source, ArchiveSource):
         sizes = [archive["size"] for archive in source.index().archives]
@@ -245,50 +229,42 @@ def _upper_bound(count: int, total: int) -> float:
 # --- What it means
 
 
-def _finding(kind: str, message: str, advice: str = "") -> dict[str, str]:
-    """Returns a word that programs can go by, what was found, and what to do about it."""
-    return {"kind": kind, "message": message, "advice": advice}
+def _add(found: dict[str, Any], kind: str, message: str, advice: str = "", *, is_problem: bool = False) -> None:
+    """Adds a word that programs can go by, what was found, and what to do about it."""
+    found["problems" if is_problem else "notes"].append({"kind": kind, "message": message, "advice": advice})
 
 
-def _explain(error: Exception) -> dict[str, str]:
+def _add_error(found: dict[str, Any], error: Exception) -> None:
     """Takes the first paragraph of an error as the message and the rest as advice."""
     message, _, advice = str(error).partition("\n\n")
+    kind = "archive" if isinstance(error, ArchiveError) else "layout"
     if isinstance(error, LandmarkTableError):
-        return _finding("table", message, advice or "Fetch the table again, or mend that line.")
-    return _finding("archive" if isinstance(error, ArchiveError) else "layout", message, advice.strip())
+        kind, advice = "table", advice or "Fetch the table again, or mend that line."
+    _add(found, kind, message, advice.strip(), is_problem=True)
 
 
-def _judge_missing(
-    source: ImageSource, table: LandmarkTable, present: npt.NDArray[np.bool_], *, is_problem: bool
-) -> dict[str, str]:
-    num_missing = int((~present).sum())
-    missing_id = int(table.image_ids[~present][0])
+def _describe_missing(source: ImageSource, table: LandmarkTable, present: npt.NDArray[np.bool_]) -> tuple[str, str]:
+    """Returns what is missing, and what to do if a build would fail for that."""
+    num_missing, location = int((~present).sum()), source.locate(int(table.image_ids[~present][0]))
     message = (
         f"{num_missing:,} of the {table.num_images:,} images have no file ({num_missing / table.num_images:.1%}), such"
-        f" as {source.locate(missing_id)}."
+        f" as {location}."
     )
-    advice = _BUILD_GOES_ON
-    if not present.any():
-        advice = f"Is {source.table_path} the table of these images? {_describe_neighbours(source, missing_id)}".strip()
-    elif is_problem:
-        advice = "Fetch the rest; or leave these images out, with a config such as\n  --config " + _PARTIAL_CONFIG
-    return _finding("missing", message, advice)
+    if present.any():
+        advice = f"Fetch the rest; or leave these images out, with a config such as\n  --config {_PARTIAL_CONFIG}"
+        return message, advice
+    advice = f"Is {source.table_path} the table of these images?"
+    if isinstance(source, FolderSource):
+        folder = next(parent for parent in epath.Path(location).parents if parent.exists())
+        names = sorted(path.name for path in folder.iterdir())
+        advice += f" {folder} holds {list_some(names, _NUM_EXAMPLES) or 'nothing'}."
+    return message, advice
 
 
-def _describe_neighbours(source: ImageSource, image_id: int) -> str:
-    """Says what is where a missing image should be."""
-    if not isinstance(source, FolderSource):
-        return ""
-    folder = epath.Path(source.locate(image_id)).parent
-    while not folder.exists():
-        folder = folder.parent
-    names = sorted(path.name for path in folder.iterdir())[:_NUM_EXAMPLES]
-    return f"{folder} holds {', '.join(names)}{', ...' if len(names) == _NUM_EXAMPLES else ''}." if names else ""
-
-
-def _judge_unreadable(
-    source: ImageSource, broken: list[tuple[int, UnreadableImageError]], num_seen: int, *, is_problem: bool
-) -> dict[str, str]:
+def _describe_unreadable(
+    source: ImageSource, broken: list[tuple[int, UnreadableImageError]], num_seen: int
+) -> tuple[str, str]:
+    """Returns what is unreadable of the images looked at, and what to do about it."""
     reasons = Counter(error.reason for _, error in broken)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
     share = len(broken) / num_seen
@@ -297,8 +273,7 @@ def _judge_unreadable(
         detail = f" ({error.detail})" if error.detail else ""
         message += f"\n  {source.locate(image_id)}: {error.reason}{detail}"
     advice = next((ADVICE[error.detail] for _, error in broken if error.detail in ADVICE), None)
-    advice = advice or advise_on_unreadable(reasons)
-    return _finding("unreadable", message, advice if is_problem else f"{advice} {_BUILD_GOES_ON}")
+    return message, advice or advise_on_unreadable(reasons)
 
 
 # --- How it is shown
@@ -307,16 +282,9 @@ def _judge_unreadable(
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     source, table, images = found["source"], found["table"], found["images"]
     if source is not None:
-        size = "" if source["num_bytes"] is None else f", {console.format_bytes(source['num_bytes'])}"
-        many = f" ({source['num_archives']:,} of them{size})" if source["kind"] == "tars" else size
-        lines = [f"{source['kind']} {source['location']}{many}", f"table {source['table']}"]
-        if source["num_verified"] is not None:
-            lines.append(f"{source['num_verified']:,} of {source['num_archives']:,} tars verified by MD5 lists")
-        yield from _section("Copy", lines)
+        yield from _section("Copy", _source_lines(source))
     if table is not None:
         yield from _section("Table", _table_lines(table))
-        yield ""
-        yield from _histogram_lines(table["histogram"])
         yield ""
     if images is not None:
         yield from _section("Images", _image_lines(images, table["num_images"]))
@@ -337,30 +305,38 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        head = console.styled(f"{title:<8}", "bold") if number == 0 else " " * 8
-        yield f"{head}{line}"
+    head = console.styled(f"{title:<8}", "bold")
+    for line in lines:
+        yield f"{head}{line}".rstrip()
+        head = " " * 8
 
 
-def _table_lines(table: dict[str, Any]) -> list[str]:
-    return [
-        f"{table['num_images']:,} images of {table['num_landmarks']:,} landmarks",
+def _source_lines(source: dict[str, Any]) -> Iterator[str]:
+    size = "" if source["num_bytes"] is None else f", {console.format_bytes(source['num_bytes'])}"
+    many = f" ({source['num_archives']:,} of them{size})" if source["kind"] == "tars" else size
+    yield f"{source['kind']} {source['location']}{many}"
+    yield f"table {source['table']}"
+    if source["num_verified"] is not None:
+        yield f"{source['num_verified']:,} of {source['num_archives']:,} tars verified by MD5 lists"
+
+
+def _table_lines(table: dict[str, Any]) -> Iterator[str]:
+    yield f"{table['num_images']:,} images of {table['num_landmarks']:,} landmarks"
+    yield (
         f"images per landmark: {table['min_images_per_landmark']:,} to {table['max_images_per_landmark']:,},"
         f" median {table['median_images_per_landmark']:g}, mean {table['mean_images_per_landmark']:.1f};"
-        f" {table['num_landmarks_with_single_image']:,} with a single one",
-    ]
-
-
-def _histogram_lines(histogram: list[tuple[int, int | None, int]]) -> Iterator[str]:
-    """Yields a bar for each bin, from the first that has a landmark on."""
-    first = next(number for number, (_, _, count) in enumerate(histogram) if count)
-    most = max(count for _, _, count in histogram)
+        f" {table['num_landmarks_with_single_image']:,} with a single one"
+    )
+    yield ""
+    # A bar for each bin, from the first that has a landmark on.
+    bins = list(itertools.dropwhile(lambda each: not each[2], table["histogram"]))
+    most = max(count for _, _, count in bins)
     rows, bars = [("images", "landmarks")], [""]
-    for lowest, highest, count in histogram[first:]:
+    for lowest, highest, count in bins:
         name = f"{lowest}" if highest == lowest else f"{lowest}-{highest}" if highest else f"{lowest} or more"
         rows.append((name, f"{count:,}"))
         bars.append(console.bar(count / most, _BAR_WIDTH))
-    for line, bar in zip(console.format_table(rows, indent=8, gap=2), bars, strict=True):
+    for line, bar in zip(console.format_table(rows, indent=0, gap=2), bars, strict=True):
         yield f"{line}  {bar}".rstrip()
 
 

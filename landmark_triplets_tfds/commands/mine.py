@@ -17,18 +17,9 @@ import numpy.typing as npt
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.common.progress import progress_bar
 from landmark_triplets_tfds.competition.selection import find_source
-from landmark_triplets_tfds.errors import CommandError, EmbeddingsError, MissingPackageError, NoExampleError
-from landmark_triplets_tfds.mining.embeddings import landmarks_of, read_embeddings, read_image_ids
-from landmark_triplets_tfds.mining.hard_triplets import (
-    HARDER,
-    NO_NEGATIVE,
-    NO_POSITIVE,
-    MinedTriplets,
-    MiningSpec,
-    check_output,
-    mine_triplets,
-    write_triplets,
-)
+from landmark_triplets_tfds.errors import CommandError, MissingPackageError, NoExampleError
+from landmark_triplets_tfds.mining import hard_triplets
+from landmark_triplets_tfds.mining.embeddings import Embeddings, landmarks_of, read_embeddings, read_image_ids
 from landmark_triplets_tfds.training.records import INDEX_NAME, read_image_index
 
 _QUANTILES = {0: "min", 0.05: "5%", 0.25: "25%", 0.5: "median", 0.75: "75%", 0.95: "95%", 1: "max"}
@@ -39,21 +30,24 @@ _MANY_LEFT_OUT, _MANY_HARDER = 0.05, 0.25
 
 def run(arguments: argparse.Namespace) -> int:
     """Mines triplets, writes them and says what came of it."""
-    check_output(arguments.out)
-    spec = _make_spec(arguments)
-    embeddings = read_embeddings(arguments.embeddings)
-    image_ids, landmark_ids, num_without = _read_labels(arguments, len(embeddings))
+    hard_triplets.check_output(arguments.out)
+    fields = [field.name for field in dataclasses.fields(hard_triplets.MiningSpec)]
+    try:
+        spec = hard_triplets.MiningSpec(**{name: getattr(arguments, name) for name in fields})
+    except ValueError as error:
+        raise CommandError(f"--{error}") from None
+    embeddings, image_ids, landmark_ids, num_without = _read(arguments)
     start = time.perf_counter()
     with progress_bar(len(embeddings), "Mining", " images") as bar:
         try:
-            triplets = mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
+            triplets = hard_triplets.mine_triplets(embeddings, image_ids, landmark_ids, spec, bar.update)
         except MissingPackageError as error:
             raise CommandError(f"{error} That is --search exact.") from None
     seconds = time.perf_counter() - start
     if not len(triplets):
         reasons = _list_counts(triplets.num_left_out, ": ")
         raise NoExampleError("\n".join([f"No triplet can be mined. {reasons}.", *_advice(triplets, spec)]))
-    write_triplets(triplets, arguments.out)
+    hard_triplets.write_triplets(triplets, arguments.out)
     quantiles = np.quantile(triplets.similarities.astype(np.float64), list(_QUANTILES), axis=0).round(6).T.tolist()
     found = {
         "schema_version": 1,
@@ -76,47 +70,29 @@ def run(arguments: argparse.Namespace) -> int:
         },
         "seconds": round(seconds, 3),
     }
-    if arguments.json:
-        console.print_json(found)
-    else:
-        console.show("\n".join(_lines(found, _advice(triplets, spec))))
+    console.show_found(found, _lines(found, _advice(triplets, spec)), as_json=arguments.json)
     return console.OK
 
 
-def _make_spec(arguments: argparse.Namespace) -> MiningSpec:
-    try:
-        return MiningSpec(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(MiningSpec)})
-    except ValueError as error:
-        raise CommandError(f"--{error}") from None
-
-
-def _read_labels(
-    arguments: argparse.Namespace, num_rows: int
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.integer], int]:
-    """Returns uint64[n] image ids, int[n] landmark ids, and how many images of the table have no embedding."""
+def _read(arguments: argparse.Namespace) -> tuple[Embeddings, npt.NDArray[np.uint64], npt.NDArray[np.integer], int]:
+    """Returns embeddings, their images' ids and landmarks, and how many images of the table have no embedding."""
     index, ids, manual_dir = arguments.index, arguments.ids, arguments.manual_dir
     if (index is None) == (ids is None) or (ids is None) != (manual_dir is None):
         raise CommandError(
             "say which images the embeddings are of: either with --index DIR (a prepared landmark_images), or with"
             " --ids FILE and --manual_dir DIR."
         )
-
-    def check_length(num_ids: int, whose: str, what: str) -> None:
-        if num_rows != num_ids:
-            raise EmbeddingsError(
-                f"{arguments.embeddings} has {num_rows:,} rows, but {whose} {num_ids:,} {what}. Row i must be the"
-                f" embedding of number i of the {what}: compute embeddings for all of them, in their order."
-            )
-
     if index is not None:
         records = read_image_index(index, arguments.split)
-        check_length(len(records), f"split {arguments.split!r} in {index / INDEX_NAME} has", "records")
-        return records.image_ids, records.landmark_ids, 0
+        found = f"split {arguments.split!r} in {index / INDEX_NAME} has {len(records):,} records."
+        embeddings = read_embeddings(arguments.embeddings, len(records), found)
+        return embeddings, records.image_ids, records.landmark_ids, 0
     image_ids = read_image_ids(ids)
-    check_length(len(image_ids), f"{ids} holds", "ids")
+    embeddings = read_embeddings(arguments.embeddings, len(image_ids), f"{ids} holds {len(image_ids):,} ids.")
     source = find_source(manual_dir, console.build_options().bank)
     table = source.read_table()
-    return image_ids, landmarks_of(image_ids, table, source.table_path), table.num_images - len(image_ids)
+    num_without = table.num_images - len(image_ids)
+    return embeddings, image_ids, landmarks_of(image_ids, table, source.table_path), num_without
 
 
 def _lines(found: dict[str, Any], advice: list[str]) -> Iterator[str]:
@@ -150,17 +126,17 @@ def _lines(found: dict[str, Any], advice: list[str]) -> Iterator[str]:
     )
 
 
-def _advice(triplets: MinedTriplets, spec: MiningSpec) -> list[str]:
+def _advice(triplets: hard_triplets.MinedTriplets, spec: hard_triplets.MiningSpec) -> list[str]:
     """Returns what to try where what was asked for does not suit the embeddings."""
     advice = []
-    num_above = triplets.num_left_out[NO_POSITIVE] + triplets.num_left_out[NO_NEGATIVE]
+    num_above = triplets.num_left_out[hard_triplets.NO_POSITIVE] + triplets.num_left_out[hard_triplets.NO_NEGATIVE]
     if num_above > _MANY_LEFT_OUT * triplets.num_anchors:
         advice.append(
             f"Note: {num_above / triplets.num_anchors:.0%} of the anchors have only images above"
             f" --max_similarity {spec.max_similarity:g} to choose from. If a model, such as one that is hardly"
             " trained, makes all embeddings alike, a higher value suits it; 1 passes nothing over."
         )
-    num_harder = triplets.num_negatives[HARDER]
+    num_harder = triplets.num_negatives[hard_triplets.HARDER]
     if spec.negative == "semi-hard" and num_harder > _MANY_HARDER * len(triplets):
         advice.append(
             f"Note: {num_harder / len(triplets):.0%} of the anchors have no semi-hard negative among their"

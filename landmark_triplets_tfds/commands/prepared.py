@@ -40,7 +40,6 @@ from landmark_triplets_tfds.triplets.plan import Example
 
 _Parsed = TypeVar("_Parsed")
 
-
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 FILE_FORMATS = (TFRECORD, ARRAY_RECORD)
 
@@ -49,48 +48,28 @@ SHARD_PATTERN = re.compile(r"(?P<dataset>.+)-(?P<split>\w+)\.(?P<format>\w+)-(?P
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file of records.
-
-    Attributes:
-      split: the name of the split that it is a part of.
-      name: of the file.
-      num_records: as dataset_info.json has it; None if that cannot be read.
-    """
+    """A file of a split's records."""
 
     split: str
     name: str
-    num_records: int | None
+    num_records: int | None  # as dataset_info.json has it; None if that cannot be read
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedData:
-    """A prepared dataset.
+    """A prepared dataset."""
 
-    Attributes:
-      folder: of its version.
-      name: such as ``landmark_triplets/128px/1.0.0``.
-      kind: of its examples.
-      image_px: height and width of the stored images; None: not known.
-      features: the names of the features of a record.
-      file_format: one of `FILE_FORMATS`.
-      shards: of all splits; those of a split are in their order.
-      split_bytes: the sum of the sizes of all records, by split, as dataset_info.json has it.
-      metadata: what metadata.json holds; None if it cannot be read.
-      report: what build_report.json holds; None if it is not there or cannot be read.
-      damage: what is wrong with these files, by their names.
-    """
-
-    folder: epath.Path
-    name: str
+    folder: epath.Path  # of its version
+    name: str  # such as landmark_triplets/128px/1.0.0
     kind: ExampleKind
-    image_px: tuple[int, ...] | None
-    features: frozenset[str]
-    file_format: str
-    shards: list[Shard]
-    split_bytes: dict[str, int]
-    metadata: dict[str, Any] | None
-    report: dict[str, Any] | None
-    damage: dict[str, str]
+    image_px: tuple[int, ...] | None  # height and width of the stored images; None: not known
+    features: frozenset[str]  # the names of those of a record
+    file_format: str  # one of FILE_FORMATS
+    shards: list[Shard]  # of all splits; those of a split are in their order
+    split_bytes: dict[str, int]  # the sum of the sizes of all records, by split, as dataset_info.json has it
+    metadata: dict[str, Any] | None  # what metadata.json holds; None if it cannot be read
+    report: dict[str, Any] | None  # what build_report.json holds; None if it is not there or cannot be read
+    damage: dict[str, str]  # what is wrong with these files, by their names
 
     @property
     def config_fields(self) -> dict[str, Any]:
@@ -229,12 +208,10 @@ _NUM_NAMES_SHOWN = 20
 
 
 def find_version_folder(data_dir: str | None, dataset: str) -> epath.Path:
-    """Finds the folder of a prepared dataset.
+    """Finds the folder of a prepared dataset in ``data_dir``, or else where TFDS keeps them.
 
-    Args:
-      data_dir: where datasets are; None: where TFDS keeps them.
-      dataset: ``landmark_triplets/128px``, for the newest version, ``landmark_triplets/128px:1.0.0``, or the path of a
-        folder: of a version, or of a config. ``landmark_triplets`` will do where there is one config.
+    A dataset is named ``landmark_triplets/128px``, for the newest version, ``landmark_triplets/128px:1.0.0``, or by the
+    path of a folder: of a version, or of a config. ``landmark_triplets`` will do where there is one config.
 
     Raises:
       CommandError: if there is no such dataset; it names those that are there.
@@ -275,16 +252,13 @@ Read = tuple[bytes | None, str]
 
 
 def read_records(path: epath.Path, file_format: str, first: int = 0) -> Iterator[Read]:
-    """Reads a shard.
+    """Reads the records of a shard, in order, from the one with this number on.
 
-    Args:
-      path: of the shard.
-      file_format: `TFRECORD` or `ARRAY_RECORD`.
-      first: the number of the first record to read; others are stepped over, which takes some microseconds each.
+    Others are stepped over, which takes some microseconds each.
 
     Yields:
-      (record, '') for each one, in order; (None, what is wrong) in place of one that is damaged. The last one stands
-      for all behind it where these are lost.
+      (record, '') for each one; (None, what is wrong) in place of one that is damaged. The last one stands for all
+      behind it where these are lost.
 
     Raises:
       OSError: if the file cannot be read.
@@ -303,11 +277,9 @@ def read_record(path: epath.Path, file_format: str, number: int) -> bytes:
 
 
 def parse_example(record: bytes, kind: ExampleKind) -> tuple[Example, frozenset[str]]:
-    """Takes a record apart.
+    """Returns the features of a record that examples of the kind have, and the names of all that it has.
 
-    Returns:
-      The values of the features that examples of the kind have: images and ids as bytes, landmarks as numbers. And the
-      names of all features of the record.
+    Images and ids are bytes, landmarks numbers.
 
     Raises:
       ValueError: if it lacks one of these, or has not one value of it, of its type.

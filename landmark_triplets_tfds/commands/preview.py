@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -40,31 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Draws the picture and says what is in it."""
     path = check_out(arguments.out)
     examples = _find_examples(arguments)
-    rows = _choose_rows(examples, arguments.num, arguments.seed)
     noun = examples.kind.noun
     path = path or pathlib.Path(f"{noun}.png")
+    rows = _choose_rows(examples, arguments.num, arguments.seed)
     would = " (not built)" if arguments.manual_dir is not None else ""
     title = f"{examples.name}{would}, {arguments.split}: {examples.num_examples:,} {noun}"
     picture = draw_rows(rows, title=title)
     picture.save(path, quality=92)
-    if arguments.json:
-        console.print_json(
-            {
-                "schema_version": 1,
-                "dataset": examples.name,
-                "split": arguments.split,
-                "seed": arguments.seed,
-                "out": str(path),
-                "num_examples": examples.num_examples,
-                "notes": examples.notes,
-                noun: [_describe(example) for row in rows for example in row],
-            }
-        )
-        return console.OK
-    for note in examples.notes[:10]:
-        console.show(console.styled(f"Note: {note}", "yellow"))
+    found = {
+        "schema_version": 1,
+        "dataset": examples.name,
+        "split": arguments.split,
+        "seed": arguments.seed,
+        "out": str(path),
+        "num_examples": examples.num_examples,
+        "notes": examples.notes,
+        noun: [_describe(example) for row in rows for example in row],
+    }
     what = noun if examples.kind == TRIPLETS else "landmarks"
-    console.show(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
+    lines = [console.styled(f"Note: {note}", "yellow") for note in examples.notes[:10]]
+    lines.append(f"Wrote {path}: {len(rows):,} {what} of {examples.name}, {picture.width} x {picture.height} px.")
+    console.show_found(found, lines, as_json=arguments.json)
     return console.OK
 
 
@@ -94,23 +91,16 @@ def _describe(example: Example) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Examples:
-    """The examples of a split.
-
-    Attributes:
-      name: of the dataset.
-      kind: of the examples.
-      num_examples: how many there are in the split.
-      get: returns one by its number, images as stored bytes; None if it cannot be had, and then adds a note.
-      landmark_ids: int64[num_examples] for images whose landmarks are known without reading them; else None.
-      notes: sentences on what had to be stepped over.
-    """
+    """The examples of a split of a dataset."""
 
     name: str
     kind: ExampleKind
     num_examples: int
-    get: Callable[[int], Example | None]
-    landmark_ids: npt.NDArray[np.int64] | None
-    notes: list[str]
+    get: Callable[
+        [int], Example | None
+    ]  # one by its number, images as stored bytes; None, and a note, if there is none
+    landmark_ids: npt.NDArray[np.int64] | None  # [num_examples], of images, where they are known without reading them
+    notes: list[str]  # sentences on what had to be stepped over
 
 
 def _find_examples(arguments: argparse.Namespace) -> _Examples:
@@ -164,18 +154,16 @@ def _planned_examples(manual_dir: epath.Path, config: LandmarkBuilderConfig, spl
     options = console.build_options()
     source = open_copy(manual_dir, options.bank, options.num_readers_of(manual_dir))
     plan = SplitPlanner(select_images_of(config, source, options), config).plan_split(split).plan
-    thumbnails: dict[int, bytes | None] = {}
     notes: list[str] = []
 
+    @functools.cache
     def get_thumbnail(row: int) -> bytes | None:
-        if row not in thumbnails:
-            image_id = int(plan.table.image_ids[row])
-            try:
-                thumbnails[row] = make_thumbnail(source.read(image_id), config.thumbnail_spec())
-            except UnreadableImageError as error:
-                thumbnails[row] = None
-                notes.append(f"{source.locate(image_id)}: {error}")
-        return thumbnails[row]
+        image_id = int(plan.table.image_ids[row])
+        try:
+            return make_thumbnail(source.read(image_id), config.thumbnail_spec())
+        except UnreadableImageError as error:
+            notes.append(f"{source.locate(image_id)}: {error}")
+            return None
 
     def get(number: int) -> Example | None:
         planned = plan.rows(number, number + 1)[0].tolist()
@@ -201,15 +189,7 @@ def _check_split(split: str, name: str, splits: Sequence[str]) -> None:
 
 
 def _choose_rows(examples: _Examples, num: int, seed: int) -> list[list[Example]]:
-    """Chooses examples at random.
-
-    Returns:
-      Rows of examples: of a triplet each, or of a few images of the same landmark each. At most ``num`` rows, the same
-      ones for the same seed.
-
-    Raises:
-      CommandError: if none can be had.
-    """
+    """Returns at most ``num`` rows of a triplet, or of a few images of a landmark, the same ones for the same seed."""
     rows: list[list[Example]] = []
     num_failed = 0
     for numbers in _draw(examples, np.random.default_rng(seed)):

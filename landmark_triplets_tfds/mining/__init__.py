@@ -1,1 +1,1 @@
-"""Embeddings become neighbours, and neighbours hard triplets."""
+"""Embeddings become neighbours, and neighbours hard triplets and scores."""

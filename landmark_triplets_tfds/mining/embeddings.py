@@ -8,6 +8,7 @@ their ids, so that the order of the rows of a file decides nothing.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 import dataclasses
 import os
 import re
@@ -28,10 +29,11 @@ from landmark_triplets_tfds.competition.tables import (
 )
 from landmark_triplets_tfds.errors import EmbeddingsError, NoExampleError
 
+Embeddings = npt.NDArray[np.floating[Any]]
 Vectors = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 _NUM_IDS_SHOWN = 3
 _MAX_LIST_BYTES = 1 << 30
 
@@ -39,29 +41,27 @@ _MAX_LIST_BYTES = 1 << 30
 # --- What is read: embeddings, and which image is in which of their rows
 
 
-def read_embeddings(path: epath.Path) -> npt.NDArray[np.floating]:
-    """Maps embeddings from a file, without reading them yet.
-
-    Args:
-      path: of a ``.npy`` file with float16 or float32[num_images, dim], not remote.
+def read_embeddings(path: epath.Path, num_images: int, found: str) -> Embeddings:
+    """Maps a ``.npy`` file with float16 or float32[num_images, dim], not a remote one, without reading it yet.
 
     Raises:
-      EmbeddingsError: if there is no such file, or something else is in it.
+      EmbeddingsError: if there is no such file, or something else is in it; ``found`` says where so many images were.
     """
-    embeddings: npt.NDArray[np.floating] = _load(path, "r", "np.save(path, embeddings)")
+    embeddings: Embeddings = _load(path, "r", "np.save(path, embeddings)")
     _check_embeddings(embeddings)
+    if len(embeddings) != num_images:
+        raise EmbeddingsError(
+            f"{path} has {len(embeddings):,} rows, but {found} Row i must be the embedding of number i of these:"
+            " compute embeddings for all of them, in their order."
+        )
     return embeddings
 
 
 def read_image_ids(path: epath.Path) -> npt.NDArray[np.uint64]:
-    """Reads the ids of images, in the order of the embeddings.
+    """Returns uint64[n]: the ids of images, in the order of the embeddings.
 
-    Args:
-      path: of a ``.npy`` file with uint64 or with texts of 16 hex digits, or of a text file with such an id per line.
-        Blank lines do not count.
-
-    Returns:
-      uint64[n].
+    The file is ``.npy``, with uint64 or with texts of 16 hex digits, or a text with such an id per line. Blank lines do
+    not count.
 
     Raises:
       EmbeddingsError: if there is no such file, or something else is in it, or an id occurs twice; the message names
@@ -77,9 +77,14 @@ def read_image_ids(path: epath.Path) -> npt.NDArray[np.uint64]:
         ids = [line for line in lines if line]
     if not len(ids):
         raise EmbeddingsError(f"{path} holds no ids.")
-    image_ids = _parse_ids(path, ids, what, numbers) if isinstance(ids, list) else ids
-    _check_distinct(image_ids, str(path), what, numbers)
-    return image_ids
+    if isinstance(ids, list):
+        try:
+            ids = parse_image_ids(ids)
+        except ValueError as error:
+            wrong = next(at for at, text in enumerate(ids) if not IMAGE_ID.pattern.fullmatch(text))
+            raise EmbeddingsError(f"{path}, {what} {numbers[wrong]:,}: {error}") from None
+    _check_distinct(ids, str(path), what, numbers)
+    return ids
 
 
 def landmarks_of(image_ids: npt.NDArray[np.uint64], table: LandmarkTable, table_name: str) -> npt.NDArray[np.int64]:
@@ -143,33 +148,17 @@ def _read_lines(path: epath.Path) -> list[str]:
     return [line.strip(" \t") for line in re.split("\r\n|\r|\n", text)]
 
 
-def _parse_ids(path: epath.Path, texts: list[str], what: str, numbers: Places) -> npt.NDArray[np.uint64]:
-    try:
-        return parse_image_ids(texts)
-    except ValueError as error:
-        pairs = zip(numbers.tolist(), texts, strict=True)
-        number = next(number for number, text in pairs if not IMAGE_ID.pattern.fullmatch(text))
-        raise EmbeddingsError(f"{path}, {what} {number:,}: {error}") from None
-
-
 # --- What is mined
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LandmarkVectors:
-    """Unit vectors of images, landmark by landmark (ascending id), by image id within each.
+    """Unit vectors of images, landmark by landmark (ascending id), by image id within each."""
 
-    Attributes:
-      vectors: float32[n, dim], each of length 1.
-      image_ids: uint64[n].
-      rows: int64[n]: the row of the embeddings that each place comes from.
-      starts, stops: int64[n]: the images of the landmark at place i are the places ``starts[i]`` to ``stops[i]``
-        (exclusive).
-    """
-
-    vectors: Vectors
-    image_ids: npt.NDArray[np.uint64]
-    rows: Places
+    vectors: Vectors  # [n, dim], each of length 1
+    image_ids: npt.NDArray[np.uint64]  # [n]
+    rows: Places  # [n], of the embeddings that each place comes from
+    # [n]: the images of the landmark at place i are the places starts[i] to stops[i] (exclusive).
     starts: Places
     stops: Places
 
@@ -202,22 +191,18 @@ def arrange(
     _check_embeddings(embeddings)
     _check_labels(len(embeddings), image_ids, landmark_ids)
     rows = np.lexsort((image_ids, landmark_ids))
-    landmarks = landmark_ids[rows]
-    is_first = np.concatenate([[True], landmarks[1:] != landmarks[:-1]])
-    firsts = np.flatnonzero(is_first)
-    sizes = np.diff(firsts, append=len(rows))
+    _, firsts, sizes = np.unique(landmark_ids[rows], return_index=True, return_counts=True)
     if len(firsts) < 2:
         raise NoExampleError(
             f"No triplet can be mined: all {len(rows):,} images show the same landmark, so there is no negative. At"
             " least two landmarks are needed."
         )
-    starts = np.repeat(firsts, sizes)
     return LandmarkVectors(
         vectors=_scale(embeddings, rows, image_ids),
         image_ids=image_ids[rows],
         rows=rows,
-        starts=starts,
-        stops=starts + np.repeat(sizes, sizes),
+        starts=np.repeat(firsts, sizes),
+        stops=np.repeat(firsts + sizes, sizes),
     )
 
 
@@ -275,17 +260,34 @@ def _scale(embeddings: npt.NDArray[np.floating], rows: Places, image_ids: npt.ND
     place_of[rows] = np.arange(count)
     vectors = np.empty((count, dim), dtype=np.float32)
     step = max(1, _BLOCK_BYTES // (8 * dim))
+
+    def name_row(row: int) -> str:
+        return f"{_name_of(embeddings)}, row {row:,} (image {format_image_id(image_ids[row])})"
+
     for start in range(0, count, step):
-        block = embeddings[start : start + step].astype(np.float64)  # squares of float32 may not fit float32
-        lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
-        wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
-        if len(wrong):
-            row = start + int(wrong[0])
-            what = "is all zeros" if lengths[wrong[0]] == 0 else "holds NaN or infinity"
-            raise EmbeddingsError(
-                f"{_name_of(embeddings)}, row {row:,} (image {format_image_id(image_ids[row])}) {what}, so it has no"
-                " direction to compare. Compute it again, or leave the image out."
-            )
-        block /= lengths[:, np.newaxis]
-        vectors[place_of[start : start + step]] = block
+        block = slice(start, start + step)
+        vectors[place_of[block]] = as_vectors(embeddings[block], start, name_row)
+    return vectors
+
+
+def as_vectors(embeddings: Embeddings, first: int, name_row: Callable[[int], str], *, scaled: bool = True) -> Vectors:
+    """Returns embeddings, float[n, dim] from the row ``first`` on, as float32, by default each divided by its length.
+
+    Raises:
+      EmbeddingsError: if one holds NaN or infinity, or is all zeros and to be scaled; ``name_row`` says which row.
+    """
+    vectors: Vectors
+    if scaled:
+        wide = embeddings.astype(np.float64)  # squares of float32 may not fit float32
+        with np.errstate(divide="ignore", invalid="ignore"):  # of zeros and infinity
+            vectors = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+    else:
+        vectors = np.asarray(embeddings, dtype=np.float32)
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        row = int(wrong[0])
+        what = "holds NaN or infinity" if embeddings[row].any() else "is all zeros"
+        raise EmbeddingsError(
+            f"{name_row(first + row)} {what}, so it cannot be compared. Compute it again, or leave the image out."
+        )
     return vectors

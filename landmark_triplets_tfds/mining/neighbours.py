@@ -27,13 +27,10 @@ import loky
 import numpy as np
 import numpy.typing as npt
 
-from landmark_triplets_tfds.common.checks import shorten
-from landmark_triplets_tfds.errors import EmbeddingsError, MissingPackageError
-from landmark_triplets_tfds.mining.embeddings import LandmarkVectors, Places, Vectors
+from landmark_triplets_tfds.errors import MissingPackageError
+from landmark_triplets_tfds.mining.embeddings import Embeddings, LandmarkVectors, Places, as_vectors
 
-METRICS = COSINE, EUCLIDEAN = "cosine", "euclidean"
-
-Embeddings = npt.NDArray[np.floating[Any]]
+COSINE, EUCLIDEAN = "cosine", "euclidean"
 
 Similarities = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint64]  # a similarity and a place in one number, see `_make_keys`
@@ -70,31 +67,11 @@ _NUM_RESULTS = 1 << 22  # at a time
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest images of other landmarks whose similarity is not above the ceiling, nearest first.
+    """The nearest images of other landmarks whose similarity is not above the ceiling, nearest first."""
 
-    Attributes:
-      places: int64[n, k] in the `LandmarkVectors`; -1 where there are fewer.
-      similarities: float32[n, k]; -inf where there are fewer. Equally similar ones are in order of their places.
-      num_above: int64[n]: images of other landmarks that were passed over because they are above the ceiling.
-    """
-
-    places: Places
-    similarities: Similarities
-    num_above: Places
-
-
-class UnusableVectorError(EmbeddingsError):
-    """A vector is not finite or, for cosines, all zeros.
-
-    Attributes:
-      name: 'query_embeddings' or 'index_embeddings'.
-      row: of these.
-      what: is wrong with it.
-    """
-
-    def __init__(self, name: str, row: int, what: str):
-        super().__init__(f"{name} {what} in row {row}.")
-        self.name, self.row, self.what = name, row, what
+    places: Places  # [n, k] in the `LandmarkVectors`; -1 where there are fewer
+    similarities: Similarities  # [n, k]; -inf where there are fewer. Equally similar ones are in order of their places
+    num_above: Places  # [n]: images of other landmarks that were passed over because they are above the ceiling
 
 
 def search(
@@ -103,6 +80,8 @@ def search(
     k: int,
     metric: str = EUCLIDEAN,
     on_done: Callable[[int], object] = lambda count: None,
+    name_query: Callable[[int], str] = "query_embeddings, row {:,},".format,
+    name_image: Callable[[int], str] = "index_embeddings, row {:,},".format,
 ) -> tuple[Places, Similarities]:
     """Finds the k nearest database images of every query, exactly, by blocked matrix products.
 
@@ -115,18 +94,21 @@ def search(
       k: at least 1, at most num_images.
       metric: 'cosine' or 'euclidean'.
       on_done: called with the number of database images just compared.
+      name_query: says which one a row of the queries is, for messages.
+      name_image: the same of the database.
 
     Returns:
       int64[num_queries, k] rows of the database, nearest first, and float32[num_queries, k], their cosines, or their
       distances with a minus. Of equally near ones the first row comes first.
 
     Raises:
-      UnusableVectorError: if a value is not finite, or with 'cosine' a vector is all zeros.
+      EmbeddingsError: if a value is not finite, or with 'cosine' a vector is all zeros.
     """
-    vectors = _as_vectors(queries, 0, "query_embeddings", metric)
+    vectors = as_vectors(queries, 0, name_query, scaled=metric == COSINE)
     keys: Keys = np.zeros((len(queries), min(k + _NUM_SPARE, len(database))), dtype=np.uint64)
     for first in range(0, len(database), _COLUMNS_PER_BLOCK):
-        block = _as_vectors(database[first : first + _COLUMNS_PER_BLOCK], first, "index_embeddings", metric)
+        block = database[first : first + _COLUMNS_PER_BLOCK]
+        block = as_vectors(block, first, name_image, scaled=metric == COSINE)
         # |q - d|^2 = |q|^2 - 2 (q.d - |d|^2 / 2), and |q| is the same for all that a query is compared with.
         half_squares = (block**2).sum(axis=1) / 2 if metric == EUCLIDEAN else np.float32(0)
         for start in range(0, len(vectors), ROWS_PER_BLOCK):
@@ -135,44 +117,35 @@ def search(
             keys[rows] = _keep_best(keys[rows], products, np.empty(products.shape, dtype=bool), first)
         _let_go(database)
         on_done(len(block))
-    return _rank(queries, database, _places_of(keys), k, metric)
+    places = _places_of(keys)
+    return _take_best(places, _nearness(queries, database, places, metric), k)
 
 
-def _as_vectors(embeddings: Embeddings, first: int, name: str, metric: str) -> Vectors:
-    """Returns float32[n, dim], with 'cosine' of length 1, of embeddings whose first row has this number."""
-    vectors = np.asarray(embeddings, dtype=np.float32)
-    wrong, what = ~np.isfinite(vectors).all(axis=1), "must be finite numbers"
-    if metric == COSINE and not wrong.any():
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        wrong, what = lengths == 0, "must not be all zeros, which have no direction"
-        vectors = (vectors / np.where(wrong, 1, lengths)[:, np.newaxis]).astype(np.float32)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UnusableVectorError(name, first + row, f"{what}, got {shorten(embeddings[row].tolist())}")
-    return vectors
+def _nearness(queries: Embeddings, database: Embeddings, places: Places, metric: str = "") -> Similarities:
+    """Returns float32[n, k]: how near queries are to these places of a database, computed in float64.
 
-
-def _rank(
-    queries: Embeddings, database: Embeddings, places: Places, k: int, metric: str
-) -> tuple[Places, Similarities]:
-    """Returns the k best of these places, int64[num_queries, at least k], and how near they are, from float64."""
-    best, nearness = np.empty((len(places), k), dtype=np.int64), np.empty((len(places), k), dtype=np.float32)
+    Without a metric, that is the cosine of unit vectors.
+    """
+    nearness = np.empty(places.shape, dtype=np.float32)
     step = max(1, _NUM_GATHERED // (places.shape[1] * database.shape[1]))
     for start in range(0, len(places), step):
         rows = slice(start, start + step)
-        own, others = (
-            queries[rows].astype(np.float64)[:, np.newaxis],
-            _gather(database, places[rows]).astype(np.float64),
-        )
-        if metric == COSINE:
-            exact = (own * others).sum(axis=2) / (np.linalg.norm(own, axis=2) * np.linalg.norm(others, axis=2))
+        own = queries[rows].astype(np.float64)
+        others = _gather(database, places[rows]).astype(np.float64)
+        if metric == EUCLIDEAN:
+            nearness[rows] = -np.linalg.norm(own[:, np.newaxis] - others, axis=2)
         else:
-            exact = -np.linalg.norm(own - others, axis=2)
-        rounded = exact.astype(np.float32)
-        order = np.lexsort((places[rows], -rounded))[:, :k]
-        best[rows] = np.take_along_axis(places[rows], order, axis=1)
-        nearness[rows] = np.take_along_axis(rounded, order, axis=1)
-    return best, nearness
+            products = np.einsum("nd,nkd->nk", own, others)
+            if metric == COSINE:
+                products /= np.linalg.norm(own, axis=1, keepdims=True) * np.linalg.norm(others, axis=2)
+            nearness[rows] = as_similarities(products)
+    return nearness
+
+
+def _take_best(places: Places, nearness: Similarities, k: int) -> tuple[Places, Similarities]:
+    """Returns the k nearest of these places, and how near they are; of equally near ones the first comes first."""
+    order = np.lexsort((places, -nearness))[:, :k]
+    return np.take_along_axis(places, order, axis=1), np.take_along_axis(nearness, order, axis=1)
 
 
 def _gather(array: Embeddings, places: Places) -> Embeddings:
@@ -238,11 +211,7 @@ class ApproximateSearch:
     """Compares every image with those in the nearest lists of an inverted file."""
 
     def __init__(self, images: LandmarkVectors, max_similarity: float, num_probes: int = _NUM_PROBES):
-        """Builds the file, as large as the vectors in memory; ``num_probes`` of its lists are looked into first.
-
-        Raises:
-          MissingPackageError: if faiss is not installed.
-        """
+        """Builds the file, as large as the vectors in memory; ``num_probes`` of its lists are looked into first."""
         faiss = self._faiss = load_faiss()
         faiss.omp_set_num_threads(loky.cpu_count())
         self._images = images
@@ -297,11 +266,7 @@ class ApproximateSearch:
 
 
 def load_faiss() -> Any:
-    """Imports faiss.
-
-    Raises:
-      MissingPackageError: if it is not installed.
-    """
+    """Imports faiss; raises MissingPackageError if it is not installed."""
     try:
         return importlib.import_module("faiss")
     except ImportError as error:
@@ -377,27 +342,11 @@ def _finish(
     ``keys`` are uint64[n, kept], 0 where there are fewer; ``num_above``, int64[n], is how many were passed over so far.
     """
     places = _places_of(keys)
-    similarities = _similarities_to(images, start, places)
+    similarities = _nearness(images.vectors[start : start + len(places)], images.vectors, places)
     is_above = (places >= 0) & (similarities > max_similarity)
-    exact = np.where((places >= 0) & ~is_above, _make_keys(similarities, places), np.uint64(0))
-    best = np.sort(exact, axis=1)[:, ::-1][:, :k]
-    return Neighbours(
-        places=_places_of(best),
-        similarities=np.where(best > 0, _similarities_of(best), np.float32(-np.inf)),
-        num_above=num_above + is_above.sum(axis=1),
-    )
-
-
-def _similarities_to(images: LandmarkVectors, start: int, places: Places) -> Similarities:
-    """Returns float32[n, k]: of the images from ``start`` on with those at these places (of -1: anything)."""
-    products = np.empty(places.shape, dtype=np.float64)
-    dim = images.vectors.shape[1]
-    step = max(1, _NUM_GATHERED // (places.shape[1] * dim))
-    for at in range(0, len(places), step):
-        others = images.vectors[places[at : at + step]]
-        own = images.vectors[start + at : start + at + len(others)]
-        products[at : at + step] = np.einsum("nd,nkd->nk", own, others, dtype=np.float64)
-    return as_similarities(products)
+    is_none = (places < 0) | is_above
+    best = _take_best(np.where(is_none, -1, places), np.where(is_none, _BELOW_ALL, similarities), k)
+    return Neighbours(*best, num_above + is_above.sum(axis=1))
 
 
 def as_similarities(products: npt.NDArray[np.float64]) -> Similarities:

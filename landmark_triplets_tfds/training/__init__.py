@@ -1,1 +1,1 @@
-"""Prepared images become batches: reading, fresh triplets, metrics, pictures."""
+"""Prepared images become batches: reading, fresh triplets, pictures."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 import simplejpeg
 
 from landmark_triplets_tfds.triplets.examples import IMAGES, TRIPLETS, ExampleKind
@@ -29,8 +29,8 @@ _INK, _FAINT, _EDGE, _PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "white"
 # Everything in px.
 _SIDE = 240  # of a picture, about: the nearest whole multiple of its pixels
 _MAX_SIDE = 320
-_MARGIN, _GAP, _ROW_GAP = 28, 20, 24
-_BAR_HEIGHT, _BAR_GAP = 4, 9
+_MARGIN, _GAP, _ROW_GAP = 24, 12, 24
+_BAR_HEIGHT, _BAR_GAP = 4, 7
 _TITLE_SIZE, _HEADING_SIZE, _ID_SIZE, _NOTE_SIZE = 22, 17, 16, 15
 _LINE_HEIGHT = 1.35  # of the size of the letters
 
@@ -107,21 +107,13 @@ def draw_results(rows: Sequence[tuple[Mapping[str, Any], Sequence[tuple[Mapping[
 
 @dataclasses.dataclass(frozen=True)
 class _Cell:
-    """A picture and what is written below it.
-
-    Attributes:
-      pixels: uint8[height, width, 1 or 3].
-      image_id: the first line; '' leaves the line out.
-      note: the second line, in the colour; what is known of the landmark.
-      colour: of the bar below the picture and of the note.
-      is_framed: whether the bar goes around the picture.
-    """
+    """A picture, uint8[height, width, 1 or 3], and what is written below it; '' for what is not known."""
 
     pixels: npt.NDArray[np.uint8]
     image_id: str
     note: str
-    colour: str = BLUE
-    is_framed: bool = False
+    colour: str = BLUE  # of the note, and of the bar below the picture
+    is_framed: bool = False  # the bar goes around the picture
 
 
 def _take(kind: ExampleKind, examples: Iterable[Any], num: int) -> list[Mapping[str, Any]]:
@@ -137,11 +129,7 @@ def _take(kind: ExampleKind, examples: Iterable[Any], num: int) -> list[Mapping[
 
 
 def _unbatch(kind: ExampleKind, example: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields the features of the examples of a batch, or of an example by itself.
-
-    Raises:
-      ValueError: if it is none of this kind.
-    """
+    """Yields the features of the examples of a batch, or of an example by itself."""
     features = example if isinstance(example, Mapping) else _name_features(kind, example)
     if not all(name in features for name in kind.image_features):
         other = TRIPLETS if kind is IMAGES else IMAGES
@@ -194,9 +182,8 @@ def _describe_landmark(landmark_id: Any) -> str:
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, bytes | str):
-        return value.decode() if isinstance(value, bytes) else value
-    return _as_text(np.asarray(value).item())
+    item = np.asarray(value).item()
+    return item.decode() if isinstance(item, bytes) else str(item)
 
 
 def _as_pixels(image: Any) -> npt.NDArray[np.uint8]:
@@ -216,14 +203,14 @@ def _as_pixels(image: Any) -> npt.NDArray[np.uint8]:
         array = np.moveaxis(array, 0, 2)
     if array.ndim != 3 or array.shape[2] not in (1, 3):
         raise ValueError(f"an image must be [height, width, 1 or 3], got an array of shape {array.shape}.")
-    if array.dtype == np.uint8:
-        return array
-    values = array.astype(np.float64)
-    if values.min() < 0:
-        values = (values + 1) * 127.5
-    elif values.max() <= 1:
-        values = values * 255
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float64)
+        if array.min() < 0:
+            array = (array + 1) * 127.5
+        elif array.max() <= 1:
+            array = array * 255
+        array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    return array
 
 
 # --- The sheet
@@ -238,55 +225,43 @@ def _alternate_colours(groups: Iterable[Sequence[_Cell]]) -> list[list[_Cell]]:
 
 
 def _draw_sheet(rows: Sequence[Sequence[_Cell]], title: str, headings: Sequence[str] = ()) -> Image.Image:
-    """Draws a sheet.
-
-    Args:
-      rows: at least one; all pictures in them have the same size.
-      title: written at the top; '' for none.
-      headings: of the columns; empty: none.
-    """
-    height, width = side_px = _displayed_size(rows[0][0].pixels)
-    column_width = max(width, _width_of("0" * 16, _ID_SIZE))
-    num_columns = max(map(len, rows))
-    has_ids = any(cell.image_id for row in rows for cell in row)
-    has_notes = any(cell.note for row in rows for cell in row)
-    caption = _BAR_HEIGHT + _BAR_GAP + has_ids * _line(_ID_SIZE) + has_notes * _line(_NOTE_SIZE)
+    """Draws at least one row, a title above, if there is one, and headings of the columns, if there are some."""
+    pictures = [[_frame(cell) for cell in row] for row in rows]
+    column = max(_width_of("0" * 16, _ID_SIZE), *(picture.width for row in pictures for picture in row)) + _GAP
+    text_top = max(picture.height for row in pictures for picture in row) + _BAR_GAP
+    note_top = text_top + any(cell.image_id for row in rows for cell in row) * _line(_ID_SIZE)
+    row_height = note_top + any(cell.note for row in rows for cell in row) * _line(_NOTE_SIZE) + _ROW_GAP
     top = _MARGIN + (_line(_TITLE_SIZE) + 14 if title else 0) + (_line(_HEADING_SIZE) + 4 if headings else 0)
-    sheet_width = 2 * _MARGIN + num_columns * (column_width + _GAP) - _GAP
-    if title:
-        sheet_width = max(sheet_width, 2 * _MARGIN + _width_of(title, _TITLE_SIZE))
-    sheet_height = top + len(rows) * (height + caption + _ROW_GAP) - _ROW_GAP + _MARGIN
+    width = max(max(map(len, rows)) * column - _GAP, _width_of(title, _TITLE_SIZE)) + 2 * _MARGIN
+    left = _MARGIN + _BAR_HEIGHT  # of pictures within their frames, and of all text
 
-    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAPER)
+    sheet = Image.new("RGB", (width, top + len(rows) * row_height - _ROW_GAP + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    if title:
-        _write(pen, title, _MARGIN, _MARGIN, _TITLE_SIZE, _INK)
-    lefts = [_MARGIN + column * (column_width + _GAP) for column in range(num_columns)]
-    for x, heading in zip(lefts, headings, strict=False):
-        _write(pen, heading, x, top - 4 - _line(_HEADING_SIZE), _HEADING_SIZE, _FAINT)
-    for number, row in enumerate(rows):
-        y = top + number * (height + caption + _ROW_GAP)
-        for x, cell in zip(lefts, row, strict=False):
-            sheet.paste(_scale(cell.pixels, side_px), (x, y))
-            _draw_frame(pen, cell, x, y, side_px)
+    _write(pen, title, left, _MARGIN, _TITLE_SIZE, _INK)
+    for number, heading in enumerate(headings):
+        _write(pen, heading, left + number * column, top - 4 - _line(_HEADING_SIZE), _HEADING_SIZE, _FAINT)
+    for row_number, row in enumerate(rows):
+        y = top + row_number * row_height
+        for number, cell in enumerate(row):
+            x = left + number * column
+            sheet.paste(pictures[row_number][number], (x - _BAR_HEIGHT, y))
+            _write(pen, cell.image_id, x, y + text_top, _ID_SIZE, _INK)
+            _write(pen, cell.note, x, y + note_top, _NOTE_SIZE, cell.colour)
     return sheet
 
 
-def _draw_frame(pen: ImageDraw.ImageDraw, cell: _Cell, x: int, y: int, side_px: tuple[int, int]) -> None:
-    """Draws what is around a picture of this height and width, whose left upper corner is at (x, y)."""
-    height, width = side_px
-    pen.rectangle((x - 1, y - 1, x + width, y + height), outline=_EDGE)  # else white ones would vanish
-    if cell.is_framed:
-        around = (x - _BAR_HEIGHT, y - _BAR_HEIGHT, x + width - 1 + _BAR_HEIGHT, y + height - 1 + _BAR_HEIGHT)
-        pen.rectangle(around, outline=cell.colour, width=_BAR_HEIGHT)
-    y += height
-    pen.rectangle((x - 1, y, x + width, y + _BAR_HEIGHT - 1), fill=cell.colour)
-    y += _BAR_HEIGHT + _BAR_GAP
-    if cell.image_id:
-        _write(pen, cell.image_id, x, y - 2, _ID_SIZE, _INK)
-        y += _line(_ID_SIZE)
-    if cell.note:
-        _write(pen, cell.note, x, y - 2, _NOTE_SIZE, cell.colour)
+def _frame(cell: _Cell) -> Image.Image:
+    """Returns the picture, a small one enlarged to whole blocks for pixels, with the bar below or around it."""
+    picture = Image.fromarray(np.broadcast_to(cell.pixels, (*cell.pixels.shape[:2], 3)))
+    longer = max(picture.size)
+    if longer > _MAX_SIDE:
+        picture = ImageOps.contain(picture, (_SIDE, _SIDE), Image.Resampling.BOX)
+    else:
+        picture = ImageOps.scale(picture, max(1, round(_SIDE / longer)), Image.Resampling.NEAREST)
+    picture = ImageOps.expand(picture, 1, _EDGE)  # else white ones would vanish
+    picture = ImageOps.expand(picture, (0, 0, 0, _BAR_HEIGHT), cell.colour)
+    others = (_BAR_HEIGHT, _BAR_HEIGHT, _BAR_HEIGHT, 0)
+    return ImageOps.expand(picture, others, cell.colour if cell.is_framed else _PAPER)
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, size: int, colour: str) -> None:
@@ -300,19 +275,3 @@ def _width_of(text: str, size: int) -> int:
 
 def _line(size: int) -> int:
     return round(size * _LINE_HEIGHT)
-
-
-def _displayed_size(pixels: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Returns height and width of a picture on the sheet; a small one becomes whole blocks for pixels."""
-    height, width = pixels.shape[:2]
-    longer = max(height, width)
-    if longer > _MAX_SIDE:
-        return max(1, round(height * _SIDE / longer)), max(1, round(width * _SIDE / longer))
-    factor = max(1, round(_SIDE / longer))
-    return height * factor, width * factor
-
-
-def _scale(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-    method = Image.Resampling.NEAREST if size[0] >= picture.height else Image.Resampling.BOX
-    return picture.resize((size[1], size[0]), method)

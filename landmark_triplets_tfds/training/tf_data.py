@@ -104,16 +104,11 @@ def _read_epochs(
     combine: Callable[[Sequence[Mapping[str, Any]]], Any],
     start: int = 0,
 ) -> Any:
-    """Returns a tf.data.Dataset of examples of some records each.
+    """Returns a tf.data.Dataset of the examples of epochs, but for the first ``start`` ones of the first epoch.
 
-    Args:
-      data_source: the records; no other than one of ``tfds.data_source``.
-      index: what their first and last one are compared with; None: nothing.
-      numbers_of: which records make up the examples of an epoch, int[num_examples * width], in any shape.
-      epochs: follow each other.
-      shape: (num_examples, width), the same in every epoch.
-      combine: makes an example of ``width`` parsed records.
-      start: examples of the first epoch that are left out.
+    There are ``shape``, (num_examples, width), in each: ``numbers_of(epoch)`` says which records they are made of,
+    int[num_examples * width] in any shape, and ``combine`` makes one of ``width`` parsed records. Of an index, the
+    first and the last record are compared with it.
     """
     import tensorflow as tf
 

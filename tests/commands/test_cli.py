@@ -14,7 +14,7 @@ from tests.support.competition import DUMMY_DATA, REPOSITORY, run
 COMMAND = (sys.executable, "-m", "landmark_triplets_tfds")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli.MODULES)])
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli.COMMANDS)])
 def test_help_is_plain_and_fits_the_terminal(arguments, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(arguments) == 0
@@ -30,7 +30,7 @@ def test_help_lists_each_command_with_a_sentence(capsys):
     cli.main([])
     listed = capsys.readouterr().out.partition("commands:\n")[2].splitlines()
     words = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed}
-    assert list(words) == list(cli.MODULES)
+    assert list(words) == list(cli.COMMANDS)
     assert all(sentence.endswith(".") for sentence in words.values())
 
 

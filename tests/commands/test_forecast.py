@@ -1,11 +1,15 @@
-"""The command `forecast`: what it prints, and its exit statuses."""
+"""The command `forecast`: what it prints, its exit statuses, and that what fits a budget does."""
 
 import json
 
 import pytest
 
 from landmark_triplets_tfds.commands import cli
-from tests.support.competition import DUMMY_DATA
+from landmark_triplets_tfds.commands.datasets import BUILDERS, find_config
+from landmark_triplets_tfds.commands.forecast import find_fitting, parse_size
+from landmark_triplets_tfds.errors import CommandError
+from tests.support.competition import DUMMY_DATA, build
+from tests.support.forecasts import make_forecaster
 
 
 def run_forecast(capsys, *arguments, folder=DUMMY_DATA):
@@ -74,3 +78,64 @@ def test_status_2_without_files(tmp_path, capsys):
     status, output = run_forecast(capsys, folder=tmp_path)
     assert status == 2
     assert "is an empty folder" in output.err
+
+
+# --- What fits
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [
+        ("4.9GB", 4_900_000_000),
+        ("500MB", 500_000_000),
+        ("500 mb", 500_000_000),
+        ("20GiB", 20 << 30),
+        ("1.5TB", 1_500_000_000_000),
+        ("3k", 3000),
+        ("1000000", 1_000_000),
+        ("12 B", 12),
+    ],
+)
+def test_sizes(text, num_bytes):
+    assert parse_size(text) == num_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "4,9GB", "0", "4.9 GBytes", "1iB", "0.1B"])
+def test_refuses_sizes(text):
+    with pytest.raises(CommandError, match=r"--budget must be"):
+        parse_size(text)
+
+
+def fitting(folder, budget, dataset="landmark_triplets", num_sampled=1000):
+    return find_fitting(make_forecaster(folder, num_sampled), dataset, budget, str(folder), lambda: None)
+
+
+def test_nothing_fits():
+    answer = fitting(DUMMY_DATA, 1000)
+    assert answer["smallest_named"]["config"]["name"] == "64px_1per"
+    assert [answer[name] for name in ("largest_named", "all_named_fit", "best_custom")] == [None, False, None]
+    assert answer["alternatives"] == []
+
+
+def test_all_fit():
+    answer = fitting(DUMMY_DATA, 10**9)
+    assert answer["largest_named"]["config"]["name"] in ("512px_all", "512px_area_all")
+    assert [answer[name] for name in ("smallest_named", "all_named_fit", "best_custom")] == [None, True, None]
+    assert answer["alternatives"] == []
+
+
+@pytest.mark.parametrize(("dataset", "budget"), [("landmark_triplets", 800_000), ("landmark_images", 300_000)])
+def test_what_fits_does(corpus, tmp_path, dataset, budget):
+    answer = fitting(corpus, budget, dataset)
+    named, custom = answer["largest_named"], answer["best_custom"]
+    assert named["config"]["name"] in [config.name for config in BUILDERS[dataset].BUILDER_CONFIGS]
+    assert named["dataset_bytes"] < custom["dataset_bytes"] <= budget
+    config = find_config(json.dumps(custom["config"]), dataset)
+    builder = build(tmp_path / "data", config, corpus, builder_class=BUILDERS[dataset])
+    assert 0.85 * budget < builder.info.dataset_size <= budget
+    # More images are smaller ones.
+    configs = [find_config(json.dumps(each["config"]), dataset) for each in answer["alternatives"]]
+    per_landmark = [config.images_per_landmark or 10**9 for config in configs]
+    resolutions = [config.resolution for config in configs]
+    assert per_landmark == sorted(set(per_landmark))
+    assert resolutions == sorted(resolutions, reverse=True)

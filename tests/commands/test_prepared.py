@@ -20,7 +20,7 @@ from landmark_triplets_tfds.commands.prepared import (
     read_record,
     read_records,
 )
-from landmark_triplets_tfds.commands.verify.records import CHECKSUM, FILE, INFO
+from landmark_triplets_tfds.commands.verify.records import Kind
 from landmark_triplets_tfds.errors import CommandError
 from tests.support.prepared_builds import (
     assert_all_well,
@@ -132,7 +132,7 @@ def test_what_is_no_file(copy, name, what):
     path = shards_of(copy)[0] if name == "shard" else copy / name
     replace(path, make[what])
     verification = verified(copy)
-    assert path.name in [p.file for p in verification.problems if p.kind in (FILE, INFO)]
+    assert path.name in [p.file for p in verification.problems if p.kind in (Kind.FILE, Kind.INFO)]
     assert not verification.all_well
 
 
@@ -149,7 +149,7 @@ def test_missing_and_surplus_shards(copy):
     shutil.copy(first, copy / first.name.replace("-of-00002", "-of-00003"))
     (copy / "notes.txt").write_text("of no concern")
     second.unlink()
-    found = {p.file: p.message for p in problems_of(verified(copy), FILE)}
+    found = {p.file: p.message for p in problems_of(verified(copy), Kind.FILE)}
     assert found == {
         second.name: "it is missing",
         first.name.replace("-of-00002", "-of-00003"): "dataset_info.json lists no such shard",
@@ -166,10 +166,10 @@ def test_damaged_json(copy, name, content):
     else:
         (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     verification = verified(copy, source=dummy_source())
-    named = [p.file for p in problems_of(verification, INFO)]
+    named = [p.file for p in problems_of(verification, Kind.INFO)]
     assert name in named
     assert verification.not_checked
-    assert len(problems_of(verification, CHECKSUM)) == 1
+    assert len(problems_of(verification, Kind.CHECKSUM)) == 1
     assert verification.num_records == {"train": 43}
 
 

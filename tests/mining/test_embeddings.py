@@ -13,6 +13,10 @@ IDS = [0x0123456789ABCDEF, 0xFFFFFFFFFFFFFFFF, 0]
 TEXTS = [f"{image_id:016x}" for image_id in IDS]
 
 
+def read_three(path):
+    return read_embeddings(path, 3, "there are 3 images.")
+
+
 @pytest.fixture
 def path(tmp_path):
     return epath.Path(tmp_path) / "file.npy"
@@ -21,7 +25,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4"])
 def test_embeddings_are_mapped(path, dtype):
     np.save(path, np.arange(6).reshape(3, 2).astype(dtype))
-    embeddings = read_embeddings(path)
+    embeddings = read_three(path)
     assert isinstance(embeddings, np.memmap)
     assert embeddings.tolist() == [[0, 1], [2, 3], [4, 5]]
 
@@ -37,12 +41,16 @@ def test_embeddings_are_mapped(path, dtype):
         (lambda path: np.savez(path.open("wb"), a=np.ones(1)), "holds several arrays"),
         (lambda path: np.save(path, np.ones(3, np.float32)), r"file\.npy must have the shape .*, got \[3\]"),
         (lambda path: np.save(path, np.ones((3, 2))), r"file\.npy must hold float16 or float32, got float64.*astype"),
+        (
+            lambda path: np.save(path, np.ones((2, 2), np.float32)),
+            r"file\.npy has 2 rows, but there are 3 images\. Row i must be",
+        ),
     ],
 )
 def test_embeddings_errors(path, write, message):
     write(path)
     with pytest.raises(EmbeddingsError, match=message):
-        read_embeddings(path)
+        read_three(path)
 
 
 @pytest.mark.parametrize("kind", SPECIAL_FILES)
@@ -50,7 +58,7 @@ def test_embeddings_errors(path, write, message):
 def test_what_is_no_file_is_refused(tmp_path, kind, name):
     SPECIAL_FILES[kind](tmp_path / name)
     path = epath.Path(tmp_path / name)
-    for read in (read_embeddings, read_image_ids):
+    for read in (read_three, read_image_ids):
         with time_limit(10), pytest.raises(EmbeddingsError, match=rf"{path} is a pipe, a device or a socket"):
             read(path)
 
@@ -58,7 +66,7 @@ def test_what_is_no_file_is_refused(tmp_path, kind, name):
 def test_an_array_that_no_memory_holds(path):
     header = b"{'descr': '<u8', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    for read in (read_embeddings, read_image_ids):
+    for read in (read_three, read_image_ids):
         with pytest.raises(EmbeddingsError, match=r"file\.npy is not a .npy file with plain numbers, or is damaged"):
             read(path)
 
@@ -67,12 +75,12 @@ def test_embeddings_that_were_cut_off(path):
     np.save(path, np.ones((100, 64), np.float32))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EmbeddingsError, match=r"file\.npy is not a .npy file with plain numbers, or is damaged"):
-        read_embeddings(path)
+        read_three(path)
 
 
 def test_remote_embeddings():
     with pytest.raises(EmbeddingsError, match=r"gs://bucket/e\.npy is not on this machine"):
-        read_embeddings(epath.Path("gs://bucket/e.npy"))
+        read_three(epath.Path("gs://bucket/e.npy"))
 
 
 @pytest.mark.parametrize(("ids", "dtype"), [(IDS, np.uint64), (IDS, ">u8"), (TEXTS, "U16"), (TEXTS, "S16")])

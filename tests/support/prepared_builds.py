@@ -14,8 +14,8 @@ import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
 from landmark_triplets_tfds.commands.prepared import masked_crc, read_records
-from landmark_triplets_tfds.commands.verify.command import verify
-from landmark_triplets_tfds.commands.verify.records import CONTENT
+from landmark_triplets_tfds.commands.verify import verify
+from landmark_triplets_tfds.commands.verify.records import Kind
 from landmark_triplets_tfds.commands.verify.source import SourceOptions
 from tests.support.competition import DUMMY_DATA
 
@@ -111,7 +111,7 @@ def assert_forgery_is_found(
     shard = forge(folder, change)
     found = [p for p in problems_of(verified(folder, **settings), kind) if message in p.message]
     assert [(p.file, p.record) for p in found] in ([(shard, record)], [(shard, record)] * 2)
-    if kind == CONTENT:  # it says too little
+    if kind == Kind.CONTENT:  # it says too little
         assert found[0].key is None
     else:
         assert found[0].key == value(read_examples(folder / shard)[record], "anchor_id")[0].decode()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from landmark_triplets_tfds.training.decoder import TensorFlowPixels
+from landmark_triplets_tfds.training.records import TensorFlowPixels
 
 # Records at a time: no divisor of any number of records in the tests, so that there is a last batch that is not full.
 BATCH_SIZE = 8

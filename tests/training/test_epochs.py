@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import ImageIndexError, NoExampleError
-from landmark_triplets_tfds.training.decoder import TensorFlowPixels
 from landmark_triplets_tfds.training.epochs import (
     EpochSampler,
     FreshTriplets,
@@ -23,7 +22,7 @@ from landmark_triplets_tfds.training.epochs import (
     as_triplet,
     order_of_epoch,
 )
-from landmark_triplets_tfds.training.records import ImageIndex, write_image_index
+from landmark_triplets_tfds.training.records import ImageIndex, TensorFlowPixels, write_image_index
 from landmark_triplets_tfds.triplets.sampling import SamplingSpec, TripletSampler
 from tests.support.competition import build_images, images_config
 from tests.support.fake_source import BatchingSource, FakeSource, image_index

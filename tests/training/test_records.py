@@ -1,4 +1,7 @@
-"""The index of records: written, read, found and compared with the records. Forked processes read, or say why not."""
+"""The index of records: written, read, found and compared with the records. Forked processes read, or say why not.
+
+Of the decoder, that its pixels are TensorFlow's; tests/test_frameworks.py has it in use, on prepared data.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
@@ -12,11 +15,13 @@ import sys
 from etils import epath
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.errors import ImageIndexError
 from landmark_triplets_tfds.training.records import (
     ImageIndex,
+    TensorFlowPixels,
     check_landmark_ids,
     find_index,
     read_image_index,
@@ -25,6 +30,7 @@ from landmark_triplets_tfds.training.records import (
 )
 from tests.support.competition import REPOSITORY, build_images, images_config, run
 from tests.support.fake_source import BatchingSource, FakeSource, image_index
+from tests.support.helpers import encode_image, smooth_pixels
 from tests.support.special_files import SPECIAL_FILES
 
 TRAIN, VALIDATION = image_index([30, 10, 20, 30]), image_index([7, 8, 7], range(3))
@@ -209,6 +215,26 @@ def test_a_damaged_record_leaves_the_others_readable(tmp_path):
     assert sum(record in expected for record in as_array_record) > 20
     find_index(source)
     assert read_each(source) == as_array_record
+
+
+# --- Pixels
+
+
+@pytest.mark.parametrize("size", [(8, 8), (33, 50), (128, 128)])
+@pytest.mark.parametrize("is_grey", [False, True])
+def test_the_pixels_are_those_of_tensorflow(size, is_grey):
+    noise = np.random.default_rng(0).integers(-40, 40, (*size, 3))
+    pixels = np.clip(smooth_pixels(*size).astype(int) + noise, 0, 255).astype(np.uint8)
+    encoded = encode_image(pixels[..., 0] if is_grey else pixels)
+    decoded = TensorFlowPixels().decode_example_np(encoded)
+    assert (decoded == tf.io.decode_jpeg(encoded, channels=3).numpy()).all()
+    assert (decoded.dtype, decoded.shape) == (np.uint8, (*size, 3))
+
+
+@pytest.mark.parametrize("content", [b"not a picture", encode_image(smooth_pixels(64, 64))[:300]])
+def test_what_is_no_jpeg(content):
+    with pytest.raises(ValueError, match="JPEG"):
+        TensorFlowPixels().decode_example_np(content)
 
 
 # --- Forked processes

@@ -17,7 +17,6 @@ import functools
 import hashlib
 from typing import Any
 
-from etils import epath
 import loky
 import numpy as np
 import numpy.typing as npt
@@ -25,28 +24,31 @@ import simplejpeg
 
 from landmark_triplets_tfds.build.hooks import INFO_NAME
 from landmark_triplets_tfds.commands.prepared import PreparedData, hash_file, parse_example, read_records
-from landmark_triplets_tfds.common.file_access import stat_file
 from landmark_triplets_tfds.competition.tables import format_image_id, parse_image_ids
 from landmark_triplets_tfds.triplets.examples import TRIPLETS
 
-# Kinds of problems, in the order in which they are shown.
-INFO = "dataset information"
-FILE = "files"
-SHA256 = "published sha256"
-CHECKSUM = "record checksums"
-CONTENT = "content of records"
-IMAGE = "stored images"
-RULE = "rules of triplets and splits"
-REPEATED = "repeated records"
-ORDER = "order of records"
-COUNT = "counts"
-INDEX = "index of images"
-LIST = "list of triplets"
-TABLE = "table of images"
-PLAN = "planned examples"
-SOURCE = "images made again"
 
-KINDS = (INFO, FILE, SHA256, CHECKSUM, CONTENT, IMAGE, RULE, REPEATED, ORDER, COUNT, INDEX, LIST, TABLE, PLAN, SOURCE)
+class Kind:
+    """Kinds of problems, in the order in which they are shown."""
+
+    INFO = "dataset information"
+    FILE = "files"
+    SHA256 = "published sha256"
+    CHECKSUM = "record checksums"
+    CONTENT = "content of records"
+    IMAGE = "stored images"
+    RULE = "rules of triplets and splits"
+    REPEATED = "repeated records"
+    ORDER = "order of records"
+    COUNT = "counts"
+    INDEX = "index of images"
+    LIST = "list of triplets"
+    TABLE = "table of images"
+    PLAN = "planned examples"
+    SOURCE = "images made again"
+
+
+_KINDS = tuple(text for name, text in vars(Kind).items() if name.isupper())
 
 # Of each kind, in a shard as in all of them.
 NUM_KEPT = 100
@@ -57,33 +59,20 @@ _MIN_BYTES_FOR_PROCESSES = 16 << 20  # 16 MiB
 # Digests of images that were decoded already; each takes about 100 bytes. Triplets hold an image about three times.
 _MAX_NUM_KNOWN = 1_000_000
 
-# Of each image of a record: id, landmark, digest.
-_Content = tuple[list[int], list[int], list[int]]
-
 
 class Findings:
-    """What is wrong, each problem with the place that has it, and what is not known.
-
-    Attributes:
-      counts: problems by kind.
-      not_checked: sentences about what should have been checked and could not be, and why.
-      notes: sentences about what nobody asked to check.
-    """
+    """What is wrong, each problem with the place that has it, and what is not known."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.not_checked: list[str] = []
-        self.notes: list[str] = []
-        self._kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        self.counts: Counter[str] = Counter()  # of problems, by kind
+        self.not_checked: list[str] = []  # sentences about what should have been checked and could not be, and why
+        self.notes: list[str] = []  # sentences about what nobody asked to check
+        self._kept: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
 
     def add(self, kind: str, message: str, **place: Any) -> None:
-        """Adds a problem.
+        """Adds a problem: one of `Kind`, what is wrong as part of a sentence, and, of what is known, its place.
 
-        Args:
-          kind: one of `KINDS`.
-          message: what is wrong, as part of a sentence.
-          **place: of what is known, ``file``, the name of the shard or file that has it; ``record``, the number of the
-            record in the shard, from 0; ``key``, that of the record, an image_id.
+        That is the name of a ``file``, the number of the ``record`` in this shard, and its ``key``, an image_id.
         """
         self.counts[kind] += 1
         if len(self._kept[kind]) < NUM_KEPT:
@@ -100,7 +89,7 @@ class Findings:
         """Returns all of it: the counts, and the problems that were kept, in the order of the kinds."""
         return {
             "num_problems": self.counts.total(),
-            "num_problems_by_kind": {kind: self.counts[kind] for kind in KINDS if self.counts[kind]},
+            "num_problems_by_kind": {kind: self.counts[kind] for kind in _KINDS if self.counts[kind]},
             "problems": [problem for problems in self._kept.values() for problem in problems],
             "not_checked": self.not_checked,
             "notes": self.notes,
@@ -109,25 +98,15 @@ class Findings:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What the records of a shard or of a split say.
+    """What the records of a shard or of a split say; n are those that say enough to be compared."""
 
-    Attributes:
-      num_records: that were read, damaged ones included; the n below are those that say enough to be compared.
-      num_bytes: the sum of the sizes of the undamaged ones.
-      image_ids: uint64[n, k], of the k images of a record.
-      landmark_ids: int64[n, k].
-      digests: uint64[n, k], of the stored images.
-      shards: int32[n], the shard of each record, as a number in ``PreparedData.shards``.
-      numbers: int64[n], the number of each record in its shard.
-    """
-
-    num_records: int
-    num_bytes: int
-    image_ids: npt.NDArray[np.uint64]
-    landmark_ids: npt.NDArray[np.int64]
-    digests: npt.NDArray[np.uint64]
-    shards: npt.NDArray[np.int32]
-    numbers: npt.NDArray[np.int64]
+    num_records: int  # that were read, damaged ones included
+    num_bytes: int  # the sum of the sizes of the undamaged ones
+    image_ids: npt.NDArray[np.uint64]  # [n, k], of the k images of a record
+    landmark_ids: npt.NDArray[np.int64]  # [n, k]
+    digests: npt.NDArray[np.uint64]  # [n, k], of the stored images
+    shards: npt.NDArray[np.int32]  # [n], as a number in `PreparedData.shards`
+    numbers: npt.NDArray[np.int64]  # [n], in the shard
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -156,30 +135,16 @@ def find_runs(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return starts, np.append(starts, len(values))[1:]
 
 
-def _size_of(path: epath.Path) -> int:
-    """Returns the size of a shard in bytes; 0 for what is none, whose check says what it is."""
-    try:
-        return stat_file(str(path))[0]
-    except OSError:
-        return 0
-
-
 def check_shards(
     data: PreparedData, num_processes: int | None = None
 ) -> Iterator[tuple[Records, str | None, Findings]]:
-    """Checks all shards.
+    """Yields of each shard its records, its sha256, None if it cannot be read, and what is wrong with it.
 
-    Args:
-      data: the dataset.
-      num_processes: None: one for each usable core.
-
-    Yields:
-      Of each shard, in their order: its records, its sha256, None if it cannot be read, and what is wrong with it.
+    They are read by so many processes; None: by one for each usable core.
     """
     check = functools.partial(_check_shard, dataclasses.replace(data, report=None))  # which may be long
     num_processes = min(num_processes or loky.cpu_count(), len(data.shards))
-    sizes = [_size_of(data.folder / shard.name) for shard in data.shards]
-    if num_processes <= 1 or sum(sizes) < _MIN_BYTES_FOR_PROCESSES:
+    if num_processes <= 1 or sum(data.split_bytes.values()) < _MIN_BYTES_FOR_PROCESSES:
         yield from map(check, range(len(data.shards)))
         return
     with loky.ProcessPoolExecutor(num_processes) as pool:
@@ -196,7 +161,7 @@ def _check_shard(data: PreparedData, number_of_shard: int) -> tuple[Records, str
         for record, problem in read_records(path, data.file_format):
             place = {"file": shard.name, "record": num_records}
             if record is None:
-                findings.add(CHECKSUM, f"{problem}; build the dataset again", **place)
+                findings.add(Kind.CHECKSUM, f"{problem}; build the dataset again", **place)
             else:
                 num_bytes += len(record)
                 content = _check_record(record, data, findings, place)
@@ -204,13 +169,13 @@ def _check_shard(data: PreparedData, number_of_shard: int) -> tuple[Records, str
                     contents.append((num_records, *content))
             num_records += 1
     except FileNotFoundError:
-        findings.add(FILE, "it is missing", file=shard.name)
+        findings.add(Kind.FILE, "it is missing", file=shard.name)
     except OSError as error:
-        findings.add(FILE, f"it cannot be read ({error.strerror or error})", file=shard.name)
+        findings.add(Kind.FILE, f"it cannot be read ({error.strerror or error})", file=shard.name)
     else:
         if shard.num_records not in (None, num_records):
             message = f"it has {num_records:,} records, and {INFO_NAME} says {shard.num_records:,}"
-            findings.add(COUNT, message, file=shard.name)
+            findings.add(Kind.COUNT, message, file=shard.name)
     numbers, ids, landmarks, digests = zip(*contents, strict=True) if contents else ([], [], [], [])
     shape = (len(contents), data.kind.num_images)
     records = Records(
@@ -231,17 +196,12 @@ def _known_images(image_px: tuple[int, ...] | None) -> set[int]:
     return set()
 
 
-def _check_record(record: bytes, data: PreparedData, findings: Findings, place: dict[str, Any]) -> _Content | None:
-    """Checks a record.
+def _check_record(
+    record: bytes, data: PreparedData, findings: Findings, place: dict[str, Any]
+) -> tuple[list[int], list[int], list[int]] | None:
+    """Returns id, landmark and digest of each image of a record; None if that is too little to compare.
 
-    Args:
-      record: the bytes in the shard.
-      data: the dataset.
-      findings: are added to.
-      place: of the record, without its key.
-
-    Returns:
-      What it says; None if that is too little to be compared with others.
+    What is wrong is added to the findings, at this place or, if its key is known, there.
     """
     kind, known = data.kind, _known_images(data.image_px)
     try:
@@ -249,31 +209,32 @@ def _check_record(record: bytes, data: PreparedData, findings: Findings, place: 
         texts = [example[name].decode(errors="replace") for name in kind.id_features]
         ids = parse_image_ids(texts).tolist()
     except ValueError as error:
-        findings.add(CONTENT, str(error), **place)
+        findings.add(Kind.CONTENT, str(error), **place)
         return None
     if surplus := sorted(names - data.features):
-        findings.add(CONTENT, f"it has {', '.join(surplus)}, which features.json does not know", **place)
+        findings.add(Kind.CONTENT, f"it has {', '.join(surplus)}, which features.json does not know", **place)
     if missing := sorted(data.features - names):
-        findings.add(CONTENT, f"it lacks {', '.join(missing)}", **place)
+        findings.add(Kind.CONTENT, f"it lacks {', '.join(missing)}", **place)
     images, landmarks = ([example[name] for name in names] for names in (kind.image_features, kind.landmark_features))
     place = place | {"key": texts[0]}
     digests = [digest_image(image_bytes) for image_bytes in images]
     for name, image_bytes, digest in zip(kind.image_features, images, digests, strict=True):
         if digest in known:
             continue
-        if problem := find_image_problem(image_bytes, data.image_px):
-            findings.add(IMAGE, f"{name} {problem}", **place)
+        if problem := _find_image_problem(image_bytes, data.image_px):
+            findings.add(Kind.IMAGE, f"{name} {problem}", **place)
         elif len(known) < _MAX_NUM_KNOWN:
             known.add(digest)
     if kind == TRIPLETS:
         if min(landmarks) < 0:
-            findings.add(RULE, f"a landmark_id must be 0 or more, got {min(landmarks)}", **place)
+            findings.add(Kind.RULE, f"a landmark_id must be 0 or more, got {min(landmarks)}", **place)
         if ids[0] == ids[1] and not data.config_fields.get("positive_may_be_anchor"):
-            findings.add(RULE, "the positive is the anchor itself", **place)
+            findings.add(Kind.RULE, "the positive is the anchor itself", **place)
         if landmarks[0] == landmarks[2]:
-            findings.add(RULE, f"the negative shows the anchor's landmark, {landmarks[0]}", **place)
+            findings.add(Kind.RULE, f"the negative shows the anchor's landmark, {landmarks[0]}", **place)
         if ids[2] in ids[:2]:
-            findings.add(RULE, f"the negative is the {'anchor' if ids[2] == ids[0] else 'positive'} itself", **place)
+            other = "anchor" if ids[2] == ids[0] else "positive"
+            findings.add(Kind.RULE, f"the negative is the {other} itself", **place)
     return ids, landmarks, digests
 
 
@@ -282,13 +243,8 @@ def digest_image(image_bytes: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(image_bytes, digest_size=8).digest(), "little")
 
 
-def find_image_problem(image_bytes: bytes, image_px: tuple[int, ...] | None) -> str:
-    """Returns what is wrong with a stored image, as the rest of a sentence; '' if nothing is.
-
-    Args:
-      image_bytes: of the JPEG.
-      image_px: its height and width; None: any.
-    """
+def _find_image_problem(image_bytes: bytes, image_px: tuple[int, ...] | None) -> str:
+    """Returns what is wrong with a JPEG of this height and width, as the rest of a sentence; '' if nothing is."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(image_bytes)
     except (ValueError, KeyError) as error:  # the latter for sampling factors that simplejpeg has no name for

@@ -24,16 +24,7 @@ from landmark_triplets_tfds.build.splits import PlannedSplit, SplitPlanner, sele
 from landmark_triplets_tfds.commands import console
 from landmark_triplets_tfds.commands.datasets import BUILDERS
 from landmark_triplets_tfds.commands.prepared import PreparedData
-from landmark_triplets_tfds.commands.verify.records import (
-    INFO,
-    PLAN,
-    SOURCE,
-    TABLE,
-    Findings,
-    Records,
-    digest_image,
-    find_runs,
-)
+from landmark_triplets_tfds.commands.verify.records import Findings, Kind, Records, digest_image, find_runs
 from landmark_triplets_tfds.common.file_access import OFF
 from landmark_triplets_tfds.competition.selection import open_copy
 from landmark_triplets_tfds.competition.source import ImageSource
@@ -47,17 +38,10 @@ _Ids = npt.NDArray[np.uint64]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """What a dataset is compared with.
-
-    Attributes:
-      manual_dir: the folder with the competition's files.
-      exclude_landmarks: the file that the config named, whose hash alone is recorded; None: not at hand.
-      sample: how many distinct images are made again.
-      seed: of the choice of these.
-    """
+    """What a dataset is compared with, and how many distinct images are made again."""
 
     manual_dir: epath.Path
-    exclude_landmarks: str | None
+    exclude_landmarks: str | None  # the file that the config named, whose hash alone is recorded
     sample: int
     seed: int
 
@@ -65,11 +49,7 @@ class SourceOptions:
 def check_against_source(
     data: PreparedData, splits: Mapping[str, Records], options: SourceOptions, findings: Findings
 ) -> None:
-    """Adds what does not fit the competition's files.
-
-    Raises:
-      SourceLayoutError, LandmarkTableError, ArchiveError: if these cannot be used.
-    """
+    """Adds what does not fit the competition's files."""
     # An index that a build trusted says nothing here: one of its own is made, for as long as this process lives.
     build_options = dataclasses.replace(console.build_options(), bank=OFF)
     num_threads = build_options.num_readers_of(options.manual_dir)
@@ -86,7 +66,7 @@ def check_against_source(
     made_from: dict[ImageSource, list[Records]] = {}  # labeled splits share a source
     for split in sorted({*splits}.symmetric_difference(planner.splits())):
         there = "is not there, and a build makes it" if split not in splits else "is there, and no build makes it"
-        findings.add(PLAN, f"split {split} {there}")
+        findings.add(Kind.PLAN, f"split {split} {there}")
     for split, records in splits.items():
         images = planner.images_of(split)
         _check_table(data, records, selection.whole if split in config.splits() else images.table, findings)
@@ -94,11 +74,8 @@ def check_against_source(
     metadata = data.metadata or {}
     differing = [name for name, found in selection.fingerprints().items() if metadata.get(name) != found]
     for name in differing:
-        findings.add(
-            TABLE,
-            f"{name} is not that of {options.manual_dir}: the dataset was made from other images",
-            file=METADATA_NAME,
-        )
+        message = f"{name} is not that of {options.manual_dir}: the dataset was made from other images"
+        findings.add(Kind.TABLE, message, file=METADATA_NAME)
     if differing or data.report is None:
         why = "it was made from other images" if differing else f"there is no readable {REPORT_NAME}"
         findings.not_checked.append(f"Whether the records are those that a build plans: {why}.")
@@ -139,7 +116,7 @@ def _recorded_config(data: PreparedData, options: SourceOptions, findings: Findi
         try:
             config: LandmarkBuilderConfig = config_class(name=name, **(fields | files))
         except (TypeError, ValueError) as error:
-            findings.add(INFO, f"its config is damaged: {error}", file=METADATA_NAME)
+            findings.add(Kind.INFO, f"its config is damaged: {error}", file=METADATA_NAME)
             return None
     if why:
         findings.not_checked.append(f"What a build would plan, and images made again. {why}.")
@@ -160,12 +137,11 @@ def _check_table(data: PreparedData, records: Records, table: LandmarkTable, fin
     for number, column in np.argwhere((rows < 0) | (landmarks != records.landmark_ids)).tolist():
         name = f"{data.kind.id_features[column]} {format_image_id(records.image_ids[number, column])}"
         what = (
-            "is not in the table"
-            if rows[number, column] < 0
-            else f"shows landmark {landmarks[number, column]} by the table, and"
-            f" {records.landmark_ids[number, column]} here"
+            f"shows landmark {landmarks[number, column]} by the table, and {records.landmark_ids[number, column]} here"
         )
-        findings.add(TABLE, f"{name} {what}", **records.place(number, data))
+        if rows[number, column] < 0:
+            what = "is not in the table"
+        findings.add(Kind.TABLE, f"{name} {what}", **records.place(number, data))
 
 
 def _plan_ids(split: PlannedSplit, cap: int | None, unreadable: Sequence[int]) -> _Ids:
@@ -201,10 +177,10 @@ def _compare_with_plan(data: PreparedData, records: Records, planned: _Ids, spli
             wrong = int(np.flatnonzero(found[number] != wanted)[0])
             ids = [format_image_id(images[wrong]) for images in (found[number], wanted)]
             message = f"{data.kind.id_features[wrong]} is {ids[0]}, and the plan has {ids[1]}"
-        findings.add(PLAN, message, **records.place(number, data))
+        findings.add(Kind.PLAN, message, **records.place(number, data))
     for images in itertools.chain(*missing.values()):
         key = format_image_id(images[0])
-        findings.add(PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out")
+        findings.add(Kind.PLAN, f"the example with key {key} is planned for {split}, and neither there nor left out")
 
 
 def _check_images(
@@ -240,7 +216,7 @@ def _check_images(
         if len(wrong):  # once: images of one id that differ are found where records are compared
             at = int(wrong[0])
             message = f"{names[at % len(names)]}: {message}, in {len(wrong):,} of {len(stored):,} records"
-            findings.add(SOURCE, message, **records.place(at // len(names), data))
+            findings.add(Kind.SOURCE, message, **records.place(at // len(names), data))
 
 
 def _describe_other_versions(report: dict[str, Any] | None) -> str:

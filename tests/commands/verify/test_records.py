@@ -7,6 +7,7 @@ import pytest
 
 from landmark_triplets_tfds.commands.prepared import read_records
 from landmark_triplets_tfds.commands.verify import records
+from landmark_triplets_tfds.commands.verify.records import Kind
 from tests.support.competition import build, build_images, custom_config, images_config
 from tests.support.helpers import encode_image, smooth_pixels
 from tests.support.prepared_builds import (
@@ -57,7 +58,7 @@ def test_every_flipped_byte_is_noticed_and_named(copy):
             damaged[at] ^= 1 << rng.randrange(8)
             shard.write_bytes(damaged)
             number = int(np.searchsorted(ends, at, side="right"))
-            found = problems_of(verified(copy), records.CHECKSUM)
+            found = problems_of(verified(copy), Kind.CHECKSUM)
             assert [(p.file, p.record) for p in found] == [(shard.name, number)], f"byte {at}"
         shard.write_bytes(whole)
     assert_all_well(verified(copy))
@@ -78,7 +79,7 @@ def test_flipped_bytes_of_array_records(tmp_path):
         damaged[at] ^= 1 << rng.randrange(8)
         shard.write_bytes(damaged)
         verification = verified(folder, published=before.sha256)
-        assert problems_of(verification, records.SHA256)
+        assert problems_of(verification, Kind.SHA256)
         noticed = verification.num_problems > 1
         assert noticed or list(read_records(shard, "array_record")) == whole_records
         assert noticed or not first <= at < 40_000
@@ -91,12 +92,12 @@ def test_truncated_shards(copy, size):
     num_records = len(read_examples(shard))
     shard.write_bytes(whole[:size])
     verification = verified(copy)
-    assert [p.file for p in problems_of(verification, records.CHECKSUM)] == [shard.name] * (size != 0)
+    assert [p.file for p in problems_of(verification, Kind.CHECKSUM)] == [shard.name] * (size != 0)
     if size < 0:
-        assert problems_of(verification, records.CHECKSUM)[0].record == num_records - 1
-        assert "cut off" in problems_of(verification, records.CHECKSUM)[0].message
+        assert problems_of(verification, Kind.CHECKSUM)[0].record == num_records - 1
+        assert "cut off" in problems_of(verification, Kind.CHECKSUM)[0].message
     else:
-        (count,) = problems_of(verification, records.COUNT)[:1]
+        (count,) = problems_of(verification, Kind.COUNT)[:1]
         assert (count.file, f"says {num_records}" in count.message) == (shard.name, True)
 
 
@@ -110,12 +111,12 @@ def test_a_hole_in_a_shard_ends_it(copy):
     for filling in (bytes(stop - start), random.Random(0).randbytes(stop - start), b"\xff" * (stop - start)):
         first.write_bytes(whole[:start] + filling + whole[stop:])
         verification = verified(copy)
-        (problem,) = problems_of(verification, records.CHECKSUM)
+        (problem,) = problems_of(verification, Kind.CHECKSUM)
         assert (problem.file, problem.record) == (first.name, 3)
         assert problem.message.endswith("build the dataset again")
         assert verification.num_records["train"] == 4 + len(others)
         message = f"it has 4 records, and dataset_info.json says {len(examples)}"
-        assert message in [p.message for p in problems_of(verification, records.COUNT)]
+        assert message in [p.message for p in problems_of(verification, Kind.COUNT)]
 
 
 # --- Forgeries: the checksums are right, the content is not
@@ -150,38 +151,38 @@ def negative_is_the_positive(examples):
 
 
 FORGERIES = {
-    "negative of the same landmark": (negative_of_the_same_landmark, records.RULE, 3, "shows the anchor's landmark"),
-    "negative is the positive": (negative_is_the_positive, records.RULE, 3, "the negative is the positive itself"),
-    "positive is the anchor": (positive_is_anchor, records.RULE, 3, "the positive is the anchor itself"),
-    "negative landmark_id": (set_value(3, "landmark_id", -5), records.RULE, 3, "must be 0 or more, got -5"),
+    "negative of the same landmark": (negative_of_the_same_landmark, Kind.RULE, 3, "shows the anchor's landmark"),
+    "negative is the positive": (negative_is_the_positive, Kind.RULE, 3, "the negative is the positive itself"),
+    "positive is the anchor": (positive_is_anchor, Kind.RULE, 3, "the positive is the anchor itself"),
+    "negative landmark_id": (set_value(3, "landmark_id", -5), Kind.RULE, 3, "must be 0 or more, got -5"),
     "wrong size": (
         set_value(1, "positive_img", encode_image(smooth_pixels(16, 15))),
-        records.IMAGE,
+        Kind.IMAGE,
         1,
         "positive_img has 16 x 15 px, and features.json says 16 x 16",
     ),
     "enormous size": (
         set_value(1, "positive_img", lambda e: b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03" + bytes(9)),
-        records.IMAGE,
+        Kind.IMAGE,
         1,
         "positive_img",
     ),
     "truncated image": (
-        set_value(1, "anchor_img", lambda e: value(e, "anchor_img")[0][:-40]), records.IMAGE, 1, "does not decode"
+        set_value(1, "anchor_img", lambda e: value(e, "anchor_img")[0][:-40]), Kind.IMAGE, 1, "does not decode"
     ),
-    "no image": (set_value(1, "anchor_img", b"<html>"), records.IMAGE, 1, "anchor_img is no JPEG"),
-    "empty image": (set_value(1, "anchor_img", b""), records.IMAGE, 1, "anchor_img is no JPEG"),
+    "no image": (set_value(1, "anchor_img", b"<html>"), Kind.IMAGE, 1, "anchor_img is no JPEG"),
+    "empty image": (set_value(1, "anchor_img", b""), Kind.IMAGE, 1, "anchor_img is no JPEG"),
     "PNG": (
-        set_value(1, "anchor_img", encode_image(smooth_pixels(16, 16), "PNG")), records.IMAGE, 1, "is no JPEG"
+        set_value(1, "anchor_img", encode_image(smooth_pixels(16, 16), "PNG")), Kind.IMAGE, 1, "is no JPEG"
     ),
     "feature missing": (
-        lambda examples: examples[2].features.feature.pop("negative_id"), records.CONTENT, 2, "it lacks negative_id"
+        lambda examples: examples[2].features.feature.pop("negative_id"), Kind.CONTENT, 2, "it lacks negative_id"
     ),
-    "feature surplus": (add_feature, records.CONTENT, 2, "it has surplus, which features.json does not know"),
-    "feature of two values": (two_values, records.CONTENT, 2, "anchor_id must be one value in a bytes_list, got 2"),
-    "no example": (no_example, records.CONTENT, 2, "it is no tf.train.Example"),
-    "empty record": (lambda examples: examples.__setitem__(2, b""), records.CONTENT, 2, "it lacks anchor_id"),
-    "id of other letters": (set_value(2, "anchor_id", b"A" * 16), records.CONTENT, 2, "must be 16 hex digits"),
+    "feature surplus": (add_feature, Kind.CONTENT, 2, "it has surplus, which features.json does not know"),
+    "feature of two values": (two_values, Kind.CONTENT, 2, "anchor_id must be one value in a bytes_list, got 2"),
+    "no example": (no_example, Kind.CONTENT, 2, "it is no tf.train.Example"),
+    "empty record": (lambda examples: examples.__setitem__(2, b""), Kind.CONTENT, 2, "it lacks anchor_id"),
+    "id of other letters": (set_value(2, "anchor_id", b"A" * 16), Kind.CONTENT, 2, "must be 16 hex digits"),
 }  # fmt: skip
 
 
@@ -197,8 +198,8 @@ def test_counts_stay_bounded_and_complete(copy):
     """All problems are counted, and the first ones of each kind are kept."""
     write_records(shards_of(copy)[0], [b"nothing"] * 300)
     verification = verified(copy)
-    assert verification.num_problems_by_kind[records.CONTENT] == 300
-    assert len(problems_of(verification, records.CONTENT)) == records.NUM_KEPT
+    assert verification.num_problems_by_kind[Kind.CONTENT] == 300
+    assert len(problems_of(verification, Kind.CONTENT)) == records.NUM_KEPT
 
 
 def test_what_is_taken_over():
@@ -206,17 +207,17 @@ def test_what_is_taken_over():
     for file in ("first", "second"):
         findings = records.Findings()
         for record in range(60):
-            findings.add(records.CONTENT, "is wrong", file=file, record=record)
-        findings.add(records.FILE, "is missing", file=file)
+            findings.add(Kind.CONTENT, "is wrong", file=file, record=record)
+        findings.add(Kind.FILE, "is missing", file=file)
         everything.take_over(findings)
     found = everything.as_json()
     assert found["num_problems"] == 122
-    assert list(found["num_problems_by_kind"].items()) == [(records.FILE, 2), (records.CONTENT, 120)]
+    assert list(found["num_problems_by_kind"].items()) == [(Kind.FILE, 2), (Kind.CONTENT, 120)]
     problems = [(problem["kind"], problem["file"], problem["record"]) for problem in found["problems"]]
     assert problems[:3] == [
-        (records.FILE, "first", None),
-        (records.FILE, "second", None),
-        (records.CONTENT, "first", 0),
+        (Kind.FILE, "first", None),
+        (Kind.FILE, "second", None),
+        (Kind.CONTENT, "first", 0),
     ]
-    assert problems[2:][59:61] == [(records.CONTENT, "first", 59), (records.CONTENT, "second", 0)]
+    assert problems[2:][59:61] == [(Kind.CONTENT, "first", 59), (Kind.CONTENT, "second", 0)]
     assert len(problems) == 2 + records.NUM_KEPT

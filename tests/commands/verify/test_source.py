@@ -6,7 +6,7 @@ import shutil
 from etils import epath
 import pytest
 
-from landmark_triplets_tfds.commands.verify import records
+from landmark_triplets_tfds.commands.verify.records import Kind
 from landmark_triplets_tfds.competition.archive import ArchiveIndex
 from landmark_triplets_tfds.competition.selection import open_copy
 from landmark_triplets_tfds.competition.tables import format_image_id
@@ -60,11 +60,11 @@ def test_images_without_labels(tmp_path):
     changed = next((competition.folder / "index").rglob("*.jpg"))
     changed.write_bytes(encode_image(smooth_pixels(20, 20)))
     (problem,) = verified(folder, source=dummy_source(competition.folder)).problems
-    assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (records.SOURCE, True, True)
+    assert (problem.kind, str(changed) in problem.message, "-index." in problem.file) == (Kind.SOURCE, True, True)
     shutil.rmtree(competition.folder / "index")
     verification = verified(folder, source=dummy_source(competition.folder))
     assert any(
-        "image_id" in p.message and "is not in the table" in p.message for p in problems_of(verification, records.TABLE)
+        "image_id" in p.message and "is not in the table" in p.message for p in problems_of(verification, Kind.TABLE)
     )
 
 
@@ -90,7 +90,7 @@ def test_unreadable_images_are_accounted_for(tmp_path, build_kind, missing_image
     assert_all_well(verified(folder, source=dummy_source(competition.folder)))
     # An image that the report does not list as unreadable is missed.
     edit_json(folder / "build_report.json", lambda report: report["unreadable_images"].pop())
-    assert problems_of(verified(folder, source=dummy_source(competition.folder)), records.PLAN)
+    assert problems_of(verified(folder, source=dummy_source(competition.folder)), Kind.PLAN)
     (folder / "build_report.json").unlink()
     verification = verified(folder, source=dummy_source(competition.folder))
     assert [problem.file for problem in verification.problems] == ["build_report.json"]
@@ -115,7 +115,7 @@ def test_records_in_another_order(copy):
     ids = {format_image_id(int(value(e, "anchor_id")[0], 16)) for s in shards_of(copy) for e in read_examples(s)}
     forge(copy, lambda examples: examples.reverse())
     assert len(ids) == 43
-    assert {problem.kind for problem in verified(copy, source=dummy_source()).problems} == {records.ORDER}
+    assert {problem.kind for problem in verified(copy, source=dummy_source()).problems} == {Kind.ORDER}
 
 
 # --- What is not
@@ -128,12 +128,12 @@ def another_positive(examples):
 
 FORGERIES = {
     "another image": (
-        set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))), records.SOURCE, 4, "_img: it is not what"
+        set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))), Kind.SOURCE, 4, "_img: it is not what"
     ),
-    "id that is not in the table": (set_value(2, "anchor_id", b"0" * 16), records.TABLE, 2, "is not in the table"),
-    "another landmark": (set_value(2, "landmark_id", 999), records.TABLE, 2, "by the table, and 999 here"),
+    "id that is not in the table": (set_value(2, "anchor_id", b"0" * 16), Kind.TABLE, 2, "is not in the table"),
+    "another landmark": (set_value(2, "landmark_id", 999), Kind.TABLE, 2, "by the table, and 999 here"),
     "another positive": (
-        another_positive, records.PLAN, 3, "positive_id is 1111111111111111, and the plan has"
+        another_positive, Kind.PLAN, 3, "positive_id is 1111111111111111, and the plan has"
     ),
 }  # fmt: skip
 
@@ -149,7 +149,7 @@ def test_records_that_are_gone(copy):
     """Even where dataset_info.json agrees."""
     gone = value(read_examples(shards_of(copy)[0])[7], "anchor_id")[0].decode()
     forge(copy, lambda examples: examples.pop(7))
-    assert "says" in problems_of(verified(copy), records.COUNT)[0].message
+    assert "says" in problems_of(verified(copy), Kind.COUNT)[0].message
 
     def agree(info):
         split = info["splits"][0]
@@ -157,8 +157,8 @@ def test_records_that_are_gone(copy):
 
     edit_json(copy / "dataset_info.json", agree)
     verification = verified(copy, source=dummy_source())
-    assert {p.file for p in problems_of(verification, records.COUNT)} == {"dataset_info.json", "metadata.json"}
-    (problem,) = problems_of(verification, records.PLAN)
+    assert {p.file for p in problems_of(verification, Kind.COUNT)} == {"dataset_info.json", "metadata.json"}
+    (problem,) = problems_of(verification, Kind.PLAN)
     assert f"key {gone} is planned for train" in problem.message
 
 
@@ -169,9 +169,9 @@ def test_fields_that_do_not_fit_the_records(copy):
     for name in ("metadata.json", "build_report.json"):
         edit_json(copy / name, change)
     verification = verified(copy, source=dummy_source())
-    assert [p.file for p in problems_of(verification, records.INFO)] == ["metadata.json"]
-    assert len(problems_of(verification, records.PLAN)) > 35  # another seed, other triplets
-    assert len(problems_of(verification, records.SOURCE)) > 40
+    assert [p.file for p in problems_of(verification, Kind.INFO)] == ["metadata.json"]
+    assert len(problems_of(verification, Kind.PLAN)) > 35  # another seed, other triplets
+    assert len(problems_of(verification, Kind.SOURCE)) > 40
 
 
 def test_another_table(copy, tmp_path):
@@ -187,7 +187,7 @@ def test_a_changed_source(copy, tmp_path):
     changed, gone = competition.anchor_ids()[:2]
     competition.path(changed).write_bytes(encode_image(smooth_pixels(50, 50)))
     competition.path(gone).unlink()
-    found = problems_of(verified(copy, source=dummy_source(competition.folder)), records.SOURCE)
+    found = problems_of(verified(copy, source=dummy_source(competition.folder)), Kind.SOURCE)
     assert len(found) == 2
     assert any(changed in p.message and "is not what" in p.message for p in found)
     assert any(gone in p.message and "unreadable now (missing)" in p.message for p in found)
@@ -229,9 +229,9 @@ def test_splits_that_are_not_there(copy_of_images, splits):
     for name in ("dataset_info.json", "metadata.json", "build_report.json"):
         edit_json(copy_of_images / name, forget)
     (index,) = verified(copy_of_images).problems
-    assert index.kind == records.INDEX
+    assert index.kind == Kind.INDEX
     (lost,) = {"train", "validation"} - splits
-    found = problems_of(verified(copy_of_images, source=dummy_source()), records.PLAN)
+    found = problems_of(verified(copy_of_images, source=dummy_source()), Kind.PLAN)
     assert [problem.message for problem in found] == [f"split {lost} is not there, and a build makes it"]
 
 
@@ -239,9 +239,7 @@ def test_other_library_versions_are_named(copy, tmp_path):
     edit_json(copy / "build_report.json", lambda report: report["versions"].update(simplejpeg="1.0.0"))
     assert_all_well(verified(copy, source=dummy_source()))
     forge(copy, set_value(4, "negative_img", encode_image(smooth_pixels(16, 16))))
-    assert (
-        "built with simplejpeg 1.0.0" in problems_of(verified(copy, source=dummy_source()), records.SOURCE)[0].message
-    )
+    assert "built with simplejpeg 1.0.0" in problems_of(verified(copy, source=dummy_source()), Kind.SOURCE)[0].message
 
 
 def test_datasets_of_other_versions_of_the_package(copy):

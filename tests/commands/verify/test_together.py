@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from landmark_triplets_tfds.commands.verify import records
+from landmark_triplets_tfds.commands.verify.records import Kind
 from tests.support.competition import build, custom_config
 from tests.support.prepared_builds import (
     FIELDS,
@@ -53,8 +53,8 @@ def swap_images(examples):
 
 
 FORGERIES = {
-    "key twice": (lambda examples: examples.__setitem__(5, examples[2]), records.REPEATED, 5, "record 2 is its key"),
-    "images swapped": (swap_images, records.IMAGE, 4, "differs from the image stored under the same id"),
+    "key twice": (lambda examples: examples.__setitem__(5, examples[2]), Kind.REPEATED, 5, "record 2 is its key"),
+    "images swapped": (swap_images, Kind.IMAGE, 4, "differs from the image stored under the same id"),
 }  # fmt: skip
 
 
@@ -67,14 +67,14 @@ def test_a_landmark_that_other_records_contradict(copy):
     """A negative that lies about its landmark is given away by the records in which it is an anchor."""
     number, lie = 3, 999
     shard = forge(copy, set_value(number, "negative_landmark_id", lie))
-    (problem,) = problems_of(verified(copy), records.RULE)
+    (problem,) = problems_of(verified(copy), Kind.RULE)
     assert (problem.file, problem.record) == (shard, number)
     assert f"shows landmark {lie}, and landmark " in problem.message
 
 
 def test_more_anchors_than_the_config_allows(copy):
     edit_json(copy / "metadata.json", lambda metadata: metadata["config"].update(images_per_landmark=3))
-    found = problems_of(verified(copy), records.RULE)
+    found = problems_of(verified(copy), Kind.RULE)
     assert found
     assert all("images_per_landmark=3" in p.message for p in found)
 
@@ -83,19 +83,19 @@ def test_landmarks_in_the_wrong_split(copy_of_images):
     train, *_, validation = shards_of(copy_of_images)
     moved = read_examples(validation)[0]
     forge(copy_of_images, lambda examples: examples.__setitem__(1, moved))
-    found = problems_of(verified(copy_of_images), records.RULE)
+    found = problems_of(verified(copy_of_images), Kind.RULE)
     assert [(p.file, p.record) for p in found] == [(train.name, 1)]
     assert "belongs to the other split than train" in found[0].message
 
 
 def test_sides_are_not_guessed(copy_of_images):
     edit_json(copy_of_images / "metadata.json", lambda metadata: metadata["config"].pop("validation_percent"))
-    assert problems_of(verified(copy_of_images), records.RULE) == []
+    assert problems_of(verified(copy_of_images), Kind.RULE) == []
 
 
 def test_an_image_that_is_there_twice(copy_of_images):
     forge(copy_of_images, lambda examples: examples.__setitem__(4, examples[2]))
-    (problem,) = problems_of(verified(copy_of_images), records.REPEATED)
+    (problem,) = problems_of(verified(copy_of_images), Kind.REPEATED)
     assert problem.record == 4
 
 
@@ -107,16 +107,16 @@ def test_the_index_of_images(copy_of_images):
     content["image_id"][at] += np.uint64(1)
     content["landmark_id"][0] += 1
     np.savez(path, **content)
-    found = {(p.file, p.record) for p in problems_of(verified(copy_of_images), records.INDEX)}
+    found = {(p.file, p.record) for p in problems_of(verified(copy_of_images), Kind.INDEX)}
     assert found == {(shards_of(copy_of_images)[0].name, 0), (shard.name, 1)}
     np.savez(path, **(content | {"split_lengths": content["split_lengths"][::-1]}))
-    assert [p.file for p in problems_of(verified(copy_of_images), records.INDEX)] == ["index.npz"] * 2
+    assert [p.file for p in problems_of(verified(copy_of_images), Kind.INDEX)] == ["index.npz"] * 2
     path.write_bytes(path.read_bytes()[:100])
-    assert "is damaged" in problems_of(verified(copy_of_images), records.INDEX)[0].message
+    assert "is damaged" in problems_of(verified(copy_of_images), Kind.INDEX)[0].message
     np.savez(
         path, **{name: content[name] for name in ("image_id", "landmark_id")}, split_names=["a"], split_lengths=[45]
     )
-    (problem,) = problems_of(verified(copy_of_images), records.INDEX)
+    (problem,) = problems_of(verified(copy_of_images), Kind.INDEX)
     assert problem.message == "it has the splits a, and the dataset train, validation"
 
 
@@ -141,7 +141,7 @@ def test_another_order_than_that_of_builds(data_with, fields, change):
     folder = data_with(fields)
     assert_all_well(verified(folder))
     forge(folder, change)
-    assert {problem.kind for problem in verified(folder).problems} == {records.ORDER}
+    assert {problem.kind for problem in verified(folder).problems} == {Kind.ORDER}
 
 
 def test_shards_that_took_each_others_place(copy):
@@ -151,7 +151,7 @@ def test_shards_that_took_each_others_place(copy):
     first.write_bytes(content[1])
     edit_json(copy / "dataset_info.json", lambda info: info["splits"][0]["shardLengths"].reverse())
     (problem,) = verified(copy).problems
-    assert (problem.kind, problem.file, problem.record) == (records.ORDER, second.name, 0)
+    assert (problem.kind, problem.file, problem.record) == (Kind.ORDER, second.name, 0)
 
 
 def test_an_order_that_is_not_known(data_with):
@@ -193,7 +193,7 @@ def test_a_list_of_triplets_that_does_not_fit(copy_with_list, change, message):
     change(lines)
     path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
     found = verified(copy_with_list).problems
-    assert {problem.kind for problem in found} == {records.LIST}
+    assert {problem.kind for problem in found} == {Kind.LIST}
     assert any(message in problem.message for problem in found)
 
 
@@ -208,7 +208,7 @@ def test_a_list_of_triplets_that_does_not_fit(copy_with_list, change, message):
 )
 def test_a_report_of_another_build(copy, change, file):
     edit_json(copy / "build_report.json", change)
-    assert [p.file for p in problems_of(verified(copy), records.INFO)] == [file]
+    assert [p.file for p in problems_of(verified(copy), Kind.INFO)] == [file]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,6 @@ def test_a_report_of_another_build(copy, change, file):
 )
 def test_counts_that_what_is_counted_contradicts(copy, name, change, message):
     edit_json(copy / name, lambda content: change(content["counts"]))
-    (problem,) = problems_of(verified(copy), records.COUNT)
+    (problem,) = problems_of(verified(copy), Kind.COUNT)
     assert problem.file == name
     assert message in problem.message
