@@ -43,12 +43,7 @@ import tensorflow_datasets as tfds
 
 from landmark_triplets_tfds.build.build import Build
 from landmark_triplets_tfds.build.config import LandmarkBuilderConfig
-from landmark_triplets_tfds.build.folder import (
-    build_lock,
-    kept_until_replaced,
-    no_space_is_explained,
-    settle_replaced,
-)
+from landmark_triplets_tfds.build.folder import build_lock, kept_until_replaced, no_space_is_explained, settle_replaced
 from landmark_triplets_tfds.build.local import LocalBuild
 from landmark_triplets_tfds.build.options import BuildOptions
 from landmark_triplets_tfds.build.shards import Target, write_records

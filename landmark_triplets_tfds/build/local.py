@@ -70,10 +70,7 @@ class LocalBuild(Build):
                 self.report.bank, self.report.num_bank_bytes = str(bank), num_bytes(bank)
 
     def workers_and_readers(self) -> dict[str, int | None]:
-        return {
-            "workers": self.options.num_workers(),
-            "readers": self.options.num_readers(self.source.is_remote),
-        }
+        return {"workers": self.options.num_workers(), "readers": self.options.num_readers(self.source.is_remote)}
 
     # --- Thumbnails
 

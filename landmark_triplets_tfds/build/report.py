@@ -27,12 +27,7 @@ REPORT_NAME = "build_report.json"
 SCHEMA_VERSION = 1
 
 _NUM_FILES_SHOWN = 5
-_DISTRIBUTIONS = (
-    "landmark_triplets_tfds",
-    "tensorflow-datasets",
-    "numpy",
-    *itertools.chain(*CODEC_DISTRIBUTIONS),
-)
+_DISTRIBUTIONS = ("landmark_triplets_tfds", "tensorflow-datasets", "numpy", *itertools.chain(*CODEC_DISTRIBUTIONS))
 
 
 @dataclasses.dataclass(frozen=True, order=True)

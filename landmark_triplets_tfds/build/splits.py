@@ -24,12 +24,7 @@ from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.competition.tables import LandmarkTable
 from landmark_triplets_tfds.errors import LandmarkTableError, NoExampleError, SourceLayoutError
 from landmark_triplets_tfds.triplets.plan import ExamplePlan, ExampleSpec, make_plan
-from landmark_triplets_tfds.triplets.triplets_file import (
-    GivenRows,
-    GivenTriplets,
-    TripletsFileSpec,
-    read_triplets_file,
-)
+from landmark_triplets_tfds.triplets.triplets_file import GivenRows, GivenTriplets, TripletsFileSpec, read_triplets_file
 
 
 def select_images_of(config: LandmarkBuilderConfig, source: ImageSource, options: BuildOptions) -> Selection:

@@ -167,10 +167,7 @@ class WorkerPool(Generic[Task, Result]):
             # Known before it starts anything: Ctrl-C may come now, and what is not shut down then never ends.
             self._executor = loky.ProcessPoolExecutor(self._num_workers, **arguments)
             self._executor.submit(os.getpid)
-        except (
-            OSError,
-            AssertionError,
-        ) as error:  # no semaphores, a limit, or this is a daemon
+        except (OSError, AssertionError) as error:  # no semaphores, a limit, or this is a daemon
             say(f"All is done in this process, since others cannot be started: {error}.")
             self._num_workers, self._executor = 1, None
 
