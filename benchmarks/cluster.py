@@ -26,7 +26,6 @@ from benchmarks.harness import Figures, PeakMemory, Program, print_figures, temp
 _FN_API = "runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _FEW_TRIPLETS = 64  # enough that every worker has started, and has something to do
 _SHUFFLE = "GroupCombine: Build_train/GroupByShard"  # what Flink calls the step before thumbnails are sent to shards
-_NUM_SHARDS = 8  # more than one, as in large datasets, so that shards are written in parallel
 
 _LOCAL = "local, 2 workers"
 _ENGINES: dict[str, Sequence[str] | None] = {
@@ -59,6 +58,7 @@ def main() -> None:
     add = program.parser.add_argument
     add("--config", default="128px_all", help="(default: %(default)s)")
     add("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
+    add("--num-shards", type=int, default=8, metavar="N", help="(default: %(default)s)")
     add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
     with program, contextlib.ExitStack() as stack:
         args, corpus = program.args, program.corpus
@@ -75,7 +75,7 @@ def main() -> None:
                     folder,
                     workers=2,
                     beam_options=engines[name],
-                    num_shards=_NUM_SHARDS,
+                    num_shards=args.num_shards,
                     max_examples_per_split=max_examples,
                 )
             return figures, builder.info.metadata["counts"]["num_images_read"]
