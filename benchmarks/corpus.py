@@ -196,15 +196,13 @@ def make_tiny_corpus(folder: Path, num_images: int) -> None:
     """Makes a corpus of 16 x 16 px pictures, 19.4 per landmark: 512 different files, the others links to them."""
     rng = np.random.default_rng(0)
     landmark_of = _make_folders(folder, *random_table(num_images, rng))
-    originals: list[str] = []
-    for i, name in enumerate(landmark_of):
-        path = image_path(folder, name)
-        if i < _NUM_DISTINCT_TINY:
-            corners = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
-            Path(path).write_bytes(_as_jpeg(corners.resize((16, 16), Image.Resampling.BICUBIC), 75))
-            originals.append(path)
-        else:
-            os.link(originals[i % _NUM_DISTINCT_TINY], path)
+    paths = [image_path(folder, name) for name in landmark_of]
+    originals, links = paths[:_NUM_DISTINCT_TINY], paths[_NUM_DISTINCT_TINY:]
+    for path in originals:
+        corners = Image.fromarray(rng.integers(0, 256, (2, 2, 3), dtype=np.uint8))
+        Path(path).write_bytes(_as_jpeg(corners.resize((16, 16), Image.Resampling.BICUBIC), 75))
+    for path, original in zip(links, itertools.cycle(originals), strict=False):
+        os.link(original, path)
     _write_table(folder, landmark_of)
 
 
