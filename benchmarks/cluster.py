@@ -59,7 +59,6 @@ def main() -> None:
     add("--config", default="128px_all", help="(default: %(default)s)")
     add("--engines", choices=("beam", "flink", "all"), default="all", help="beside the local build")
     add("--num-shards", type=int, default=8, metavar="N", help="(default: %(default)s)")
-    add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
     with program, contextlib.ExitStack() as stack:
         args, corpus = program.args, program.corpus
         engines = dict(_ENGINES) if args.engines != "flink" else {_LOCAL: None}
@@ -95,7 +94,7 @@ def main() -> None:
                 "MB, largest worker": memory.largest_worker_bytes / 1e6,
             }
 
-        results = program.alternate({name: functools.partial(one_round, name) for name in engines}, args.warm_up)
+        results = program.alternate({name: functools.partial(one_round, name) for name in engines})
         for runs in results.values():
             for run, local in zip(runs, results[_LOCAL], strict=True):
                 run["of that, added by Beam"] = run["CPU ms a triplet"] - local["CPU ms a triplet"]

@@ -218,6 +218,7 @@ class Program:
         self._stack = contextlib.ExitStack()
         add = self.parser.add_argument
         add("--runs", type=int, default=runs, help="rounds that count (default: %(default)s)")
+        add("--no-warm-up", dest="warm_up", action="store_false", help="every round counts")
         add("--work", type=Path, metavar="DIR", help="where to build (default: the temporary folder)")
         if has_corpus:
             add("--corpus", type=Path, metavar="DIR", help="what `benchmarks.corpus` has made, or its like")
@@ -259,7 +260,7 @@ class Program:
         round goes backwards, so that no case always follows the same one.
         """
         results: dict[str, list[Figures]] = {name: [] for name in cases}
-        for round_number in range(0 if warm_up else 1, self.args.runs + 1):
+        for round_number in range(0 if warm_up and self.args.warm_up else 1, self.args.runs + 1):
             for name in list(cases)[:: 1 if round_number % 2 else -1]:
                 progress(f"round {round_number} of {self.args.runs}: {name}" if round_number else f"warm-up: {name}")
                 gc.collect()  # what an earlier case left behind is not this one's cost

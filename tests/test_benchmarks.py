@@ -13,14 +13,14 @@ from tests.support.competition import REPOSITORY, run
 TABLE = (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 SMALL = {
-    "build_speed": ["--runs=1", "--notebook-triplets=10"],
-    "fresh_triplets": ["--runs=1", "--images=1600", "--indexed=2000"],
+    "build_speed": ["--notebook-triplets=10"],
+    "fresh_triplets": ["--images=1600", "--indexed=2000"],
     "large_inputs": [
         *("plan", "zip", "tars", "triplets", "mine", "evaluate", "worker", "verify"),
         "--images=4000",
     ],
-    "scaling": ["--runs=1", "--small=200", "--large=400"],
-    "where_time_goes": ["--runs=1", "--images=20"],
+    "scaling": ["--small=200", "--large=400"],
+    "where_time_goes": ["--images=20"],
 }
 ELSEWHERE = {
     "cluster": "builds through Beam's engines, which tests/build/ and tests/cluster/ run, take a minute",
@@ -43,6 +43,7 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("program", SMALL)
 def test_program(program, corpus, tmp_path):
     command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL[program], "--work", tmp_path]
+    command += ["--runs=1", "--no-warm-up"]
     if program != "scaling":
         command += ["--corpus", corpus]
     printed = run(*command, cwd=REPOSITORY).stdout
