@@ -16,7 +16,7 @@ TFDS publishes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 import functools
 from typing import Any
@@ -63,9 +63,12 @@ class BeamBuild(Build):
         super().__init__(manual_dir, data_dir, *others)
 
     def _make_splits(self, target: Target) -> None:
-        plans = {job.split: (self._plan_for_workers(job, target), self._outcome_path(job)) for job in self.jobs}
-        with self.report.stage("run_pipeline"):
-            run_pipeline(plans, target.beam_runner, target.beam_options)
+        builds = [BuildSplit(self._plan_for_workers(job, target), self._outcome_path(job)) for job in self.jobs]
+        options = target.beam_options or PipelineOptions()
+        options.view_as(TypeOptions).pipeline_type_check = False  # outputs of one function are of several types
+        with self.report.stage("run_pipeline"), beam.Pipeline(target.beam_runner, options) as pipeline:
+            for job, build in zip(self.jobs, builds, strict=True):
+                _ = pipeline | f"Build_{job.split}" >> build
         for job in self.jobs:
             outcome: Outcome = load_object(self._outcome_path(job))
             job.shards, job.exceptions, job.redrawn = outcome.shards, outcome.exceptions, outcome.redrawn
@@ -119,20 +122,8 @@ class BeamBuild(Build):
         return str(path)
 
 
-def run_pipeline(plans: Mapping[str, tuple[ClusterPlan, str]], runner: Any, options: Any) -> None:
-    """Builds splits, given with the paths to which their `Outcome` is written, and waits for the end.
-
-    The runner is Beam's, by its name or itself; None: the one in the options, which are the defaults if they are None.
-    """
-    options = options or PipelineOptions()
-    options.view_as(TypeOptions).pipeline_type_check = False  # outputs of one function are of several types
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
-        for split, (plan, outcome_path) in plans.items():
-            _ = pipeline | f"Build_{split}" >> BuildSplit(plan, outcome_path)
-
-
 class BuildSplit(beam.PTransform):
-    """Builds a split. Applied to a pipeline."""
+    """Builds a split and writes its `Outcome`. Applied to a pipeline."""
 
     def __init__(self, plan: ClusterPlan, outcome_path: str):
         super().__init__()
