@@ -47,6 +47,7 @@ _SIZE_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])(i?))?b?\s*",
 _PER_LANDMARK = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, None)
 _STEP_PX, _MIN_PX, _GOOD_PX, _MAX_PX = 16, 32, 128, 1024
 _QUALITIES = (95, 94, 93, 92, 91, 90)
+_NUM_TRIED = 5
 
 _NUM_MEASURED = 150  # images; their mean is off by some 3 %
 _GRID_PX = (32, 64, 128, 256, 512)
@@ -128,15 +129,15 @@ def find_fitting(
         return made
 
     def first_that_fits(
-        candidates: Iterable[tuple[float, LandmarkBuilderConfig]], limit: float
+        candidates: Iterable[tuple[float, LandmarkBuilderConfig]], limit: float, num_tried: int
     ) -> dict[str, Any] | None:
-        """Forecasts configs in their order, but for those that by their estimates are too large."""
+        """Forecasts at most so many configs, in their order, of those that by their estimates are not too large."""
         for estimated, config in candidates:
-            if estimated <= limit:
+            if estimated <= limit and num_tried:
                 made = forecast(config)
                 if made["peak_bytes"] <= budget:
                     return made
-                limit = estimated - (made["peak_bytes"] - budget)
+                limit, num_tried = 0.99 * estimated * budget / made["peak_bytes"], num_tried - 1
         return None
 
     # Configs with landmarks held out are as large as those without.
@@ -148,7 +149,7 @@ def find_fitting(
     if not named:
         raise NoExampleError("No config makes an example of this table: it is too small.")
     named.sort(key=lambda pair: pair[0], reverse=True)
-    largest = first_that_fits(named, 1.1 * budget)
+    largest = first_that_fits(named, 1.1 * budget, len(named))
     all_fit = largest is not None and largest["config"]["name"] == named[0][1].name
 
     custom = None
@@ -161,7 +162,7 @@ def find_fitting(
     if alternatives:
         fitting_configs = [config for _, config in alternatives.values()]
         good = [config for config in fitting_configs if config.resolution >= _GOOD_PX] or fitting_configs[:1]
-        custom = first_that_fits(customs(good[-1].images_per_landmark), budget)
+        custom = first_that_fits(customs(good[-1].images_per_landmark), budget, _NUM_TRIED)
     if custom and largest and custom["dataset_bytes"] <= largest["dataset_bytes"]:
         custom = None
     return {

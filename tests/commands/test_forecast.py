@@ -106,8 +106,8 @@ def test_refuses_sizes(text):
         parse_size(text)
 
 
-def fitting(folder, budget, dataset="landmark_triplets", num_sampled=1000):
-    return find_fitting(make_forecaster(folder, num_sampled), dataset, budget, str(folder), lambda: None)
+def fitting(folder, budget, dataset="landmark_triplets"):
+    return find_fitting(make_forecaster(folder, 1000), dataset, budget, str(folder), lambda: None)
 
 
 def test_nothing_fits():
@@ -133,6 +133,7 @@ def test_what_fits_does(corpus, tmp_path, dataset, budget):
     config = find_config(json.dumps(custom["config"]), dataset)
     builder = build(tmp_path / "data", config, corpus, builder_class=BUILDERS[dataset])
     assert 0.85 * budget < builder.info.dataset_size <= budget
+    assert custom["peak_bytes"] <= budget
     # More images are smaller ones.
     configs = [find_config(json.dumps(each["config"]), dataset) for each in answer["alternatives"]]
     per_landmark = [config.images_per_landmark or 10**9 for config in configs]
