@@ -46,6 +46,11 @@ _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 # sizes, lengths of name and extra field.
 _HEADER = struct.Struct("<4sHHHHHIIIHH")
 _SIGNATURE = b"PK\x03\x04"
+
+# What is behind the directory of a zip, before a comment of at most 64 KiB. zipfile.is_zipfile looks for it, and since
+# Python 3.14 for a whole directory too.
+_END_SIGNATURE = b"PK\x05\x06"
+_MAX_END_BYTES = 22 + 0xFFFF
 # Name and extra field, whose lengths only the header knows, are seldom longer. What is read too much does not matter.
 _USUAL_HEADER_SIZE = _HEADER.size + 160
 
@@ -228,9 +233,10 @@ def _read_directory(path: str, size: int) -> list[zipfile.ZipInfo]:
     try:
         with file_access.open_file(path) as file:
             head = file.read(len(_SIGNATURE))
-            bounded: Any = BoundedReads(file, _MAX_DIRECTORY_BYTES)
-            is_zip = head in (_SIGNATURE, b"") or zipfile.is_zipfile(bounded)
+            file.seek(max(0, size - _MAX_END_BYTES))
+            is_zip = head in (_SIGNATURE, b"") or _END_SIGNATURE in file.read(_MAX_END_BYTES)
             file.seek(0)
+            bounded: Any = BoundedReads(file, _MAX_DIRECTORY_BYTES)
             members = zipfile.ZipFile(bounded).infolist() if is_zip else []
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read ({error}).") from None

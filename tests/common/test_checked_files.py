@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pathlib
-import pickle
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -23,7 +23,19 @@ VALUES = [
 def test_objects_are_what_they_were(tmp_path: pathlib.Path, value: object) -> None:
     save_object(epath.Path(tmp_path / "x"), value)
     found = load_object(str(tmp_path / "x"))
-    assert pickle.dumps(found) == pickle.dumps(value)
+    assert_same(found, value)
+
+
+def assert_same(found: Any, value: Any) -> None:
+    assert type(found) is type(value)
+    if isinstance(value, list):
+        for each, other in zip(found, value, strict=True):
+            assert_same(each, other)
+    elif isinstance(value, np.ndarray):
+        assert (found.dtype, found.shape) == (value.dtype, value.shape)
+        assert found.tobytes() == value.tobytes()
+    else:
+        assert found == value
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
