@@ -19,7 +19,7 @@ import os
 import pathlib
 import stat
 import time
-from typing import IO
+from typing import IO, TypeVar
 import uuid
 
 from etils import epath
@@ -43,6 +43,7 @@ ADVICE = {
 }
 
 Content = bytes | mmap.mmap
+Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1 << 20
 
@@ -143,9 +144,24 @@ def read_image(path: str, offset: int = 0, length: int | None = None, stamp: tup
       UnreadableImageError: if the file is missing, another one than the stamp says, larger than `MAX_FILE_BYTES` as a
         whole, or cannot be read after several attempts.
     """
+    return _try(path, lambda: _read(path, offset, length, stamp))
+
+
+def read_local_image(path: str) -> tuple[bytes, tuple[int, int]]:
+    """Returns the content of an image file of this machine, and what `stat_file` gave of it before; raises the same."""
+
+    def read() -> tuple[bytes, tuple[int, int]]:
+        with open_file(path, buffering=0) as file:
+            found = os.fstat(file.fileno())
+            return _read_whole(file, path, MAX_FILE_BYTES, refuse_large), (found.st_size, found.st_mtime_ns)
+
+    return _try(path, read)
+
+
+def _try(path: str, read: Callable[[], Result]) -> Result:
     for attempt in range(1, _NUM_ATTEMPTS + 1):
         try:
-            return _read(path, offset, length, stamp)
+            return read()
         except (FileNotFoundError, NotADirectoryError):
             raise UnreadableImageError(UnreadableImageError.MISSING, path) from None
         except (IsADirectoryError, PermissionError, InputFileError) as error:

@@ -66,6 +66,11 @@ class ImageSource:
         """Returns the whole file; raises UnreadableImageError if it is missing or cannot be read."""
         raise NotImplementedError
 
+    def read_stamped(self, image_id: int) -> tuple[bytes, tuple[int, int]]:
+        """Returns the whole file, and its stamp of before it was read; raises UnreadableImageError as `read` does."""
+        stamp = self.stamp(image_id)
+        return self.read(image_id), stamp
+
     def exists(self, image_id: int) -> bool:
         """Returns whether there is a file, readable or not."""
         return self.stamp(image_id) != (-1, -1)
@@ -103,6 +108,12 @@ class FolderSource(ImageSource):
 
     def read(self, image_id: int) -> bytes:
         return file_access.read_image(self.locate(image_id))
+
+    def read_stamped(self, image_id: int) -> tuple[bytes, tuple[int, int]]:
+        if self.is_remote:
+            return super().read_stamped(image_id)
+        content, stamp = file_access.read_local_image(self.locate(image_id))
+        return content, mark_stamp(stamp, self._folder)
 
     def exists(self, image_id: int) -> bool:
         path = self.locate(image_id)

@@ -57,6 +57,9 @@ _JOB, _IN_HAND = "job", "in_hand"
 # as that costs a write an image, only once a worker has died over the task.
 _Task = tuple[str, Rows, Places, bool]
 
+# Content and stamp of an image file, or why it cannot be read.
+_File = tuple[bytes, Stamp] | UnreadableImageError
+
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
@@ -241,18 +244,18 @@ class _Worker:
     def make(self, rows: Rows, places: Places, is_watched: bool) -> _Batch:
         errors: dict[int, UnreadableImageError] = {}
         made: list[int] = []
-        new: list[tuple[int, int, Stamp]] = []
+        new: list[tuple[int, int]] = []
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            image_id, kind, stamp = place[0], place[6], self._job.source.stamp(place[0])
-            is_known = kind != UNKNOWN and place[1:3] == stamp
+            image_id, kind = place[0], place[6]
+            is_known = kind != UNKNOWN and place[1:3] == self._job.source.stamp(image_id)
             why = self._reader.read(place) if is_known and kind == UNREADABLE else None
             if why is not None:
                 reason, _, detail = why.decode(errors="surrogatepass").partition("\n")
                 errors[row] = UnreadableImageError(reason, detail)
             elif not is_known or kind == UNREADABLE:
-                new.append((row, image_id, stamp))
-        files = self._read_all([image_id for _, image_id, _ in new])
-        for row, image_id, stamp in new:
+                new.append((row, image_id))
+        files = self._read_all([image_id for _, image_id in new])
+        for row, image_id in new:
             if is_watched:
                 self._in_hand.write_text(str(row))
             file = next(files)
@@ -260,21 +263,21 @@ class _Worker:
             if isinstance(result, UnreadableImageError):
                 errors[row] = result
             # What could not be read may be fetched again and have the same stamp, as in a zip; memory may come back.
-            if isinstance(file, bytes) and not (row in errors and errors[row].reason == UnreadableImageError.NO_MEMORY):
-                self._add(image_id, stamp, result)
+            if isinstance(file, tuple) and not (row in errors and errors[row].reason == UnreadableImageError.NO_MEMORY):
+                self._add(image_id, file[1], result)
                 made.append(row)
         if is_watched:
             self._in_hand.unlink(missing_ok=True)
         written, writer = self._writer.take_places(), self._writer
         return _Batch(rows, np.array(made, dtype=np.int64), written, writer.files, errors, len(new), writer.trouble)
 
-    def _encode(self, file: bytes | UnreadableImageError) -> bytes | UnreadableImageError:
+    def _encode(self, file: _File) -> bytes | UnreadableImageError:
         try:
-            return file if isinstance(file, UnreadableImageError) else make_thumbnail(file, self._job.spec)
+            return file if isinstance(file, UnreadableImageError) else make_thumbnail(file[0], self._job.spec)
         except UnreadableImageError as error:
             return error.without_traceback()
 
-    def _read_all(self, image_ids: Sequence[int]) -> Iterator[bytes | UnreadableImageError]:
+    def _read_all(self, image_ids: Sequence[int]) -> Iterator[_File]:
         if self._job.num_readers == 1 or self._read_s < _SLOW_READ_S:
             yield from map(self._time_reading, image_ids)
             return
@@ -289,15 +292,15 @@ class _Worker:
             yield ahead.pop(0).result()
             ahead += [self._threads.submit(self._read, i) for i in itertools.islice(waiting, 1)]
 
-    def _time_reading(self, image_id: int) -> bytes | UnreadableImageError:
+    def _time_reading(self, image_id: int) -> _File:
         started = time.perf_counter()
         content = self._read(image_id)
         self._read_s += (time.perf_counter() - started - self._read_s) / 4
         return content
 
-    def _read(self, image_id: int) -> bytes | UnreadableImageError:
+    def _read(self, image_id: int) -> _File:
         try:
-            return self._job.source.read(image_id)
+            return self._job.source.read_stamped(image_id)
         except UnreadableImageError as error:
             return error.without_traceback()
 

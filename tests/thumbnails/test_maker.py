@@ -21,6 +21,7 @@ import pytest
 
 from landmark_triplets_tfds.common import worker_pool
 from landmark_triplets_tfds.common.worker_pool import WorkerPool
+from landmark_triplets_tfds.competition.source import ImageSource
 from landmark_triplets_tfds.errors import UnreadableImageError
 from landmark_triplets_tfds.thumbnails import maker as maker_module
 from landmark_triplets_tfds.thumbnails import store as store_module
@@ -43,7 +44,7 @@ def thumbnail(row: int) -> bytes:
 
 
 @dataclasses.dataclass
-class FakeSource:
+class FakeSource(ImageSource):
     """Gives pictures by row, which image ids are with 1000 added, and notes each read in a folder.
 
     Attributes:
