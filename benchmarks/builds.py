@@ -44,13 +44,13 @@ class SlowSource:
     def __init__(self, source: Any, seconds: float, log: Path | None):
         self._source, self._seconds, self._log = source, seconds, log
 
-    def read(self, image_id: int) -> bytes:
-        content: bytes = self._source.read(image_id)
+    def read_stamped(self, image_id: int) -> tuple[bytes, tuple[int, int]]:
+        found: tuple[bytes, tuple[int, int]] = self._source.read_stamped(image_id)
         time.sleep(self._seconds)
         if self._log is not None:
             with self._log.open("ab", buffering=0) as file:
                 file.write(f"{time.time()} {image_id}\n".encode())
-        return content
+        return found
 
     def share(self, *arguments: Any, **options: Any) -> SlowSource:
         return SlowSource(self._source.share(*arguments, **options), self._seconds, self._log)
