@@ -177,7 +177,7 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 
-_BYTES_PER_WRITE = 1 << 20
+_BYTES_PER_WRITE = 1 << 20  # records are smaller than what it pays to write
 
 
 def write_records(path: epath.PathLike, file_format: str, records: Iterable[bytes]) -> None:

@@ -106,8 +106,8 @@ def test_refuses_sizes(text):
         parse_size(text)
 
 
-def fitting(folder, budget, dataset="landmark_triplets"):
-    return find_fitting(make_forecaster(folder, 1000), dataset, budget, str(folder), lambda: None)
+def fitting(folder, budget, dataset="landmark_triplets", **options):
+    return find_fitting(make_forecaster(folder, 1000, **options), dataset, budget, str(folder), lambda: None)
 
 
 def test_nothing_fits():
@@ -140,3 +140,9 @@ def test_what_fits_does(corpus, tmp_path, dataset, budget):
     resolutions = [config.resolution for config in configs]
     assert per_landmark == sorted(set(per_landmark))
     assert resolutions == sorted(resolutions, reverse=True)
+
+
+def test_what_fits_without_a_bank_leaves_room_for_thumbnails_and_no_more(corpus):
+    custom = fitting(corpus, 800_000, bank="off")["best_custom"]
+    assert custom["dataset_bytes"] + custom["bank_bytes"] < custom["peak_bytes"]
+    assert 0.85 * 800_000 < custom["peak_bytes"] <= 800_000
